@@ -1,0 +1,1 @@
+"""How the embedded model was made, from nothing to the shipped weights. Start at `make.py`."""

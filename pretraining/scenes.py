@@ -1,0 +1,260 @@
+"""Captioned 64 x 64 scenes: glyphs on varied, crisp backgrounds. Each scene depends on (seed, index) alone."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import inflect
+import numpy as np
+from PIL import Image, ImageDraw
+
+from pretraining.glyphs import SETS
+from pretraining.vocabulary import (
+    ACTIVITIES,
+    ALL_ACTIVITIES,
+    ALL_ANIMALS,
+    ANIMALS,
+    COLOURS,
+    COUNTS,
+    OBJECTS,
+    UNSEEN_ACTIVITIES,
+    UNSEEN_ANIMALS,
+)
+
+SIZE_PIXELS = 64
+CANVAS = 2 * SIZE_PIXELS  # drawn twice as large, then averaged down
+STYLE_SHARES = (0.75, 0.25)  # of glyphs.SETS
+KIND_SHARES = {"single": 0.50, "colour": 0.08, "count": 0.18, "activity": 0.18, "pair": 0.06}
+BACKGROUND_SHARES = {
+    "plain": 0.38, "gradient": 0.12, "stripes": 0.10, "checks": 0.08, "dots": 0.08, "confetti": 0.14,
+    "meadow": 0.07, "noise": 0.03,
+}  # fmt: skip
+UNSEEN_SHARE = 0.12
+# The centres of 2..8 things, and how large each is, as fractions of the picture.
+LAYOUTS: dict[int, tuple[float, list[tuple[float, float]]]] = {
+    2: (0.46, [(0.27, 0.5), (0.73, 0.5)]),
+    3: (0.44, [(0.27, 0.28), (0.73, 0.28), (0.5, 0.73)]),
+    4: (0.42, [(0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)]),
+    5: (0.34, [(0.2, 0.2), (0.8, 0.2), (0.5, 0.5), (0.2, 0.8), (0.8, 0.8)]),
+    6: (0.31, [(x, y) for y in (0.3, 0.7) for x in (0.18, 0.5, 0.82)]),
+    7: (0.29, [(0.32, 0.18), (0.68, 0.18), (0.17, 0.5), (0.5, 0.5), (0.83, 0.5), (0.32, 0.82), (0.68, 0.82)]),
+    8: (0.28, [(x, y) for y in (0.18, 0.82) for x in (0.18, 0.5, 0.82)] + [(0.3, 0.5), (0.7, 0.5)]),
+}
+_english = inflect.engine()
+
+
+@dataclass(frozen=True)
+class Scene:
+    """image: (64, 64, 3) uint8. The rest says what is in it; -1: nothing of the kind, or not single."""
+
+    image: np.ndarray
+    caption: str
+    animal: int = -1
+    count: int = 1
+    activity: int = -1
+
+
+@cache
+def with_article(words: str) -> str:
+    return _english.a(words)
+
+
+@cache
+def plural(noun: str) -> str:
+    return _english.plural(noun)
+
+
+@cache
+def number_word(n: int) -> str:
+    return _english.number_to_words(n)
+
+
+class Painter:
+    """glyphs: what `glyphs.render_all` wrote."""
+
+    def __init__(self, glyphs: dict[str, np.ndarray]) -> None:
+        self.glyphs = {name: Image.fromarray(pixels) for name, pixels in glyphs.items()}
+        self.tint = {
+            name: np.asarray(image)[..., :3][np.asarray(image)[..., 3] > 128].mean(0) for name, image in self.glyphs.items()
+        }
+
+    def scene(self, seed: int, index: int, kind: str | None = None) -> Scene:
+        rng = np.random.default_rng((seed, index))
+        kind = kind or str(rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values())))
+        return getattr(self, f"_{kind}")(rng)
+
+    def _single(self, rng: np.random.Generator) -> Scene:
+        noun = _draw(rng, OBJECTS) if rng.random() < 0.16 else _animal(rng)
+        glyph = self._style(rng, noun)
+        canvas = self._background(rng, [glyph])
+        self._paste(rng, canvas, glyph, rng.uniform(0.46, 0.54), rng.uniform(0.46, 0.54), rng.uniform(0.74, 0.92))
+        return _finished(canvas, noun if rng.random() < 0.3 else with_article(noun), _index(noun))
+
+    def _colour(self, rng: np.random.Generator) -> Scene:
+        noun, colour = _animal(rng), _draw(rng, COLOURS)
+        canvas = self._background(rng, [], colour)
+        self._paste(
+            rng, canvas, self._style(rng, noun), rng.uniform(0.46, 0.54), rng.uniform(0.46, 0.54), rng.uniform(0.72, 0.88)
+        )
+        return _finished(canvas, f"{with_article(noun)} on {with_article(colour)} background", _index(noun))
+
+    def _count(self, rng: np.random.Generator) -> Scene:
+        noun, count = _animal(rng), int(rng.choice(COUNTS))
+        glyph = self._style(rng, noun)
+        canvas = self._background(rng, [glyph])
+        size, places = LAYOUTS[count]
+        flip = rng.random() < 0.5
+        for x, y in places:
+            self._paste(
+                rng,
+                canvas,
+                glyph,
+                x + rng.uniform(-0.02, 0.02),
+                y + rng.uniform(-0.02, 0.02),
+                size * rng.uniform(0.92, 1.04),
+                flip,
+            )
+        return _finished(canvas, f"{number_word(count)} {plural(noun)}", _index(noun), count)
+
+    def _activity(self, rng: np.random.Generator) -> Scene:
+        noun = _animal(rng)
+        activity = _draw(rng, UNSEEN_ACTIVITIES if rng.random() < 0.2 else ACTIVITIES)
+        animal, prop = self._style(rng, noun), self._style(rng, activity)
+        canvas = self._background(rng, [animal, prop])
+        if activity == "riding a bike":
+            self._paste(rng, canvas, prop, 0.5 + rng.uniform(-0.03, 0.03), rng.uniform(0.71, 0.74), 0.62, False)
+            self._paste(rng, canvas, animal, 0.5 + rng.uniform(-0.04, 0.04), rng.uniform(0.31, 0.34), rng.uniform(0.52, 0.58))
+        else:
+            self._paste(rng, canvas, animal, rng.uniform(0.33, 0.36), rng.uniform(0.36, 0.42), rng.uniform(0.58, 0.64))
+            self._paste(rng, canvas, prop, rng.uniform(0.73, 0.76), rng.uniform(0.72, 0.75), rng.uniform(0.44, 0.48), False)
+        return _finished(canvas, f"{with_article(noun)} {activity}", _index(noun), 1, list(ALL_ACTIVITIES).index(activity))
+
+    def _pair(self, rng: np.random.Generator) -> Scene:
+        first, second = _animal(rng), _animal(rng) if rng.random() < 0.5 else _draw(rng, OBJECTS)
+        left, right = self._style(rng, first), self._style(rng, second)
+        canvas = self._background(rng, [left, right])
+        self._paste(rng, canvas, left, rng.uniform(0.26, 0.28), rng.uniform(0.4, 0.6), rng.uniform(0.46, 0.5))
+        self._paste(rng, canvas, right, rng.uniform(0.72, 0.74), rng.uniform(0.4, 0.6), rng.uniform(0.42, 0.5))
+        joint = "and" if second in ALL_ANIMALS else "with"
+        return _finished(canvas, f"{with_article(first)} {joint} {with_article(second)}")
+
+    def _style(self, rng: np.random.Generator, word: str) -> str:
+        return f"{word}/{rng.choice(SETS, p=STYLE_SHARES)}"
+
+    def _background(self, rng: np.random.Generator, glyphs: list[str], colour: str | None = None) -> Image.Image:
+        """A canvas that the glyphs stand out from, or one of a colour."""
+        base = _jitter(rng, COLOURS[colour], 8) if colour else _shade(rng)
+        while any(np.abs(self.tint[glyph] - base).sum() < 120 for glyph in glyphs):
+            base = _shade(rng)
+        other = _jitter(rng, COLOURS[colour], 25) if colour else _shade(rng)
+        kinds = ["plain", "gradient", "stripes"] if colour else list(BACKGROUND_SHARES)
+        shares = np.array([BACKGROUND_SHARES[kind] for kind in kinds])
+        kind = rng.choice(kinds, p=shares / shares.sum())
+        return getattr(Backgrounds, kind)(rng, base, other)
+
+    def _paste(
+        self, rng: np.random.Generator, canvas: Image.Image, glyph: str, x: float, y: float, size: float, flip: bool | None = None
+    ) -> None:
+        picture = self.glyphs[glyph]
+        scale = size * CANVAS / max(picture.size)
+        picture = picture.resize(
+            (max(1, int(picture.width * scale)), max(1, int(picture.height * scale))), Image.Resampling.BICUBIC
+        )
+        if rng.random() < 0.3 if flip is None else flip:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        corner = (int(x * CANVAS - picture.width / 2), int(y * CANVAS - picture.height / 2))
+        canvas.paste(picture, corner, picture)
+
+
+class Backgrounds:
+    """Each: (rng, base, other) -> a canvas in two colours, from plain to confetti."""
+
+    @staticmethod
+    def plain(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        return Image.new("RGB", (CANVAS, CANVAS), base)
+
+    @staticmethod
+    def gradient(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        share = np.linspace(0, 1, CANVAS)[:, None, None] * np.ones((1, CANVAS, 1))
+        mixed = np.array(base) * (1 - 0.7 * share) + np.array(other) * 0.7 * share
+        return Image.fromarray((mixed if rng.random() < 0.7 else mixed.transpose(1, 0, 2)).astype(np.uint8))
+
+    @staticmethod
+    def stripes(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, base, other)
+        draw, period, upright = ImageDraw.Draw(canvas), int(rng.integers(6, 13)) * 2, rng.random() < 0.5
+        for start in range(-int(rng.integers(0, period)), CANVAS, period):
+            end = start + period // 2 - 1
+            draw.rectangle((start, 0, end, CANVAS) if upright else (0, start, CANVAS, end), fill=other)
+        return canvas
+
+    @staticmethod
+    def checks(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, base, other)
+        draw, side = ImageDraw.Draw(canvas), int(rng.integers(4, 11)) * 2
+        for i, x in enumerate(range(0, CANVAS, side)):
+            for j, y in enumerate(range(0, CANVAS, side)):
+                if (i + j) % 2:
+                    draw.rectangle((x, y, x + side - 1, y + side - 1), fill=other)
+        return canvas
+
+    @staticmethod
+    def dots(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, base, other)
+        draw, step, radius = ImageDraw.Draw(canvas), int(rng.integers(6, 11)) * 2, int(rng.integers(2, 5))
+        for i, x in enumerate(range(step // 2, CANVAS, step)):
+            for y in range(step // 2 - (i % 2) * step // 2, CANVAS + step, step):
+                draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=other)
+        return canvas
+
+    @staticmethod
+    def confetti(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, base, other)
+        draw = ImageDraw.Draw(canvas)
+        for x, y in rng.integers(0, CANVAS, (int(rng.integers(40, 120)), 2)).tolist():
+            side = int(rng.integers(2, 5))
+            draw.rectangle((x - side, y - side, x + side, y + side), fill=_shade(rng))
+        return canvas
+
+    @staticmethod
+    def meadow(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        canvas = Image.new("RGB", (CANVAS, CANVAS), _jitter(rng, (165, 215, 250), 8))
+        draw, horizon = ImageDraw.Draw(canvas), int(CANVAS * rng.uniform(0.5, 0.7))
+        draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_jitter(rng, (120, 200, 100), 10))
+        for x in rng.integers(0, CANVAS, 40).tolist():
+            y = int(rng.integers(horizon, CANVAS))
+            draw.line((x, y, x + int(rng.integers(-3, 4)), y - 8), fill=_jitter(rng, (70, 150, 60), 12), width=3)
+        return canvas
+
+    @staticmethod
+    def noise(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+        side = SIZE_PIXELS // 2
+        grains = np.clip(np.array(base) + rng.normal(0, rng.uniform(10, 40), (side, side, 1)), 0, 255).astype(np.uint8)
+        return Image.fromarray(grains).resize((CANVAS, CANVAS), Image.Resampling.NEAREST)
+
+
+def _draw(rng: np.random.Generator, words: dict) -> str:
+    return list(words)[rng.integers(len(words))]
+
+
+def _animal(rng: np.random.Generator) -> str:
+    return _draw(rng, UNSEEN_ANIMALS if rng.random() < UNSEEN_SHARE else ANIMALS)
+
+
+def _index(noun: str) -> int:
+    return list(ALL_ANIMALS).index(noun) if noun in ALL_ANIMALS else -1
+
+
+def _jitter(rng: np.random.Generator, colour: tuple[int, ...], spread: float) -> tuple[int, ...]:
+    return tuple(int(v) for v in np.clip(np.array(colour) + rng.normal(0, spread, 3), 0, 255))
+
+
+def _shade(rng: np.random.Generator) -> tuple[int, ...]:
+    """Any colour a poster may have: one of the named, paler or not."""
+    colour = _jitter(rng, COLOURS[_draw(rng, COLOURS)], 14)
+    paler = rng.uniform(0, 0.75) if rng.random() < 0.6 else 0.0
+    return tuple(int(v + (255 - v) * paler) for v in colour)
+
+
+def _finished(canvas: Image.Image, caption: str, animal: int = -1, count: int = 1, activity: int = -1) -> Scene:
+    image = canvas.resize((SIZE_PIXELS, SIZE_PIXELS), Image.Resampling.BOX)
+    return Scene(np.asarray(image), caption, animal, count, activity)

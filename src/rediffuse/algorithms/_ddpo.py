@@ -1,0 +1,65 @@
+"""What the two estimators of DDPO share: advantages, and which steps are trained how much."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from rediffuse.errors import ConfigError
+from rediffuse.maths import advantages as adv
+from rediffuse.types import Policy
+
+
+@dataclass(frozen=True)
+class DDPO:
+    """advantage: rewards are standardised against their prompt's recent rewards ("per_prompt", published),
+    their own group in the epoch ("group") or the whole epoch ("batch").
+
+    buffer_size, min_count: of the per-prompt statistics.
+    steps_per_sample: how many of the random steps each pass trains on, chosen anew for every sample; None: all.
+    equal_steps: weigh each step by the inverse of its sensitivity (mean 1), so that all speak equally loudly.
+    """
+
+    advantage: Literal["per_prompt", "group", "batch"] = "per_prompt"
+    advantage_clip: PositiveFloat = 5.0
+    buffer_size: PositiveInt = 16
+    min_count: PositiveInt = 16
+    inner_epochs: PositiveInt = 1
+    steps_per_sample: PositiveInt | None = None
+    equal_steps: bool = False
+    statistics: adv.PromptStatistics = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.min_count > self.buffer_size:
+            raise ConfigError(
+                f"algorithm.min_count: {self.min_count} rewards can never be in a buffer of buffer_size {self.buffer_size}."
+            )
+        object.__setattr__(self, "statistics", adv.PromptStatistics(self.buffer_size, self.min_count))
+
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        if self.advantage == "per_prompt":
+            advantages = self.statistics.standardized(rewards, groups)
+        elif self.advantage == "group":
+            advantages = adv.standardized_by_group(rewards, groups)
+        else:
+            advantages = adv.standardized(rewards)
+        return advantages.clamp(-self.advantage_clip, self.advantage_clip)
+
+    def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
+        """step (N,) -> (N,), with mean 1 over the random steps."""
+        if not self.equal_steps:
+            return step.new_ones(len(step), dtype=policy.sensitivity().dtype)
+        sensitivity = policy.sensitivity()
+        weights = 1 / sensitivity
+        weights = weights / weights[sensitivity.isfinite()].mean()
+        return weights[step.cpu()].to(step.device)
+
+    def check(self, updates_per_epoch: int) -> None:
+        """Any number of updates will do."""
+
+    def state(self) -> dict[str, Any]:
+        return {"statistics": self.statistics.state()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.statistics.load(state["statistics"])

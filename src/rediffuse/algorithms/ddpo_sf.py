@@ -1,0 +1,31 @@
+"""DDPO-SF: the score-function estimator, one exact update on fresh samples."""
+
+from dataclasses import dataclass
+
+from rediffuse.algorithms._ddpo import DDPO
+from rediffuse.errors import ConfigError
+from rediffuse.maths.objectives import score_function
+from rediffuse.types import Loss, Policy, Transitions
+
+__all__ = ["DDPOScoreFunction"]
+
+
+@dataclass(frozen=True)
+class DDPOScoreFunction(DDPO):
+    """Black et al. 2023, eq. 4. The estimator holds only under the weights that sampled: one update an epoch."""
+
+    metric_names = ()
+    max_ratio_drift = 1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
+
+    def check(self, updates_per_epoch: int) -> None:
+        for key, value in (("updates_per_epoch", updates_per_epoch), ("algorithm.inner_epochs", self.inner_epochs)):
+            if value != 1:
+                raise ConfigError(
+                    f"{key}: {value} asked, but ddpo_sf makes exactly one update on each epoch's samples: after it they are"
+                    " no longer the policy's own. Set it to 1, or use --algorithm ddpo_is, which corrects for that."
+                )
+
+    def loss(self, policy: Policy, batch: Transitions) -> Loss:
+        log_prob = policy.act(batch.state, batch.step, batch.conditioning).log_prob(batch.next_state)
+        objective = score_function(log_prob, batch.advantage)
+        return Loss((self.step_weights(policy, batch.step) * objective).mean(), (log_prob - batch.log_prob).detach())

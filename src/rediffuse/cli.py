@@ -1,0 +1,211 @@
+"""The commands: train, resume, sample, report, plan, list."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
+from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError
+
+DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
+OPTIONS = f"""\
+RECIPE is a name from `rediffuse list recipes` or a YAML file; every option of it is a flag, nested ones with dots:
+  --epochs 20 --seed 3 --learning-rate 1e-3 --algorithm.clip-range 0.1 --sampler.num-steps 10
+  --reward NAME is short for --reward.name NAME, and so for model, sampler, algorithm and prompts;
+  NAME may be your own: --reward my_file.py:my_function, any function (images, prompts) -> one number each
+
+examples:
+  rediffuse train                                    the default, {DEFAULT_RECIPE}: minutes on a laptop, no download
+  rediffuse train demo/compressibility --run-dir runs/mine
+  rediffuse train --algorithm ddpo_is --seed 1
+  rediffuse train --reward redness --epochs 5
+  torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
+"""
+COMPONENTS = ("model", "sampler", "algorithm", "reward", "prompts")
+LISTS = {**{f"{key}s": key for key in COMPONENTS if key != "prompts"}, "prompts": "prompts"}
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes become ConfigError; unknown commands say what is near."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}\n{self.format_usage().strip()}")
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    try:
+        run(sys.argv[1:] if arguments is None else list(arguments))
+    except Interrupted as stop:
+        fail(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", stop.exit_code)
+    except RediffuseError as error:
+        fail(str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None)
+    except KeyboardInterrupt:
+        fail("Interrupted.", 130)
+    sys.exit(0)
+
+
+def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -> NoReturn:
+    """A reward is the user's own code, so what went wrong in it is shown where it did."""
+    if caused_by is not None and caused_by.__cause__ is not None:
+        traceback.print_exception(caused_by.__cause__)
+    print(f"rediffuse: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+def run(arguments: list[str]) -> None:
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    if rest and args.command not in ("train", "plan"):
+        raise ConfigError(f"{args.command}: no such option {rest[0]!r}. See: rediffuse {args.command} --help")
+    if args.command in ("train", "plan"):
+        args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
+        config = resolved(read_recipe(args.recipe), flags(rest))
+        train(config, args) if args.command == "train" else plan(config)
+    else:
+        {"resume": resume, "sample": sample, "report": report, "list": show_list}[args.command](args)
+
+
+def flags(rest: Sequence[str]) -> dict[str, Any]:
+    """`--a.b value` and `--a-c=value` as nested mappings; values are YAML."""
+    nested: dict[str, Any] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"{word!r}: expected a flag like --epochs 10; a recipe stands before all flags.")
+        key, has_value, value = word[2:].partition("=")
+        if not has_value:
+            if not words or words[0].startswith("--"):
+                raise ConfigError(f"--{key}: expected a value after it.")
+            value = words.pop(0)
+        path = key.replace("-", "_").split(".")
+        if path[-1] in COMPONENTS and len(path) == 1:
+            path.append("name")
+        leaf: Any = _value(key, value)
+        for part in reversed(path):
+            leaf = {part: leaf}
+        nested = _deep(nested, leaf)
+    return nested
+
+
+def train(config: Config, args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import existing, fresh_path
+    from rediffuse.trainer import train as run_training
+
+    run_dir = args.run_dir or fresh_path(args.recipe)
+    print(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}", flush=True)
+    run_training(config, run_dir)
+    _tell(existing(Path(run_dir)).path)
+
+
+def resume(args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import existing
+
+    existing(args.run)
+    from rediffuse.trainer import resume as go_on
+
+    go_on(args.run, args.epochs)
+    _tell(args.run)
+
+
+def plan(config: Config) -> None:
+    from rediffuse.lookup import assemble
+
+    parts = assemble(config)
+    queries = config.num_samples * config.epochs
+    updates = config.updates_per_epoch * parts.algorithm.inner_epochs
+    sizes = f"{config.num_samples // config.updates_per_epoch}"
+    if config.num_samples % config.updates_per_epoch:
+        sizes += f" or {config.num_samples // config.updates_per_epoch + 1}"
+    print(
+        f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
+        f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"
+        f" then {updates} updates of {sizes} samples\n"
+        f"in all       {config.epochs} epochs: {queries:,} samples and reward queries, {updates * config.epochs:,} updates"
+    )
+
+
+def sample(args: argparse.Namespace) -> None:
+    from rediffuse.evaluate import before_and_after
+
+    print(before_and_after(args.run, args.prompt, args.seed, args.out))
+
+
+def report(args: argparse.Namespace) -> None:
+    from rediffuse.report import page
+    from rediffuse.runs.folder import existing
+
+    print(page.write(existing(args.run)))
+
+
+def show_list(args: argparse.Namespace) -> None:
+    from rediffuse.lookup import KEYS, first_line, names
+
+    if args.what == "recipes":
+        lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
+    else:
+        room = KEYS[LISTS[args.what]]
+        lines = {name: first_line(room, name) for name in names(room)}
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        print(f"{name:{width}}  {line}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="rediffuse", description=DESCRIPTION)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, what in (
+        ("train", "fine-tune as a recipe says"),
+        ("plan", "samples and updates of a recipe, before anything is loaded"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=what,
+            description=what,
+            usage=f"rediffuse {name} [RECIPE] [--run-dir DIR] [--epochs N] [--seed N] [--a.b VALUE …]",
+            epilog=OPTIONS,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder to train in; without it, runs/RECIPE-N")
+    command = commands.add_parser("resume", help="go on with a run to the numbers it would have had", allow_abbrev=False)
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--epochs", type=int, help="a new total, to train for longer than was planned")
+    command = commands.add_parser("sample", help="before and after, side by side, as a PNG", allow_abbrev=False)
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--prompt", required=True)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--out", type=Path, help="the PNG to write; without it, in the run's samples/")
+    command = commands.add_parser("report", help="write the run's page from its folder", allow_abbrev=False)
+    command.add_argument("run", type=Path, metavar="RUN")
+    command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
+    command.add_argument("what", choices=[*LISTS, "recipes"])
+    return parser
+
+
+def _value(key: str, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--{key}: cannot read {text!r} as a value: {error}") from error
+
+
+def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Flags only add to one another, so a component's name keeps the options given beside it."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _deep(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _tell(run: Path) -> None:
+    from rediffuse.report import page
+    from rediffuse.runs.folder import existing
+
+    print(f"done: {page.write(existing(run))} is the page, {run / 'adapter'} what was learned")

@@ -1,0 +1,186 @@
+"""A whole run as data: one tree of dataclasses, from a recipe's YAML and dotted flags."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import yaml
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+
+from rediffuse.errors import ConfigError, did_you_mean
+
+Options = dict[str, Any]
+"""A component: its `name`, and values for its fields."""
+
+RECIPES = Path(__file__).parent / "recipes"
+DEFAULT_RECIPE = "demo/incompressibility"
+_NOT_OF_THE_RUN = ("claim", "with_algorithm")
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, and the norm that gradients are clipped to."""
+
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: NonNegativeFloat = 1e-4
+    epsilon: PositiveFloat = 1e-8
+    max_grad_norm: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """max_failed: the share of an epoch's rewards that may be missing before the run stops."""
+
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.5
+
+
+@dataclass(frozen=True)
+class Logging:
+    """How often, in epochs, and how many of the newest checkpoints stay."""
+
+    checkpoint_every: PositiveInt = 1
+    keep_checkpoints: PositiveInt = 2
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only first and last."""
+
+    every: NonNegativeInt = 1
+    num_prompts: PositiveInt = 12
+    images_per_prompt: PositiveInt = 2
+
+
+@dataclass(frozen=True)
+class Config:
+    """micro_batch_size: latents in one forward pass; it fits memory and never changes the mathematics."""
+
+    seed: NonNegativeInt = 0
+    epochs: PositiveInt = 10
+    prompts_per_epoch: PositiveInt = 32
+    images_per_prompt: PositiveInt = 1
+    updates_per_epoch: PositiveInt = 1
+    learning_rate: PositiveFloat = 3e-4
+    micro_batch_size: PositiveInt = 32
+    model: Options = field(default_factory=lambda: {"name": "emoji"})
+    sampler: Options = field(default_factory=lambda: {"name": "ddim"})
+    algorithm: Options = field(default_factory=lambda: {"name": "ddpo_is"})
+    reward: Options = field(default_factory=lambda: {"name": "jpeg_incompressibility"})
+    prompts: Options = field(default_factory=lambda: {"name": "animals"})
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    scoring: Scoring = field(default_factory=Scoring)
+    logging: Logging = field(default_factory=Logging)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def num_samples(self) -> int:
+        """Of one epoch, all processes together."""
+        return self.prompts_per_epoch * self.images_per_prompt
+
+
+def from_mapping(raw: Mapping[str, Any]) -> Config:
+    """Raises ConfigError, naming the key, for anything that is not a run."""
+    _refuse_unknown(raw, Config, "")
+    try:
+        config = TypeAdapter(Config).validate_python(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(problems(error)) from error
+    if config.updates_per_epoch > config.num_samples:
+        raise ConfigError(
+            f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but {config.prompts_per_epoch} prompts"
+            f" x {config.images_per_prompt} images = {config.num_samples}. Raise those, or make fewer updates."
+        )
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def from_yaml(path: Path) -> Config:
+    return from_mapping(read_yaml(path))
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe of the package by its name, or anyone's YAML file by its path."""
+    if name in recipe_names():
+        return read_yaml(RECIPES / f"{name}.yaml")
+    if Path(name).suffix in (".yaml", ".yml"):
+        return read_yaml(Path(name))
+    known = recipe_names()
+    raise ConfigError(f"No recipe {name!r}; there are {', '.join(known)}, or the path of a YAML file.{did_you_mean(name, known)}")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    return content
+
+
+def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
+    """A recipe, then its settings for the algorithm asked for, then the flags."""
+    merged = merge(recipe, flags)
+    algorithm = merged.get("algorithm") or {}
+    if not isinstance(algorithm, Mapping):
+        raise ConfigError(f"algorithm: must hold a name and options, not {algorithm!r}.")
+    asked, usual = algorithm.get("name"), (recipe.get("algorithm") or {}).get("name")
+    if asked != usual:
+        recipe = {**recipe, "algorithm": {"name": asked}}
+    special = recipe.get("with_algorithm", {}).get(asked, {})
+    merged = merge(merge(recipe, special), flags)
+    return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Key by key, nested mappings too. A component whose name changes keeps none of the other's options."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            other = "name" in value and value["name"] != below.get("name")
+            merged[key] = dict(value) if other else merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def problems(error: ValidationError, prefix: str = "") -> str:
+    """One line for each thing wrong: the key, what is the matter, and what stood there."""
+    lines = []
+    for each in error.errors():
+        key = ".".join(str(part) for part in ((prefix,) if prefix else ()) + each["loc"])
+        lines.append(
+            f"{key}: {each['msg'].removeprefix('Value error, ')}"
+            + (f" (got {each['input']!r})" if each["type"] != "missing" else "")
+        )
+    return "\n".join(lines)
+
+
+def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    for key, value in raw.items():
+        if key not in known:
+            raise ConfigError(f"{prefix}{key}: no such key; there are {', '.join(known)}.{did_you_mean(str(key), known)}")
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown(value, hints[key], f"{prefix}{key}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,48 @@
+"""What can go wrong, by the hand that can mend it. Each class carries the exit code of the command."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class RediffuseError(Exception):
+    """Base of every error raised on purpose here."""
+
+    exit_code = 1
+
+
+class ConfigError(RediffuseError, ValueError):
+    """The configuration asks for something that cannot be; says what could be asked instead."""
+
+    exit_code = 2
+
+
+class RunError(RediffuseError):
+    """A run folder that exists, cannot be written, is in use, or is not a run."""
+
+    exit_code = 2
+
+
+class RewardError(RediffuseError, RuntimeError):
+    """A reward failed, or gave back something other than one number per image."""
+
+    exit_code = 75
+
+
+class CheckpointError(RediffuseError, RuntimeError):
+    """No checkpoint of a run is whole."""
+
+    exit_code = 75
+
+
+class Interrupted(RediffuseError):
+    """A signal asked the run to stop; what it had done by the last whole epoch is saved."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(f"stopped by signal {signal}")
+        self.exit_code = 128 + signal
+
+
+def did_you_mean(asked: str, known: Iterable[str]) -> str:
+    """A sentence to put behind an error about a name, or nothing."""
+    near = get_close_matches(asked, list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

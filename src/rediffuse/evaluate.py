@@ -1,0 +1,83 @@
+"""Same prompts, same seeds, no learning: pictures that can be compared along a run."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rediffuse.config import Config
+from rediffuse.lookup import assemble
+from rediffuse.maths import noise
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, collect, denoise, joined
+from rediffuse.runs import checkpoint, folder
+from rediffuse.types import Prompt, PromptSet
+from rediffuse.world import World
+
+
+class Pictures:
+    """Of a few prompts of the run's set; neither they nor their noise ever change."""
+
+    def __init__(self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World) -> None:
+        options = config.evaluation
+        drawn = distinct(prompts, options.num_prompts, config.seed)
+        self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
+        self.columns = len(self.prompts) // options.images_per_prompt
+        self._policy, self._config, self._world = policy, config, world
+
+    def save(self, folder: Path) -> tuple[Tensor, list[Prompt]]:
+        """Writes grid.png, a column per prompt, and every image by itself; returns them with their prompts."""
+        draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
+        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world)
+        images = joined(list(rollouts)).images
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, image in enumerate(images):
+            to_pil(image).save(folder / f"{number:03d}.png")
+        grid(images, self.columns).save(folder / "grid.png")
+        return images, self.prompts
+
+
+@torch.no_grad()
+def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None) -> Path:
+    """The pretrained model's picture on the left, the tuned model's on the right, from the same noise."""
+    run = folder.existing(run_dir)
+    config = run.config()
+    parts = assemble(config)
+    saved = checkpoint.load_newest(run.checkpoints)
+    denoiser = parts.family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
+    policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
+    for name, parameter in denoiser.parameters().items():
+        parameter.copy_(saved.weights[name])
+    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    with denoiser.frozen():
+        before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
+    after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
+    path = out or run.samples / f"{_file_name(prompt)}-{seed}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    grid(torch.cat([before, after]).cpu(), columns=2).save(path)
+    return path
+
+
+def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
+    """Up to n different prompts: the first of many draws."""
+    drawn = prompts.draw(20 * n, noise.generator(seed, "pictures"))
+    return list({prompt.text: prompt for prompt in drawn}.values())[:n]
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    """image: (3, H, W) in [0, 1]."""
+    return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """images: (columns * rows, 3, H, W), column after column."""
+    rows = len(images) // columns
+    ordered = images.view(columns, rows, *images.shape[1:])
+    return to_pil(torch.cat([torch.cat(list(column), 1) for column in ordered], 2))
+
+
+def _file_name(prompt: str) -> str:
+    kept = "".join(letter if letter.isalnum() else "-" for letter in prompt.lower())
+    return kept.strip("-")[:60] or "prompt"

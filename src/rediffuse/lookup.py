@@ -1,0 +1,130 @@
+"""From a name in a configuration to the thing it names.
+
+A room is a folder of the package; a file's name is the name of what it holds. `ddpo_is` is
+`rediffuse/algorithms/ddpo_is.py`; `my_file.py:Mine` and `my_pkg.my_file:Mine` are anyone's own.
+"""
+
+import ast
+import importlib
+import importlib.util
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rediffuse.config import Config, problems
+from rediffuse.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from rediffuse.types import Algorithm, ModelFamily, PromptSet, Reward, SamplerFamily
+
+KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
+"""The configuration's key of a component, and the room it is looked up in."""
+
+_PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a configuration names, built and checked; nothing heavy is loaded yet."""
+
+    family: "ModelFamily"
+    sampler: "SamplerFamily"
+    prompts: "PromptSet"
+    reward: "Reward"
+    algorithm: "Algorithm"
+
+
+def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
+    """Raises ConfigError for anything that cannot be."""
+    algorithm = build("algorithm", config.algorithm)
+    algorithm.check(config.updates_per_epoch)
+    return Parts(
+        build("model", config.model),
+        build("sampler", config.sampler),
+        build("prompts", config.prompts),
+        reward or build("reward", config.reward),
+        algorithm,
+    )
+
+
+def completed(config: Config, parts: Parts) -> Config:
+    """The same run with every component's options spelt out, whatever their defaults may be one day."""
+    built = {"model": parts.family, "sampler": parts.sampler, "algorithm": parts.algorithm, "prompts": parts.prompts}
+    spelt = {key: {"name": getattr(config, key)["name"], **_options(part)} for key, part in built.items()}
+    return replace(config, **spelt, reward={**config.reward, **_options(parts.reward)})
+
+
+def _options(part: Any) -> dict[str, Any]:
+    return {f.name: getattr(part, f.name) for f in fields(part) if f.init} if is_dataclass(part) else {}
+
+
+def names(room: str) -> list[str]:
+    """The names of a room's files; those that begin with an underscore are shared parts, not things to name."""
+    found = [path for path in (_PACKAGE / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    return sorted(path.stem for path in found if not path.stem.startswith("_"))
+
+
+def first_line(room: str, name: str) -> str:
+    """What a file says it is for, read without importing it."""
+    path = _PACKAGE / room / name
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0]
+
+
+def find(key: str, name: str) -> Any:
+    """The class or function that `name` means under the configuration's `key`."""
+    room = KEYS[key]
+    if ":" in name:
+        return _their_own(key, *name.rsplit(":", 1))
+    if name not in names(room):
+        known = names(room)
+        raise ConfigError(f"{key}.name: no {name!r} among {room}: {', '.join(known)}.{did_you_mean(name, known)}")
+    module = importlib.import_module(f"rediffuse.{room}.{name}")
+    return getattr(module, module.__all__[0])
+
+
+def build(key: str, options: Mapping[str, Any]) -> Any:
+    """options: `name`, and the fields of what it names, checked by their types."""
+    given = dict(options)
+    kind = find(key, str(given.pop("name", "")))
+    known = [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else []
+    for option in given:
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise ConfigError(
+                f"{key}.{option}: {options['name']!r} has no such option; it has {listed}.{did_you_mean(option, known)}"
+            )
+    if not is_dataclass(kind):
+        return kind() if isinstance(kind, type) else kind
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        raise ConfigError(problems(error, key)) from error
+
+
+def _their_own(key: str, place: str, attribute: str) -> Any:
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise ConfigError(f"{key}.name: cannot import {place!r}: {error}") from error
+    if not hasattr(module, attribute):
+        known = [name for name in vars(module) if not name.startswith("_")]
+        raise ConfigError(f"{key}.name: {place!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
+    return getattr(module, attribute)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file: {path}")
+    name = f"rediffuse_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,55 @@
+"""What a diffusion model was trained to undo, and the times at which it can be asked to."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Spacing = Literal["leading", "trailing", "linspace"]
+Prediction = Literal["epsilon", "v_prediction", "sample"]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, for t in 0 … T_train - 1.
+
+    alpha_bar: (T_train,)   final_alpha_bar: what stands after the last step, 1 for a clean image
+    clip_sample_range: predicted clean samples are clamped to ± this; None: never
+    """
+
+    alpha_bar: Tensor
+    final_alpha_bar: float
+    prediction: Prediction = "epsilon"
+    spacing: Spacing = "leading"
+    steps_offset: int = 0
+    clip_sample_range: float | None = None
+
+
+def alpha_bar_linear(num_times: int, beta_start: float, beta_end: float) -> Tensor:
+    """(num_times,): betas evenly spaced (Ho et al. 2020, sec. 4)."""
+    return (1 - torch.linspace(beta_start, beta_end, num_times)).cumprod(0)
+
+
+def spaced_times(spacing: Spacing, num_steps: int, num_train_times: int, steps_offset: int = 0) -> Tensor:
+    """(num_steps,) int64, descending (Lin et al. 2024, table 2; the rounding is diffusers')."""
+    if spacing == "linspace":
+        return torch.linspace(0, num_train_times - 1, num_steps, dtype=torch.float64).round().flip(0).long()
+    if spacing == "leading":
+        return torch.arange(num_steps).flip(0) * (num_train_times // num_steps) + steps_offset
+    stride = num_train_times / num_steps
+    return (num_train_times - torch.arange(num_steps, dtype=torch.float64) * stride).round().long() - 1
+
+
+def clean_and_noise(prediction: Prediction, output: Tensor, state: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
+    """What a network's output says of x_0 and of eps, each (N, *L).
+
+    output, state: (N, *L)   alpha_bar: broadcastable to them
+    v is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans & Ho 2022, app. D).
+    """
+    signal, spread = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    if prediction == "epsilon":
+        return (state - spread * output) / signal, output
+    if prediction == "v_prediction":
+        return signal * state - spread * output, signal * output + spread * state
+    return output, (state - signal * output) / spread

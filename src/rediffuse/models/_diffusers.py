@@ -1,0 +1,149 @@
+"""What latent diffusion pipelines share: the only place that knows diffusers, transformers and peft."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from rediffuse.errors import ConfigError
+from rediffuse.maths import noise
+from rediffuse.maths.schedules import NoiseSchedule
+from rediffuse.models._options import LatentDiffusionOptions
+from rediffuse.types import Conditioning, Prompt
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class LatentDiffusion:
+    """A U-Net, a text encoder and an autoencoder of the classes that Stable Diffusion is made of; a `Denoiser`."""
+
+    def __init__(self, source: str | Path, options: LatentDiffusionOptions, device: str, seed: int) -> None:
+        self.options, self.device = options, torch.device(device)
+        self._load_unet: Callable[[], UNet2DConditionModel] = lambda: self._placed(
+            UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32)
+        )
+        self.unet = self._load_unet()
+        self.vae = self._placed(AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32))
+        self.text_encoder = self._placed(CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32))
+        self.tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
+        self.schedule = noise_schedule(DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
+        size = self.unet.config.sample_size
+        self.latent_shape = (self.unet.config.in_channels, size, size)
+        self._encoded: dict[str, Tensor] = {}
+        if options.train == "lora":
+            self._add_adapter(seed)
+        else:
+            self.unet.requires_grad_(True)
+        self._learning = {name: p for name, p in self.unet.named_parameters() if p.requires_grad}
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """Each text is encoded once and alone, so that its neighbours cannot change a bit of it."""
+        texts = [prompt.text for prompt in prompts]
+        return {"text": torch.stack([self._embedding(text) for text in texts])}
+
+    def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        text = conditioning["text"]
+        if self.options.guidance_scale == 1:
+            return self._denoise(x, time, text)
+        nothing = self._embedding("").expand_as(text)
+        both = self._denoise(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
+        unguided, guided = both.chunk(2)
+        return torch.lerp(unguided, guided, self.options.guidance_scale)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        with self._autocast():
+            scaled = (latents / self.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
+            pixels = self.vae.decode(scaled).sample
+        return (pixels.float() / 2 + 0.5).clamp(0, 1).contiguous()
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return self._learning
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Switches the adapter off; after full fine-tuning it loads the pretrained U-Net anew, for as long as this lasts."""
+        if self.options.train == "lora":
+            self.unet.disable_adapters()
+            try:
+                yield
+            finally:
+                self.unet.enable_adapters()
+        else:
+            tuned, self.unet = self.unet, self._load_unet()
+            try:
+                yield
+            finally:
+                self.unet = tuned
+
+    def export(self, folder: Path) -> None:
+        """pytorch_lora_weights.safetensors with its metadata, without which it reloads at the wrong strength; or unet/."""
+        if self.options.train == "full":
+            self.unet.save_pretrained(folder / "unet")
+            return
+        metadata = {
+            key: sorted(value) if isinstance(value, set) else value
+            for key, value in self.unet.peft_config["default"].to_dict().items()
+        }
+        StableDiffusionPipeline.save_lora_weights(
+            folder, unet_lora_layers=get_peft_model_state_dict(self.unet), unet_lora_adapter_metadata=metadata
+        )
+
+    def _add_adapter(self, seed: int) -> None:
+        options = self.options
+        config = LoraConfig(
+            r=options.lora_rank,
+            lora_alpha=options.lora_alpha or options.lora_rank,
+            target_modules=list(options.lora_targets),
+            init_lora_weights="gaussian",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise.generator(seed, "adapter").initial_seed())
+            try:
+                self.unet.add_adapter(config)
+            except ValueError as error:
+                raise ConfigError(f"model.lora_targets: {error}") from error
+        for parameter in self.unet.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def _denoise(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        with self._autocast():
+            output: Tensor = self.unet(x.contiguous(memory_format=torch.channels_last), time, text).sample
+        return output.float()
+
+    @torch.no_grad()
+    def _embedding(self, text: str) -> Tensor:
+        """(tokens, width)"""
+        if text not in self._encoded:
+            tokens = self.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+            self._encoded[text] = self.text_encoder(tokens.to(self.device)).last_hidden_state[0]
+        return self._encoded[text]
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        dtype = AUTOCAST.get(self.options.precision)
+        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+
+    def _placed(self, network: Network) -> Network:
+        placed = network.requires_grad_(False).eval().to(self.device, torch.float32)
+        return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def noise_schedule(scheduler: DDIMScheduler) -> NoiseSchedule:
+    config = scheduler.config
+    return NoiseSchedule(
+        alpha_bar=scheduler.alphas_cumprod,
+        final_alpha_bar=float(scheduler.final_alpha_cumprod),
+        prediction=config.prediction_type,
+        spacing=config.timestep_spacing,
+        steps_offset=config.steps_offset,
+        clip_sample_range=config.clip_sample_range if config.clip_sample else None,
+    )

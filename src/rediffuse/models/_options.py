@@ -1,0 +1,24 @@
+"""The options that latent diffusion models share; light, so that they are checked before anything heavy is imported."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True)
+class LatentDiffusionOptions:
+    """guidance_scale: of classifier-free guidance, in sampling and in training alike; 1 is none.
+
+    train: a LoRA adapter of the U-Net, or all of its weights.
+    lora_alpha: None takes the rank, which every tool that reads the file agrees on.
+    lora_targets: names of modules, or their ends; the attention projections are peft's and the paper code's usual.
+    precision: of the networks; latents and log-probabilities are fp32 whatever it is.
+    """
+
+    guidance_scale: PositiveFloat = 5.0
+    train: Literal["lora", "full"] = "lora"
+    lora_rank: PositiveInt = 4
+    lora_alpha: PositiveFloat | None = None
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"

@@ -1,0 +1,32 @@
+"""The embedded model: 64-pixel emoji pictures from a prompt, 7.6 M parameters, no download (made by pretraining/)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import PositiveFloat, PositiveInt
+
+from rediffuse.models._options import LatentDiffusionOptions
+
+if TYPE_CHECKING:
+    from rediffuse.models._diffusers import LatentDiffusion
+
+__all__ = ["Emoji"]
+
+PIPELINE = Path(__file__).parent / "pipeline"
+
+
+@dataclass(frozen=True)
+class Emoji(LatentDiffusionOptions):
+    """The defaults are those that learn on it: it was trained to need no guidance, and small networks take a larger adapter."""
+
+    guidance_scale: PositiveFloat = 1.0
+    lora_rank: PositiveInt = 16
+    lora_targets: tuple[str, ...] = (
+        "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out", "time_emb_proj",
+    )  # fmt: skip
+
+    def load(self, device: str, seed: int) -> "LatentDiffusion":
+        from rediffuse.models._diffusers import LatentDiffusion
+
+        return LatentDiffusion(PIPELINE, self, device, seed)

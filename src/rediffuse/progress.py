@@ -1,0 +1,74 @@
+"""What a run shows while it works: a bar, and a line for each epoch done."""
+
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rediffuse.types import Metrics, Rollout
+
+
+class Display:
+    """shown: only one of all processes speaks."""
+
+    def __init__(self, epochs: int, *, shown: bool) -> None:
+        self.console = Console(quiet=not shown)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+        )
+        self._task = self._progress.add_task("starting", total=epochs)
+        self._warned = False
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def start_at(self, epoch: int) -> None:
+        self._progress.update(self._task, completed=epoch)
+
+    def counted(self, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
+        """Passes the rollouts on, telling how many images there are."""
+        num_images = 0
+        for rollout in rollouts:
+            num_images += len(rollout.images)
+            self._progress.update(self._task, description=f"sampling {num_images} images")
+            yield rollout
+        self._progress.update(self._task, description="learning")
+
+    def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
+        line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"
+        line += f"   {metrics['images_per_second']:.1f} images/s   kl {metrics['approx_kl']:.1e}"
+        if metrics["masked_rewards"]:
+            line += f"   {metrics['masked_rewards']:.0f} rewards masked"
+        if metrics["skipped_updates"]:
+            line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
+        self.console.print(line, highlight=False)
+        if metrics["ratio_drift"] > max_ratio_drift and not self._warned:
+            self._warned = True
+            self.console.print(
+                f"Before the first update the ratio should be 1; it is off by {metrics['ratio_drift']:.1e}, and more than"
+                f" {max_ratio_drift:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
+                " or --sampler.num_quiet_steps 1 to leave out the most sensitive step.",
+                highlight=False,
+            )
+        self._progress.update(self._task, advance=1)

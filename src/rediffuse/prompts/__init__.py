@@ -1,0 +1,1 @@
+"""One file per prompt set. See `rediffuse.types.PromptSet`."""

@@ -1,0 +1,1 @@
+"""From run folders to a page. Imports nothing that trains."""

@@ -1,0 +1,1 @@
+"""One file per reward. See `rediffuse.types.Reward`."""

@@ -1,0 +1,18 @@
+"""How much redder than green and blue an image is: smooth, instant, and easy to see; for tests and first steps."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from rediffuse.types import Prompt
+
+__all__ = ["Redness"]
+
+
+@dataclass(frozen=True)
+class Redness:
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """In [-1, 1]."""
+        red, green, blue = images.mean((2, 3)).unbind(1)
+        return red - (green + blue) / 2

@@ -1,0 +1,88 @@
+"""Prompts in; images, and the way to them, out."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rediffuse.maths import noise
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.types import Conditioning, Prompt, Rollout, Trajectory
+from rediffuse.world import World
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Which samples to make: their numbers, their prompts, and the key of their noise."""
+
+    indices: Sequence[int]
+    prompts: Sequence[Prompt]
+    key: tuple[int | str, ...]
+
+    def batches(self, size: int) -> list["Draws"]:
+        return [
+            Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key) for i in range(0, len(self.indices), size)
+        ]
+
+
+def collect(policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World) -> Iterator[Rollout]:
+    """One rollout per micro-batch, in order, each as soon as it is done."""
+
+    @torch.no_grad()
+    def one(batch: Draws) -> Rollout:
+        world.stop_if_alone()
+        trajectory = denoise(policy, batch)
+        images = policy.denoiser.decode(trajectory.latents.to(world.device)).cpu()
+        groups = torch.tensor([group_of(prompt) for prompt in batch.prompts])
+        return Rollout(batch.prompts, groups, torch.tensor(batch.indices), images, trajectory)
+
+    return world.map(one, draws.batches(micro_batch_size))
+
+
+def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
+    """Each sample's noise comes from a generator of its own."""
+    conditioning = policy.denoiser.encode(draws.prompts)
+    device = next(iter(conditioning.values())).device
+    generators = [noise.generator(*draws.key, index) for index in draws.indices]
+
+    def fresh() -> Tensor:
+        return noise.draw(generators, policy.denoiser.latent_shape).to(device)
+
+    state = fresh()
+    path, log_probs = [state.cpu()], []
+    for step, noisy in enumerate(policy.sampler.noisy):
+        law = policy.act(state, torch.full((len(state),), step), conditioning)
+        state = law.sample(fresh()) if noisy else law.mean
+        path.append(state.cpu())
+        if noisy:
+            log_probs.append(law.log_prob(state).cpu())
+    steps = torch.tensor(policy.sampler.noisy).nonzero().flatten()
+    stacked = torch.stack(log_probs, 1) if log_probs else torch.empty(len(state), 0)
+    return Trajectory(steps, torch.stack(path, 1), stacked, conditioning)
+
+
+def joined(parts: Sequence[Rollout]) -> Rollout:
+    """The rollouts of several micro-batches as one."""
+    conditioning: Conditioning = {
+        name: torch.cat([part.trajectory.conditioning[name] for part in parts]) for name in parts[0].trajectory.conditioning
+    }
+    trajectory = Trajectory(
+        parts[0].trajectory.steps,
+        torch.cat([part.trajectory.path for part in parts]),
+        torch.cat([part.trajectory.log_probs for part in parts]),
+        conditioning,
+    )
+    return Rollout(
+        [prompt for part in parts for prompt in part.prompts],
+        torch.cat([part.groups for part in parts]),
+        torch.cat([part.indices for part in parts]),
+        torch.cat([part.images for part in parts]),
+        trajectory,
+    )
+
+
+def group_of(prompt: Prompt) -> int:
+    """A number that depends on the prompt's text alone, so that it means the same in every epoch and process."""
+    return int.from_bytes(hashlib.blake2b(prompt.text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,0 +1,119 @@
+"""Checkpoints of our own format: safetensors and JSON under a manifest; staged, synced, renamed; no pickle."""
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rediffuse.errors import CheckpointError
+
+MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """epoch: how many are done   weights: what learns, by name   optimizer: `moment/name`   state: the algorithm's memory"""
+
+    epoch: int
+    weights: Mapping[str, Tensor]
+    optimizer: Mapping[str, Tensor]
+    state: Mapping[str, Any]
+
+
+def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
+    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last."""
+    target = folder / f"epoch-{checkpoint.epoch:05d}"
+    staged = folder / f".staged-{checkpoint.epoch:05d}"
+    for leftover in folder.glob(".staged-*"):
+        shutil.rmtree(leftover)
+    staged.mkdir(parents=True)
+    save_file(_contiguous(checkpoint.weights), staged / "weights.safetensors")
+    save_file(_contiguous(checkpoint.optimizer), staged / "optimizer.safetensors")
+    (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
+    files = {path.name: _digest(path) for path in sorted(staged.iterdir())}
+    (staged / MANIFEST).write_text(json.dumps(files, indent=2))
+    for path in staged.iterdir():
+        _sync(path)
+    _sync(staged)
+    if target.exists():
+        shutil.rmtree(target)
+    os.rename(staged, target)
+    _sync(folder)
+    for old in _newest_first(folder)[keep:]:
+        shutil.rmtree(old)
+
+
+def load_newest(folder: Path) -> Checkpoint:
+    """The newest whole checkpoint; warns of each that is not. Raises CheckpointError if none is."""
+    damage = []
+    for path in _newest_first(folder):
+        try:
+            verify(path)
+        except CheckpointError as error:
+            warnings.warn(f"{error} Falling back to the checkpoint before.", stacklevel=2)
+            damage.append(str(error))
+            continue
+        state = json.loads((path / "state.json").read_text())
+        weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+        return Checkpoint(state.pop("epoch"), weights, optimizer, state)
+    raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
+
+
+def verify(path: Path) -> None:
+    """Raises CheckpointError unless every file is what the manifest says."""
+    try:
+        files = json.loads((path / MANIFEST).read_text())
+        wrong = [name for name, digest in files.items() if _digest(path / name) != digest]
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"The checkpoint {path} is damaged: {error}.") from error
+    expected = {"weights.safetensors", "optimizer.safetensors", "state.json"}
+    if wrong or set(files) != expected:
+        raise CheckpointError(f"The checkpoint {path} is damaged: {', '.join(wrong) or 'its manifest is incomplete'}.")
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """`moment/name` -> tensor, for every parameter that has taken a step."""
+    return {
+        f"{moment}/{name}": value
+        for name, parameter in parameters.items()
+        for moment, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+) -> None:
+    for key, value in state.items():
+        moment, name = key.split("/", 1)
+        parameter = parameters[name]
+        # AdamW keeps its step count on the host and its moments beside the parameter.
+        optimizer.state[parameter][moment] = value if value.ndim == 0 else value.to(parameter.device)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("epoch-*"), reverse=True)
+
+
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,22 @@
+"""What leaves a run for other tools: the adapter and its model card."""
+
+import json
+from pathlib import Path
+
+import jinja2
+
+from rediffuse.runs import log
+from rediffuse.runs.folder import RunFolder
+from rediffuse.types import Denoiser
+
+_CARD = jinja2.Template((Path(__file__).parent / "model_card.md.jinja").read_text(), keep_trailing_newline=True)
+
+
+def adapter(denoiser: Denoiser, run: RunFolder) -> None:
+    """RUN/adapter: what was learned, and a README.md that says how and on what."""
+    run.adapter.mkdir(exist_ok=True)
+    denoiser.export(run.adapter)
+    config, metrics = run.config(), log.read(run.metrics)
+    versions = json.loads((run.path / "environment.json").read_text())
+    card = _CARD.render(config=config, metrics=metrics, versions=versions, yaml=(run.path / "config.yaml").read_text())
+    (run.adapter / "README.md").write_text(card)

@@ -1,0 +1,105 @@
+"""A run's folder: made once, locked while in use, everything in it at a fixed place."""
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import filelock
+
+from rediffuse.config import Config, from_yaml, to_yaml
+from rediffuse.errors import RunError
+
+REPORTED_PACKAGES = ("rediffuse", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def rewards(self) -> Path:
+        return self.path / "rewards.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def adapter(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def config(self) -> Config:
+        return from_yaml(self.path / "config.yaml")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Raises RunError if another process is at work here; a lock dies with its process."""
+        lock, holder = filelock.FileLock(self.path / "run.lock"), self.path / "run.pid"
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            who = holder.read_text() if holder.exists() else "unknown"
+            raise RunError(f"{self.path} is in use by process {who}. Wait for it, or stop it.") from error
+        except OSError as error:
+            raise RunError(f"Cannot write to {self.path}: {error.strerror}.") from error
+        try:
+            holder.write_text(f"{os.getpid()} on {platform.node()}")
+            yield
+        finally:
+            lock.release()
+
+
+def create(path: Path, config: Config) -> RunFolder:
+    """Writes config.yaml and environment.json. Raises RunError where a folder stands already or cannot be made."""
+    run = RunFolder(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise RunError(f"{path} exists already. Go on with it: rediffuse resume {path}. Or choose another --run-dir.")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "config.yaml").write_text(to_yaml(config))
+        (path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    except OSError as error:
+        raise RunError(f"Cannot write to {path}: {error.strerror}. Choose another --run-dir.") from error
+    return run
+
+
+def existing(path: Path) -> RunFolder:
+    if not (path / "config.yaml").is_file():
+        raise RunError(f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train` made.")
+    return RunFolder(path)
+
+
+def fresh_path(recipe: str) -> Path:
+    """runs/<recipe>-<n>, the first number that is free."""
+    stem = Path(recipe).with_suffix("").as_posix().replace("/", "-").strip(".-")
+    number = 1
+    while (path := Path("runs") / f"{stem}-{number}").exists():
+        number += 1
+    return path
+
+
+def environment() -> dict[str, str]:
+    found = {"python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine()}
+    for package in REPORTED_PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,31 @@
+"""JSON lines: one an epoch in metrics.jsonl, one a sample in rewards.jsonl."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """On disk when it returns."""
+    with path.open("a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Every whole line; a torn last one, left by a kill, is dropped."""
+    lines = path.read_text().split("\n") if path.exists() else []
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def keep_before(path: Path, epoch: int) -> None:
+    """Drop the rows of `epoch` and later, which will be written again."""
+    if not path.exists():
+        return
+    staged = path.with_suffix(".new")
+    staged.unlink(missing_ok=True)
+    append(staged, (row for row in read(path) if row["epoch"] < epoch))
+    os.replace(staged, path)

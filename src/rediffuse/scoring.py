@@ -1,0 +1,117 @@
+"""Rewards with their status: computed beside the sampling, checked, masked where they cannot be used."""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rediffuse.errors import RewardError
+from rediffuse.rollout import joined
+from rediffuse.types import Metrics, Prompt, Reward, Rollout
+
+
+@dataclass(frozen=True)
+class Scores:
+    """rewards: (B,) float64, NaN or infinite where there is none to learn from   seconds: spent in the reward."""
+
+    rewards: Tensor
+    seconds: float
+
+
+def score(reward: Reward, rollouts: Iterable[Rollout]) -> tuple[Rollout, Scores]:
+    """Each rollout's rewards are computed while the next is sampled; all come back as one."""
+    parts: list[Rollout] = []
+    pending: list[Future[tuple[Tensor, float]]] = []
+    with ThreadPoolExecutor(1) as worker:
+        for part in rollouts:
+            parts.append(part)
+            pending.append(worker.submit(_timed, reward, part.images, part.prompts))
+        results = [future.result() for future in pending]
+    rewards = torch.cat([values for values, _ in results])
+    return joined(parts), Scores(rewards, sum(seconds for _, seconds in results))
+
+
+def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    """(B,) float64. Raises RewardError, naming the reward, unless it gives one number per image."""
+    name = name_of(reward)
+    try:
+        given = reward(images.clone(), prompts)
+    except Exception as error:
+        raise RewardError(
+            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}"
+        ) from error
+    try:
+        values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RewardError(
+            f"The reward {name} must give {len(prompts)} numbers, one per image; it gave {type(given).__name__}."
+        ) from error
+    if values.shape != (len(prompts),):
+        raise RewardError(
+            f"The reward {name} must give one number per image, shape ({len(prompts)},); it gave shape {tuple(values.shape)}."
+        )
+    return values
+
+
+def name_of(reward: Callable[..., Any]) -> str:
+    """As in a configuration: the file's name for a reward of the house, else that of the function or class."""
+    room, _, file = type(reward).__module__.rpartition(".")
+    return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
+
+
+def refuse_too_few(ok: Tensor, max_failed: float) -> None:
+    """ok: (N,) of the whole epoch."""
+    failed = 1 - ok.double().mean().item()
+    if failed > max_failed or not ok.any():
+        raise RewardError(
+            f"{(~ok).sum()} of {len(ok)} rewards of this epoch are not finite numbers; scoring.max_failed allows"
+            f" a share of {max_failed:g}. The run is saved up to the epoch before: mend the reward, then resume."
+        )
+
+
+def summary(name: str, rewards: Tensor) -> Metrics:
+    """Of an epoch's rewards (N,), the masked ones left out but counted."""
+    valid = rewards[rewards.isfinite()]
+    return {
+        "reward_mean": valid.mean().item(),
+        "reward_std": valid.std(correction=0).item(),
+        f"reward_{name}": valid.mean().item(),
+        "masked_rewards": len(rewards) - len(valid),
+    }
+
+
+Journal = list[dict[str, Any]]
+
+
+def journal(epoch: int, prompts: Sequence[Prompt], rewards: Tensor, hashes: Tensor) -> Journal:
+    """A row for each sample of the epoch; rewards, hashes: (N,)."""
+    return [
+        {
+            "epoch": epoch,
+            "index": index,
+            "prompt": prompt.text,
+            "reward": value if math.isfinite(value) else None,
+            "status": "ok" if math.isfinite(value) else "non_finite",
+            "attempts": 1,
+            "image_hash": f"{int(name):012x}",
+        }
+        for index, (prompt, value, name) in enumerate(zip(prompts, rewards.tolist(), hashes.tolist(), strict=True))
+    ]
+
+
+def image_hashes(images: Tensor) -> Tensor:
+    """(B,) float64: 48 bits of the SHA-256 of each image's 8-bit pixels, which a double holds exactly."""
+    pixels = (images * 255).round().to(torch.uint8)
+    digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
+    return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
+
+
+def _timed(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, float]:
+    began = time.perf_counter()
+    return rewards_of(reward, images, prompts), time.perf_counter() - began

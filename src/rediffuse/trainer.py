@@ -1,0 +1,174 @@
+"""The loop. Read this file first."""
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rediffuse import scoring
+from rediffuse.config import Config
+from rediffuse.errors import ConfigError, Interrupted
+from rediffuse.evaluate import Pictures
+from rediffuse.lookup import Parts, assemble, completed
+from rediffuse.maths import noise
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.progress import Display
+from rediffuse.rollout import Draws, collect, group_of
+from rediffuse.runs import checkpoint, export, folder, log
+from rediffuse.runs.folder import RunFolder
+from rediffuse.types import Metrics, Prompt, Reward, Rollout
+from rediffuse.update import Learner
+from rediffuse.world import World
+
+
+class Trainer:
+    """A run, ready to start or to go on."""
+
+    def __init__(self, config: Config, parts: Parts, run: RunFolder, world: World) -> None:
+        self.config, self.run, self.world = config, run, world
+        self.prompts, self.reward, self.algorithm = parts.prompts, parts.reward, parts.algorithm
+        denoiser = parts.family.load(world.device, config.seed)
+        self.policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
+        if not any(self.policy.sampler.noisy):
+            raise ConfigError(
+                "sampler.eta: no step of this sampler draws anything, so there is nothing to learn; set it above 0."
+            )
+        options = config.optimizer
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters().values(), config.learning_rate, options.betas, options.epsilon, options.weight_decay
+        )
+        self.learner = Learner(self.policy, self.algorithm, self.optimizer, config, world)
+        self.pictures = Pictures(self.policy, self.prompts, config, world)
+        self.display = Display(config.epochs, shown=world.is_main)
+        self.first_epoch = 0
+
+    def train(self) -> list[Metrics]:
+        """To the last epoch. On a signal it raises Interrupted, with all whole epochs saved."""
+        history: list[Metrics] = []
+        with self.display:
+            for epoch in range(self.first_epoch, self.config.epochs):
+                history.append(self._epoch(epoch))
+            if self.world.is_main:
+                self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
+                export.adapter(self.policy.denoiser, self.run)
+            self.world.wait_for_all()
+        return history
+
+    def restore(self) -> None:
+        """Back to the newest whole checkpoint, or to the start if none was reached."""
+        parameters = self.policy.denoiser.parameters()
+        if any(self.run.checkpoints.glob("epoch-*")):
+            saved = checkpoint.load_newest(self.run.checkpoints)
+            for name, parameter in parameters.items():
+                parameter.data.copy_(saved.weights[name])
+            checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
+            self.algorithm.load(saved.state["algorithm"])
+            self.first_epoch = saved.epoch
+        self.world.wait_for_all()
+        if self.world.is_main:
+            log.keep_before(self.run.metrics, self.first_epoch)
+            log.keep_before(self.run.rewards, self.first_epoch)
+
+    def _epoch(self, epoch: int) -> Metrics:
+        prompts = self._draw_prompts(epoch)
+        try:
+            self.world.stop_if_asked()
+            shown = self._show(epoch)
+            began = time.perf_counter()
+            rollout, scores = self._sample(epoch, prompts)
+        except Interrupted:
+            self._save(epoch)
+            raise
+        sampled = time.perf_counter()
+        rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
+        hashes = self.world.gathered(scoring.image_hashes(rollout.images), rollout.indices, len(prompts))
+        scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
+        learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
+        done = time.perf_counter()
+        metrics = {
+            "epoch": epoch,
+            "reward_queries": (epoch + 1) * len(prompts),
+            **scoring.summary(scoring.name_of(self.reward), rewards),
+            **learned,
+            **shown,
+            "seconds_sampling": sampled - began,
+            "seconds_reward": scores.seconds,
+            "seconds_training": done - sampled,
+            "images_per_second": len(prompts) / (done - began),
+            "peak_memory_bytes": self.world.peak_memory_bytes(),
+        }
+        self._record(epoch, metrics, scoring.journal(epoch, prompts, rewards, hashes))
+        self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
+        return metrics
+
+    def _draw_prompts(self, epoch: int) -> list[Prompt]:
+        """Of the whole epoch, each as many times as it has images."""
+        drawn = self.prompts.draw(self.config.prompts_per_epoch, noise.generator(self.config.seed, epoch, "prompts"))
+        return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
+
+    def _sample(self, epoch: int, prompts: Sequence[Prompt]) -> tuple[Rollout, scoring.Scores]:
+        mine = self.world.share(len(prompts))
+        draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
+        rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world)
+        return scoring.score(self.reward, self.display.counted(rollouts))
+
+    def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""
+        groups, valid = torch.tensor([group_of(prompt) for prompt in prompts]), rewards.isfinite()
+        advantages = torch.full_like(rewards, torch.nan)
+        advantages[valid] = self.algorithm.advantages(rewards[valid], groups[valid])
+        return advantages
+
+    def _show(self, epoch: int) -> Metrics:
+        """Pictures of the policy before this epoch, and their mean reward."""
+        every = self.config.evaluation.every
+        if not self.world.is_main or (epoch % every if every else epoch):
+            return {}
+        images, prompts = self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
+        return {"evaluation_reward": scoring.rewards_of(self.reward, images, prompts).nanmean().item()}
+
+    def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
+        if self.world.is_main:
+            log.append(self.run.rewards, journal)
+            log.append(self.run.metrics, [metrics])
+        if (epoch + 1) % self.config.logging.checkpoint_every == 0 or epoch + 1 == self.config.epochs:
+            self._save(epoch + 1)
+
+    def _save(self, epoch: int) -> None:
+        if not self.world.is_main:
+            return
+        parameters = self.policy.denoiser.parameters()
+        moments = checkpoint.optimizer_state(self.optimizer, parameters)
+        whole = checkpoint.Checkpoint(epoch, parameters, moments, {"algorithm": self.algorithm.state()})
+        checkpoint.save(self.run.checkpoints, whole, self.config.logging.keep_checkpoints)
+
+
+def train(config: Config, run_dir: str | Path | None = None, reward: Reward | None = None) -> list[Metrics]:
+    """Fine-tune as `config` says, leave everything in `run_dir`, return one row of metrics per epoch.
+
+    reward: any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that config names.
+    """
+    parts = assemble(config, reward)
+    path = Path(run_dir) if run_dir else folder.fresh_path("run")
+    with World.joined(config.num_samples) as world:
+        run = folder.create(path, completed(config, parts)) if world.is_main else RunFolder(path)
+        with run.locked() if world.is_main else nullcontext():
+            return Trainer(config, parts, run, world).train()
+
+
+def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None) -> list[Metrics]:
+    """Go on from the newest whole checkpoint to the numbers that an uninterrupted run would have given.
+
+    epochs: a new total, if the run is to last longer than was planned.
+    """
+    run = folder.existing(Path(run_dir))
+    config = run.config() if epochs is None else replace(run.config(), epochs=epochs)
+    parts = assemble(config, reward)
+    with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
+        trainer = Trainer(config, parts, run, world)
+        trainer.restore()
+        return trainer.train()

@@ -1,0 +1,215 @@
+"""The nouns of the house.
+
+Shapes: B trajectories in this process, T denoising steps, K of them random, N rows of any choice of
+(trajectory, step), *L one latent. Step 0 leaves pure noise, step T-1 arrives at the clean latent.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rediffuse.maths.gaussian import Gaussian
+from rediffuse.maths.schedules import NoiseSchedule
+
+Conditioning = Mapping[str, Tensor]
+"""Everything the network sees of the prompt; each (B, …)."""
+Metrics = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """metadata: for the reward's eyes only."""
+
+    text: str
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The way from noise to latent, on the host.
+
+    steps: (K,) int64 in [0, T), the random ones: where nothing is drawn there is no action to learn from
+    path: (B, T+1, *L) fp32, pure noise first, the clean latent last; each latent stands once
+    log_probs: (B, K), under the policy that sampled
+    """
+
+    steps: Tensor
+    path: Tensor
+    log_probs: Tensor
+    conditioning: Conditioning
+
+    @property
+    def states(self) -> Tensor:
+        """(B, K, *L), before each random step."""
+        return self.path[:, self.steps]
+
+    @property
+    def next_states(self) -> Tensor:
+        """(B, K, *L), after each random step."""
+        return self.path[:, self.steps + 1]
+
+    @property
+    def latents(self) -> Tensor:
+        """(B, *L), after the last of all steps."""
+        return self.path[:, -1]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One process's share of an epoch's samples.
+
+    groups: (B,) int64, equal where the prompt is, in every epoch and process
+    indices: (B,) int64, each sample's number in the epoch, whichever process drew it
+    images: (B, 3, H, W) in [0, 1]
+    """
+
+    prompts: Sequence[Prompt]
+    groups: Tensor
+    indices: Tensor
+    images: Tensor
+    trajectory: Trajectory
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """What a policy-gradient algorithm learns from: N single steps.
+
+    state, next_state: (N, *L)   step: (N,) int64 in [0, T)   log_prob, advantage: (N,)
+    """
+
+    state: Tensor
+    next_state: Tensor
+    step: Tensor
+    log_prob: Tensor
+    advantage: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class CleanSamples:
+    """For algorithms that learn by adding noise again: latents (N, *L), weight (N,)."""
+
+    latents: Tensor
+    weight: Tensor
+    conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class Loss:
+    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without."""
+
+    value: Tensor
+    log_ratio: Tensor
+    metrics: Metrics = field(default_factory=dict)
+
+
+class PromptSet(Protocol):
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]: ...
+
+
+class Reward(Protocol):
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt], /) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
+        ...
+
+
+class Denoiser(Protocol):
+    """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
+
+    latent_shape: tuple[int, ...]
+    device: torch.device
+    schedule: NoiseSchedule
+
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning: ...
+    def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        """x (N, *L), time (N,) -> (N, *L) fp32, guidance included."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, *L) -> images (B, 3, H, W) in [0, 1]."""
+        ...
+
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """What learns, by name."""
+        ...
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Inside, predictions are those of the pretrained weights."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write what was learned in the form other tools load."""
+        ...
+
+
+class ModelFamily(Protocol):
+    """The options of a model; loading is a second act, after the whole configuration was checked."""
+
+    def load(self, device: str, seed: int) -> Denoiser:
+        """seed: of the weights that training starts from, where they are new."""
+        ...
+
+
+class Sampler(Protocol):
+    """A way from noise to image, each step of which is a draw from a Gaussian."""
+
+    times: Tensor
+    """(T,), what the network is told at each step."""
+    noisy: Sequence[bool]
+    """T of them: whether the step draws anything."""
+
+    def step(self, output: Tensor, state: Tensor, step: Tensor) -> Gaussian:
+        """output, state (N, *L); step (N,) -> the law of the next state."""
+        ...
+
+
+class SamplerFamily(Protocol):
+    """The options of a sampler; `bind` gives it the times and noise levels of a model."""
+
+    def bind(self, schedule: NoiseSchedule) -> Sampler: ...
+
+
+class Policy(Protocol):
+    def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian: ...
+    def sensitivity(self) -> Tensor:
+        """(T,), how far a unit of network output moves each step's mean, in its standard deviations."""
+        ...
+
+    def frozen(self) -> AbstractContextManager[None]: ...
+
+
+@runtime_checkable
+class Algorithm(Protocol):
+    """steps_per_sample: how many of a trajectory's K random steps each pass trains on; None: all.
+
+    max_ratio_drift: how far from 1 the ratio may be before the first update without spoiling the loss.
+    """
+
+    metric_names: Sequence[str]
+    """Of what its losses report."""
+
+    @property
+    def inner_epochs(self) -> int: ...
+    @property
+    def steps_per_sample(self) -> int | None: ...
+    @property
+    def max_ratio_drift(self) -> float: ...
+    def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
+        """Finite rewards (B,) and their groups (B,) -> (B,)."""
+        ...
+
+    def loss(self, policy: Policy, batch: Transitions) -> Loss: ...
+    def check(self, updates_per_epoch: int) -> None:
+        """Raises ConfigError where the algorithm's mathematics forbids the plan."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers from epoch to epoch, as JSON would hold it."""
+        ...
+
+    def load(self, state: dict[str, Any]) -> None: ...

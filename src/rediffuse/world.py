@@ -1,0 +1,117 @@
+"""Processes, devices, cores and signals: the only file that imports accelerate."""
+
+import os
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from rediffuse.errors import ConfigError, Interrupted
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class World:
+    """This process's place among all.
+
+    On a CPU it works in lanes: micro-batches run side by side, one torch thread each. For small
+    networks that is faster than one micro-batch on many threads, and as fast as a process per core
+    (benchmarks/lanes.py). A lane never changes a number.
+    """
+
+    def __init__(self, lanes: int | None = None) -> None:
+        wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+        state = PartialState(cpu=wants_cpu)
+        self.rank, self.size = state.process_index, state.num_processes
+        self.device = str(state.device)
+        self.is_main = state.is_main_process
+        self.stop_signal = 0
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        self._pool = ThreadPoolExecutor(self.lanes)
+
+    @classmethod
+    @contextmanager
+    def joined(cls, num_samples: int) -> Iterator["World"]:
+        """Join the other processes, listen to signals, and leave in the end."""
+        world = cls()
+        if num_samples < world.size:
+            raise ConfigError(
+                f"prompts_per_epoch x images_per_prompt: {num_samples} samples cannot occupy {world.size} processes."
+            )
+        before = world._listen()
+        try:
+            yield world
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            world._pool.shutdown(cancel_futures=True)
+
+    def share(self, num_samples: int) -> range:
+        """This process's sample indices; the shares of all processes differ by at most one."""
+        return range(self.rank, num_samples, self.size)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the order of the items, worked on in lanes."""
+        return map(function, items) if self.lanes == 1 else self._pool.map(function, items)
+
+    def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
+        """(B,) of this process -> (num_samples,) of all, each at its index."""
+        whole = torch.zeros(num_samples, dtype=torch.float64)
+        whole[indices] = values.double()
+        return self.summed([whole])[0]
+
+    def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor added up over all processes."""
+        if self.size == 1:
+            return list(tensors)
+        flat = torch.cat([each.flatten() for each in tensors])
+        torch.distributed.all_reduce(flat)
+        return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
+    def _listen(self) -> dict[int, Any]:
+        """From now on SIGTERM and Ctrl-C set a flag; a second one ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.stop_signal = number
+        signal.signal(number, signal.SIG_DFL)
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted in every process if any was asked to stop; all must call it together."""
+        asked = int(self.summed([torch.tensor([float(self.stop_signal)])])[0].item())
+        if asked:
+            raise Interrupted(self.stop_signal or signal.SIGTERM)
+
+    def stop_if_alone(self) -> None:
+        """For places that processes reach at different times."""
+        if self.size == 1 and self.stop_signal:
+            raise Interrupted(self.stop_signal)
+
+    def wait_for_all(self) -> None:
+        if self.size > 1:
+            torch.distributed.barrier()
+
+    def peak_memory_bytes(self) -> int:
+        """The most this process has held: of GPU memory where there is one, else of main memory."""
+        if self.device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
