@@ -55,7 +55,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
 def completed(config: Config, parts: Parts) -> Config:
     """The same run with every component's options spelt out, whatever their defaults may be one day."""
     built = {"model": parts.family, "sampler": parts.sampler, "algorithm": parts.algorithm, "prompts": parts.prompts}
-    spelt = {key: {"name": getattr(config, key)["name"], **_options(part)} for key, part in built.items()}
+    spelt: dict[str, Any] = {key: {"name": getattr(config, key)["name"], **_options(part)} for key, part in built.items()}
     return replace(config, **spelt, reward={**config.reward, **_options(parts.reward)})
 
 

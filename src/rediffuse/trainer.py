@@ -68,6 +68,7 @@ class Trainer:
             checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
             self.algorithm.load(saved.state["algorithm"])
             self.first_epoch = saved.epoch
+            self.display.start_at(saved.epoch)
         self.world.wait_for_all()
         if self.world.is_main:
             log.keep_before(self.run.metrics, self.first_epoch)

@@ -1,16 +1,19 @@
 """What latent diffusion pipelines share: the only place that knows diffusers, transformers and peft."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_log
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_log
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
@@ -27,12 +30,10 @@ class LatentDiffusion:
 
     def __init__(self, source: str | Path, options: LatentDiffusionOptions, device: str, seed: int) -> None:
         self.options, self.device = options, torch.device(device)
-        self._load_unet: Callable[[], UNet2DConditionModel] = lambda: self._placed(
-            UNet2DConditionModel.from_pretrained(source, subfolder="unet", torch_dtype=torch.float32)
-        )
-        self.unet = self._load_unet()
-        self.vae = self._placed(AutoencoderKL.from_pretrained(source, subfolder="vae", torch_dtype=torch.float32))
-        self.text_encoder = self._placed(CLIPTextModel.from_pretrained(source, subfolder="text_encoder", dtype=torch.float32))
+        self._source = source
+        self.unet = self._loaded(UNet2DConditionModel, "unet")
+        self.vae = self._loaded(AutoencoderKL, "vae")
+        self.text_encoder = self._loaded(CLIPTextModel, "text_encoder")
         self.tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
         self.schedule = noise_schedule(DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
         size = self.unet.config.sample_size
@@ -62,7 +63,7 @@ class LatentDiffusion:
     def decode(self, latents: Tensor) -> Tensor:
         with self._autocast():
             scaled = (latents / self.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
-            pixels = self.vae.decode(scaled).sample
+            pixels: Tensor = self.vae.decode(scaled).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1).contiguous()
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -78,7 +79,7 @@ class LatentDiffusion:
             finally:
                 self.unet.enable_adapters()
         else:
-            tuned, self.unet = self.unet, self._load_unet()
+            tuned, self.unet = self.unet, self._loaded(UNet2DConditionModel, "unet")
             try:
                 yield
             finally:
@@ -93,9 +94,13 @@ class LatentDiffusion:
             key: sorted(value) if isinstance(value, set) else value
             for key, value in self.unet.peft_config["default"].to_dict().items()
         }
-        StableDiffusionPipeline.save_lora_weights(
-            folder, unet_lora_layers=get_peft_model_state_dict(self.unet), unet_lora_adapter_metadata=metadata
-        )
+        with quiet():
+            from diffusers import StableDiffusionPipeline
+
+            StableDiffusionPipeline.save_lora_weights(
+                folder, unet_lora_layers=get_peft_model_state_dict(self.unet), unet_lora_adapter_metadata=metadata
+            )
+        sort_header(folder / "pytorch_lora_weights.safetensors")
 
     def _add_adapter(self, seed: int) -> None:
         options = self.options
@@ -132,9 +137,34 @@ class LatentDiffusion:
         dtype = AUTOCAST.get(self.options.precision)
         return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
 
-    def _placed(self, network: Network) -> Network:
-        placed = network.requires_grad_(False).eval().to(self.device, torch.float32)
-        return placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    def _loaded(self, kind: type[Network], part: str) -> Network:
+        with quiet():
+            network: Network = kind.from_pretrained(self._source, subfolder=part, torch_dtype=torch.float32)  # type: ignore[attr-defined]
+        network = network.requires_grad_(False).eval().to(self.device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars and advice of the libraries are about their own use, not the run's."""
+    levels = diffusers_log.get_verbosity(), transformers_log.get_verbosity()
+    for each in (diffusers_log, transformers_log):
+        each.set_verbosity_error()
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each, level in zip((diffusers_log, transformers_log), levels, strict=True):
+            each.set_verbosity(level)
+            each.enable_progress_bar()
+
+
+def sort_header(path: Path) -> None:
+    """Equal weights become equal bytes: safetensors writes its metadata in an order that changes from run to run."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":"))
+    path.write_bytes(content[:8] + header.encode().ljust(end - 8) + content[end:])
 
 
 def noise_schedule(scheduler: DDIMScheduler) -> NoiseSchedule:

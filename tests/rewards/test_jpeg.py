@@ -1,0 +1,28 @@
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+
+from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
+from rediffuse.rewards.jpeg_incompressibility import JpegIncompressibility
+
+
+def test_kilobytes_are_those_of_pils_file_at_quality_95():
+    image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
+    assert round(JpegIncompressibility()(image[None], []).item() * 1000) == len(buffer.getvalue())
+
+
+def test_pixels_are_rounded_not_cut():
+    """As in the PyTorch code: 0.999 of a level above 100 is 101."""
+    above = torch.full((1, 3, 8, 8), 100.999 / 255)
+    assert JpegIncompressibility()(above, []) == JpegIncompressibility()(torch.full((1, 3, 8, 8), 101 / 255), [])
+
+
+def test_the_two_rewards_are_opposite_and_noise_is_larger_than_nothing():
+    images = torch.stack([torch.zeros(3, 32, 32), torch.rand(3, 32, 32)])
+    up = JpegIncompressibility()(images, [])
+    assert torch.equal(up, -JpegCompressibility()(images, []))
+    assert up[1] > up[0]

@@ -1,0 +1,90 @@
+"""Equal to diffusers' DDIMScheduler at every step."""
+
+import itertools
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from rediffuse.errors import ConfigError
+from rediffuse.models._diffusers import noise_schedule
+from rediffuse.samplers.ddim import DDIM
+
+PLANS = list(
+    itertools.product(
+        ["epsilon", "v_prediction", "sample"],
+        ["leading", "trailing", "linspace"],
+        [True, False],  # set_alpha_to_one
+        [True, False],  # clip_sample
+        [0.0, 0.4, 1.0],  # eta
+        [7, 10],  # steps
+    )
+)
+
+
+def scheduler(prediction="epsilon", spacing="leading", to_one=True, clip=False):
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type=prediction,
+        timestep_spacing=spacing,
+        set_alpha_to_one=to_one,
+        clip_sample=clip,
+        clip_sample_range=1.5,
+    )
+
+
+@pytest.mark.parametrize(("prediction", "spacing", "to_one", "clip", "eta", "num_steps"), PLANS)
+def test_every_step_is_diffusers(prediction, spacing, to_one, clip, eta, num_steps):
+    theirs = scheduler(prediction, spacing, to_one, clip)
+    theirs.alphas_cumprod = theirs.alphas_cumprod.double()
+    theirs.final_alpha_cumprod = theirs.final_alpha_cumprod.double()
+    theirs.set_timesteps(num_steps)
+    ours = DDIM(num_steps=num_steps, eta=eta).bind(noise_schedule(theirs))
+    assert ours.times.tolist() == theirs.timesteps.tolist()
+    generator = torch.Generator().manual_seed(0)
+    for step, time in enumerate(theirs.timesteps):
+        output, state, noise = torch.randn(3, 2, 4, 3, 3, generator=generator, dtype=torch.float64)
+        want = theirs.step(output, time, state, eta=eta, variance_noise=noise).prev_sample
+        law = ours.step(output, state, torch.tensor([step, step]))
+        if want.isfinite().all():  # theirs takes the root of a negative rounding error now and then
+            torch.testing.assert_close(law.sample(noise), want, atol=1e-6, rtol=1e-6)
+        # The log-probability of what diffusers drew, by torch's own density.
+        if law.std.min() > 0:
+            density = torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1)).log_prob(want).flatten(1).mean(1)
+            torch.testing.assert_close(law.log_prob(want), density, atol=1e-9, rtol=1e-9)
+
+
+def test_the_known_std_of_stable_diffusions_last_step():
+    theirs = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1
+    )
+    ours = DDIM(num_steps=50).bind(noise_schedule(theirs))
+    assert ours.times[-1] == 1
+    assert ours.std[-1].item() == pytest.approx(0.0206, abs=5e-5)
+    assert all(ours.noisy)
+
+
+def test_the_step_onto_a_clean_image_draws_nothing():
+    ours = DDIM(num_steps=8, spacing="trailing").bind(noise_schedule(scheduler(to_one=True)))
+    assert ours.noisy == [True] * 7 + [False]
+
+
+def test_set_alpha_to_one_can_be_chosen():
+    ours = DDIM(num_steps=8, spacing="trailing", set_alpha_to_one=False).bind(noise_schedule(scheduler(to_one=True)))
+    assert all(ours.noisy)
+
+
+def test_quiet_steps_draw_nothing():
+    ours = DDIM(num_steps=10, num_quiet_steps=2).bind(noise_schedule(scheduler(to_one=False)))
+    assert ours.noisy == [True] * 8 + [False] * 2
+
+
+def test_eta_zero_draws_nothing():
+    assert not any(DDIM(num_steps=5, eta=0).bind(noise_schedule(scheduler())).noisy)
+
+
+def test_more_steps_than_the_model_knows():
+    with pytest.raises(ConfigError, match="num_steps: 1001"):
+        DDIM(num_steps=1001).bind(noise_schedule(scheduler()))

@@ -1,0 +1,229 @@
+"""A stopped run goes on to the numbers and weights of one that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+
+from rediffuse import resume, train
+from rediffuse.errors import CheckpointError
+from rediffuse.runs import checkpoint
+
+TIMES = ("seconds", "images_per_second", "peak_memory")
+EPOCHS = 4
+
+
+def numbers(run, name="metrics.jsonl"):
+    rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
+
+
+def weights(run):
+    newest = max((run / "checkpoints").iterdir())
+    return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
+
+
+def assert_equal_to_the_bit(a, b):
+    assert numbers(a) == numbers(b)
+    assert numbers(a, "rewards.jsonl") == numbers(b, "rewards.jsonl")
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+class StoppedError(BaseException):
+    pass
+
+
+def reward_that_dies_at(call):
+    calls = iter(range(10**6))
+
+    def redness(images, prompts):
+        if next(calls) == call:
+            raise StoppedError
+        red, green, blue = images.mean((2, 3)).unbind(1)
+        return red - (green + blue) / 2
+
+    return redness
+
+
+VARIANTS = {
+    "ddpo_is": {"algorithm": {"inner_epochs": 2}},
+    "ddpo_sf": {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1},
+    "per_prompt": {
+        "algorithm": {"advantage": "per_prompt", "buffer_size": 16, "min_count": 2},
+        "prompts": {"name": f"{tiny.FILE}:Few"},
+    },
+}
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request, tmp_path_factory):
+    config = tiny.config(epochs=EPOCHS, **VARIANTS[request.param])
+    run = tmp_path_factory.mktemp(request.param) / "straight"
+    train(config, run, reward_that_dies_at(None))
+    return config, run
+
+
+@pytest.mark.parametrize("call", range(1, 3 * EPOCHS, 3))
+def test_stop_anywhere_and_resume_is_as_if_never_stopped(variant, call, tmp_path):
+    config, straight = variant
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", reward_that_dies_at(call))
+    resume(tmp_path / "run", reward=reward_that_dies_at(None))
+    assert_equal_to_the_bit(straight, tmp_path / "run")
+
+
+CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]
+
+
+@pytest.mark.parametrize("left_out", CONTROLS)
+def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monkeypatch):
+    """The control: each part of a checkpoint is needed."""
+    config = tiny.config(epochs=EPOCHS, **VARIANTS["per_prompt"])
+    train(config, tmp_path / "straight")
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", reward_that_dies_at(9))
+    real = checkpoint.load_newest
+
+    def forgetful(folder):
+        saved = real(folder)
+        fields = {
+            "weights": {"weights": {name: value + 1e-3 for name, value in saved.weights.items()}},
+            "optimizer": {"optimizer": {}},
+            "state": {"state": {"algorithm": {"statistics": {}}}},
+            "epoch": {"epoch": saved.epoch - 1},
+        }.get(left_out, {})
+        return checkpoint.Checkpoint(**{**vars(saved), **fields})
+
+    monkeypatch.setattr(checkpoint, "load_newest", forgetful)
+    if left_out == "seed":
+        path = tmp_path / "run" / "config.yaml"
+        path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
+    resume(tmp_path / "run")
+    with pytest.raises(AssertionError):
+        assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_longer_run_begins_like_a_shorter_one(tmp_path):
+    train(tiny.config(epochs=2), tmp_path / "run")
+    resume(tmp_path / "run", epochs=EPOCHS)
+    train(tiny.config(epochs=EPOCHS), tmp_path / "straight")
+    assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):
+    train(tiny.config(epochs=EPOCHS), tmp_path / "straight")
+    train(tiny.config(epochs=EPOCHS), tmp_path / "run")
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    (newest / "weights.safetensors").write_bytes(b"")
+    with pytest.warns(UserWarning, match="Falling back"):
+        resume(tmp_path / "run")
+    assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
+    train(tiny.config(epochs=EPOCHS), tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("*/weights.safetensors"):
+        path.write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(CheckpointError):
+        resume(tmp_path / "run")
+
+
+FLAGS = {
+    "epochs": 6,
+    "prompts-per-epoch": 16,
+    "micro-batch-size": 4,
+    "model": f"{tiny.FILE}:Tiny",
+    "model.train": "lora",
+    "sampler.num-steps": 8,
+    "reward": "jpeg_incompressibility",
+    "evaluation.every": 0,
+}
+
+
+def command(*words, launcher=()):
+    return [sys.executable, *launcher, "-m", "rediffuse", *map(str, words)]
+
+
+def started(run, pipeline, launcher=(), **over):
+    flags = [word for key, value in {**FLAGS, "model.path": pipeline, **over}.items() for word in (f"--{key}", str(value))]
+    return subprocess.Popen(command("train", "--run-dir", run, *flags, launcher=launcher), stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path, process, seconds=120):
+    end = time.time() + seconds
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.time() < end
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def straight(pipeline, tmp_path_factory):
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert started(run, pipeline).wait() == 0
+    return run
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_and_resume(number, straight, pipeline, tmp_path):
+    """The command itself: exit 143 and 130 on SIGTERM and Ctrl-C; equal numbers and equal adapter bytes after any."""
+    run = tmp_path / "run"
+    process = started(run, pipeline)
+    wait_for(run / "checkpoints" / "epoch-00002", process)
+    time.sleep(0.1)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=10) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    said = process.stderr.read()
+    assert "Traceback" not in said
+    assert number == signal.SIGKILL or "rediffuse resume" in said
+    assert len(numbers(run)) < FLAGS["epochs"]
+    subprocess.run(command("resume", run), check=True)
+    assert_equal_to_the_bit(straight, run)
+    adapter = "adapter/pytorch_lora_weights.safetensors"
+    assert (run / adapter).read_bytes() == (straight / adapter).read_bytes()
+
+
+SMOOTH = {"reward": "redness", "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def smooth(pipeline, tmp_path_factory):
+    """A reward without steps: JPEG sizes jump by bytes where an image moves by a rounding error."""
+    run = tmp_path_factory.mktemp("smooth") / "run"
+    assert started(run, pipeline, **SMOOTH).wait() == 0
+    return run
+
+
+def assert_equal_within_float_tolerance(a, b):
+    ours, theirs = numbers(a, "rewards.jsonl"), numbers(b, "rewards.jsonl")
+    assert [(row["index"], row["prompt"]) for row in ours] == [(row["index"], row["prompt"]) for row in theirs]
+    assert [row["reward"] for row in ours] == pytest.approx([row["reward"] for row in theirs], abs=1e-5)
+    moved = [torch.cat([value.flatten() for value in weights(run).values()]) for run in (a, b)]
+    assert (moved[0] - moved[1]).norm() < 1e-2 * moved[0].norm()
+
+
+def test_another_micro_batch_gives_the_same(smooth, pipeline, tmp_path):
+    assert started(tmp_path / "run", pipeline, **SMOOTH, **{"micro-batch-size": 7}).wait() == 0
+    assert_equal_within_float_tolerance(smooth, tmp_path / "run")
+
+
+def test_two_processes_equal_one(smooth, pipeline, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+    assert started(tmp_path / "run", pipeline, launcher, **SMOOTH).wait() == 0
+    assert_equal_within_float_tolerance(smooth, tmp_path / "run")
+
+
+def test_another_seed_is_seen(smooth, pipeline, tmp_path):
+    """The control of the two tests above."""
+    assert started(tmp_path / "run", pipeline, **SMOOTH, seed=1).wait() == 0
+    with pytest.raises(AssertionError):
+        assert_equal_within_float_tolerance(smooth, tmp_path / "run")

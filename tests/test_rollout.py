@@ -1,0 +1,64 @@
+import pytest
+import torch
+from tiny import ToyDenoiser
+
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, collect, denoise, group_of, joined
+from rediffuse.samplers.ddim import DDIM
+from rediffuse.types import Prompt
+from rediffuse.world import World
+
+PROMPTS = [Prompt(text) for text in ("a cat", "a dog", "a cat", "an ant", "a whale")]
+
+
+@pytest.fixture
+def policy():
+    denoiser = ToyDenoiser(8, seed=0)
+    return DiffusionPolicy(denoiser, DDIM(num_steps=5).bind(denoiser.schedule))
+
+
+def sampled(policy, size, lanes=1, indices=range(5)):
+    draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
+    return joined(list(collect(policy, draws, size, World(lanes=lanes))))
+
+
+def test_shapes(policy):
+    rollout = sampled(policy, 2)
+    way = rollout.trajectory
+    assert way.path.shape == (5, 6, 3, 4, 4)
+    assert way.states.shape == way.next_states.shape == (5, 4, 3, 4, 4)
+    assert way.steps.tolist() == [0, 1, 2, 3]  # the last draws nothing
+    assert way.log_probs.shape == (5, 4)
+    assert rollout.images.shape == (5, 3, 4, 4)
+    assert rollout.groups[0] == rollout.groups[2] != rollout.groups[1]
+    assert torch.equal(way.latents, way.path[:, -1])
+
+
+@pytest.mark.parametrize(("size", "lanes"), [(1, 1), (2, 3), (5, 1)])
+def test_neither_micro_batch_nor_lanes_change_what_is_sampled(policy, size, lanes):
+    usual, other = sampled(policy, 3), sampled(policy, size, lanes)
+    assert torch.equal(usual.trajectory.path[:, 0], other.trajectory.path[:, 0])
+    torch.testing.assert_close(usual.images, other.images, atol=1e-6, rtol=0)
+
+
+def test_a_share_of_the_samples_is_the_same_samples(policy):
+    whole, part = sampled(policy, 5), sampled(policy, 5, indices=[1, 3])
+    torch.testing.assert_close(whole.images[[1, 3]], part.images, atol=1e-6, rtol=0)
+
+
+def test_stored_log_probs_are_those_of_the_stored_steps(policy):
+    way = sampled(policy, 5).trajectory
+    for k, step in enumerate(way.steps):
+        law = policy.act(way.states[:, k], step.expand(5), way.conditioning)
+        torch.testing.assert_close(law.log_prob(way.next_states[:, k]), way.log_probs[:, k])
+
+
+def test_a_deterministic_sampler_has_no_random_steps():
+    denoiser = ToyDenoiser(8, seed=0)
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=4, eta=0).bind(denoiser.schedule))
+    way = denoise(policy, Draws([0], PROMPTS[:1], (0,)))
+    assert way.log_probs.shape == (1, 0)
+
+
+def test_groups_mean_the_same_everywhere():
+    assert group_of(Prompt("a cat")) == group_of(Prompt("a cat", {"seen": 3})) != group_of(Prompt("a dog"))

@@ -1,0 +1,66 @@
+"""Each file of a room is found by its name, says what it is for, and is complete by itself."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from rediffuse.config import from_yaml, read_recipe, recipe_names, resolved
+from rediffuse.lookup import KEYS, assemble, build, find, first_line, names
+from rediffuse.types import Algorithm, Prompt
+
+EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]
+NEEDED = {"text_file": {"path": "prompts.txt"}}
+
+
+@pytest.mark.parametrize(("key", "name"), EVERYTHING)
+def test_every_file_holds_a_frozen_dataclass_and_a_first_line(key, name):
+    kind = find(key, name)
+    assert dataclasses.is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen
+    assert 20 < len(first_line(KEYS[key], name)) < 130
+
+
+@pytest.mark.parametrize("name", names("algorithms"))
+def test_every_algorithm_keeps_the_protocol(name):
+    assert isinstance(build("algorithm", {"name": name}), Algorithm)
+
+
+@pytest.mark.parametrize("name", names("rewards"))
+def test_every_reward_gives_one_finite_number_per_image(name):
+    rewards = build("reward", {"name": name})(torch.rand(3, 3, 16, 16), [Prompt("a cat")] * 3)
+    assert rewards.shape == (3,)
+    assert rewards.isfinite().all()
+
+
+@pytest.mark.parametrize("name", names("prompts"))
+def test_every_prompt_set_draws_as_many_as_asked_from_the_key_alone(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    prompts = build("prompts", {"name": name, **NEEDED.get(name, {})})
+    drawn = [prompts.draw(100, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert len(drawn[0]) == 100
+    assert drawn[0] == drawn[1]
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("algorithm", [None, *names("algorithms")])
+def test_every_recipe_is_a_run_under_every_algorithm(name, algorithm, tmp_path):
+    recipe = read_recipe(name)
+    assert recipe["claim"]
+    config = resolved(recipe, {"algorithm": {"name": algorithm}} if algorithm else {})
+    assemble(config)
+    assert config.algorithm["name"] == algorithm or algorithm is None
+
+
+def test_a_recipe_inherits_from_none_and_needs_nothing_else(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epochs: 3\nreward: {name: redness}\n")
+    assert from_yaml(path).epochs == 3
+
+
+def test_listing_imports_no_torch():
+    code = "import sys; from rediffuse.cli import run; run(['list', 'rewards']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,94 @@
+import json
+import math
+import threading
+
+import pytest
+import tiny
+import torch
+
+from rediffuse import scoring
+from rediffuse.errors import RewardError
+from rediffuse.trainer import train
+from rediffuse.types import Prompt
+
+IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
+
+
+def test_a_plain_function_with_a_list_is_a_reward():
+    got = scoring.rewards_of(lambda images, prompts: [1, 2.5, 3, 4], IMAGES, PROMPTS)
+    assert got.tolist() == [1.0, 2.5, 3.0, 4.0]
+
+
+def wrong(images, prompts):
+    raise KeyError("oh")
+
+
+def scalar(images, prompts):
+    return images.mean()
+
+
+@pytest.mark.parametrize(
+    ("reward", "said"),
+    [
+        (scalar, r"scalar must give one number per image, shape \(4,\); it gave shape \(\)"),
+        (lambda i, p: i.mean((1, 2, 3))[:3], r"it gave shape \(3,\)"),
+        (lambda i, p: i.mean((1, 2, 3))[:, None], r"it gave shape \(4, 1\)"),
+        (lambda i, p: None, "it gave NoneType"),
+        (lambda i, p: "1234", "it gave str"),
+        (wrong, "wrong failed on a batch of 4 images: KeyError: 'oh'"),
+    ],
+)
+def test_a_reward_of_the_wrong_form_is_named(reward, said):
+    with pytest.raises(RewardError, match=said):
+        scoring.rewards_of(reward, IMAGES, PROMPTS)
+
+
+def test_a_reward_cannot_change_the_images():
+    kept = IMAGES.clone()
+    scoring.rewards_of(lambda images, prompts: images.zero_().mean((1, 2, 3)), IMAGES, PROMPTS)
+    assert torch.equal(IMAGES, kept)
+
+
+def nan_for_some(images, prompts):
+    rewards = images.mean((1, 2, 3))
+    rewards[::3] = math.nan
+    rewards[1::3] = math.inf if len(rewards) > 4 else rewards[1::3]
+    return rewards
+
+
+def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path):
+    history = train(tiny.config(algorithm={"name": "ddpo_sf"}, updates_per_epoch=1), tmp_path / "run", nan_for_some)
+    assert history[0]["masked_rewards"] == 4
+    assert math.isfinite(history[1]["reward_mean"])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert [row["status"] for row in rows[:4]] == ["non_finite", "ok", "ok", "non_finite"]
+    assert rows[0]["reward"] is None
+
+
+def test_too_many_masked_rewards_stop_the_run(tmp_path):
+    with pytest.raises(RewardError, match=r"8 of 8 rewards .* scoring.max_failed allows a share of 0.5"):
+        train(tiny.config(), tmp_path / "run", lambda images, prompts: [math.nan] * len(images))
+
+
+def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
+    """The first reward returns only once the second batch is being made; in turn, this would never end."""
+    second_began = threading.Event()
+
+    def parts():
+        from test_rollout import DDIM, DiffusionPolicy, Draws, ToyDenoiser, World, collect
+        from test_rollout import PROMPTS as TEXTS
+
+        denoiser = ToyDenoiser(8, seed=0)
+        policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
+        for i, rollout in enumerate(collect(policy, Draws([0, 1], TEXTS[:2], (0,)), 1, World(lanes=1))):
+            if i == 1:
+                second_began.set()
+            yield rollout
+
+    def patient(images, prompts):
+        assert second_began.wait(timeout=20)
+        return [0.0]
+
+    rollout, scores = scoring.score(patient, parts())
+    assert scores.rewards.tolist() == [0.0, 0.0]
+    assert rollout.indices.tolist() == [0, 1]

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import tiny
+import torch
+
+from rediffuse.lookup import assemble
+from rediffuse.maths import noise
+from rediffuse.rollout import Draws, collect, joined
+from rediffuse.runs.folder import RunFolder
+from rediffuse.trainer import Trainer
+from rediffuse.world import World
+
+
+def trained_once(advantages=None, lanes=1, **over):
+    """The weights after one update, and its metrics."""
+    config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **over)
+    world = World(lanes=lanes)
+    trainer = Trainer(config, assemble(config), RunFolder(None), world)
+    prompts = trainer._draw_prompts(0)
+    rollout, scores = trainer._sample(0, prompts)
+    given = trainer._advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
+    metrics = trainer.learner.update(rollout, given, 0)
+    return [p.detach().clone() for p in trainer.policy.denoiser.parameters().values()], metrics, trainer
+
+
+def difference(a, b):
+    moved = torch.cat([(x - y).flatten() for x, y in zip(a, b, strict=True)])
+    return moved.abs().max().item()
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 3, 100])
+def test_the_micro_batch_changes_nothing(micro_batch_size):
+    usual, _, _ = trained_once(micro_batch_size=8)
+    other, _, _ = trained_once(micro_batch_size=micro_batch_size)
+    assert difference(usual, other) < 1e-6
+
+
+def test_the_lanes_change_not_a_bit():
+    assert difference(trained_once(lanes=1)[0], trained_once(lanes=3)[0]) == 0
+
+
+def test_another_seed_changes_the_weights():
+    """The control of the tests above."""
+    assert difference(trained_once()[0], trained_once(seed=1)[0]) > 1e-4
+
+
+def test_masked_samples_are_never_trained_on():
+    masked = [1.0, math.nan, -1.0, math.nan, 0.5, -0.5, 2.0]
+    zeroed = [value if math.isfinite(value) else 0.0 for value in masked]
+    sf = {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1, "optimizer": {"weight_decay": 0.0}}
+    a, metrics, _ = trained_once(masked, **sf)
+    b, _, _ = trained_once(zeroed, **sf)
+    # A zero advantage adds nothing to the gradient but counts in the mean, which AdamW's first step divides out.
+    assert all(p.isfinite().all() for p in a)
+    assert difference(a, b) < 1e-4
+    assert metrics["skipped_updates"] == 0
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted():
+    before, metrics, _ = trained_once([1e300, 1.0, 0, 0, 0, 0, 0], updates_per_epoch=1)
+    assert metrics["skipped_updates"] == 1
+    assert all(p.isfinite().all() for p in before)
+
+
+def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
+    """Against the plainest loop: one row at a time, all steps, divided by their number."""
+    config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch"}, updates_per_epoch=1)
+    world = World(lanes=1)
+    trainer = Trainer(config, assemble(config), RunFolder(None), world)
+    prompts = trainer._draw_prompts(0)
+    rollout, scores = trainer._sample(0, prompts)
+    advantages = trainer._advantages(scores.rewards, prompts)
+    parameters = list(trainer.policy.denoiser.parameters().values())
+    way, total = rollout.trajectory, [torch.zeros_like(p) for p in parameters]
+    num_rows = len(prompts) * len(way.steps)
+    for row in range(len(prompts)):
+        for k, step in enumerate(way.steps):
+            conditioning = {name: value[row : row + 1] for name, value in way.conditioning.items()}
+            law = trainer.policy.act(way.states[row : row + 1, k], step[None], conditioning)
+            value = -law.log_prob(way.next_states[row : row + 1, k]) * advantages[rollout.indices[row]].float() / num_rows
+            for sum_, part in zip(total, torch.autograd.grad(value.sum(), parameters, materialize_grads=True), strict=True):
+                sum_ += part
+    seen = []
+    trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters)
+    trainer.learner.update(rollout, advantages, 0)
+    for got, want in zip(seen, total, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
+
+
+def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
+    config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2}, updates_per_epoch=1)
+    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    prompts = trainer._draw_prompts(0)
+
+    def chosen(indices):
+        draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
+        rollout = joined(list(collect(trainer.policy, draws, 4, trainer.world)))
+        rows = trainer.learner._rows(rollout, torch.arange(8), (0, 0))
+        return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
+
+    whole, even, odd = chosen(range(8)), chosen(range(0, 8, 2)), chosen(range(1, 8, 2))
+    assert len(whole) == 16
+    assert whole == even | odd
+
+
+def test_shuffles_are_keyed():
+    a = torch.randperm(50, generator=noise.generator(0, 1, "order", 0))
+    assert torch.equal(a, torch.randperm(50, generator=noise.generator(0, 1, "order", 0)))
+    assert not torch.equal(a, torch.randperm(50, generator=noise.generator(0, 2, "order", 0)))

@@ -1,0 +1,158 @@
+"""Small models for tests: a diffusers pipeline of random weights, and a denoiser of a few linear layers."""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rediffuse.maths.schedules import NoiseSchedule, alpha_bar_linear
+from rediffuse.models._options import LatentDiffusionOptions
+from rediffuse.types import Prompt
+
+FILE = __file__
+
+
+def build_pipeline(folder):
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    tokens = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    words = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=12)
+    text = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=12,
+            bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id,
+            pad_token_id=words.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        layers_per_block=1,
+        block_out_channels=(16, 16),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=8,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8),
+        norm_num_groups=8,
+        latent_channels=4,
+        sample_size=16,
+    )
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    scheduler = DDIMScheduler(**betas, steps_offset=1, clip_sample=False)
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text,
+        tokenizer=words,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class Tiny(LatentDiffusionOptions):
+    """A diffusers pipeline in any folder."""
+
+    path: Path = Path()
+    guidance_scale: float = 1.0
+
+    def load(self, device, seed):
+        from rediffuse.models._diffusers import LatentDiffusion
+
+        return LatentDiffusion(self.path, self, device, seed)
+
+
+@dataclass(frozen=True)
+class Toy:
+    """Exact for white noise before training; images are the latents, squashed."""
+
+    width: int = 32
+
+    def load(self, device, seed):
+        return ToyDenoiser(self.width, seed)
+
+
+class ToyDenoiser:
+    latent_shape = (3, 4, 4)
+    device = torch.device("cpu")
+    schedule = NoiseSchedule(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
+
+    def __init__(self, width, seed):
+        torch.manual_seed(seed)
+        last = nn.Linear(width, 48)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.net = nn.Sequential(nn.Linear(50, width), nn.SiLU(), last)
+        self.pretrained = copy.deepcopy(self.net)
+
+    def encode(self, prompts):
+        return {"length": torch.tensor([[len(p.text) / 10] for p in prompts])}
+
+    def predict(self, x, time, conditioning):
+        seen = torch.cat([x.flatten(1), time[:, None] / 1000, conditioning["length"]], 1)
+        spread = (1 - self.schedule.alpha_bar[time]).sqrt()
+        return spread.view(-1, 1, 1, 1) * x + self.net(seen).view_as(x)
+
+    def decode(self, latents):
+        return latents.sigmoid()
+
+    def parameters(self):
+        return dict(self.net.named_parameters())
+
+    @contextmanager
+    def frozen(self):
+        tuned, self.net = self.net, self.pretrained
+        try:
+            yield
+        finally:
+            self.net = tuned
+
+    def export(self, folder):
+        (folder / "toy.txt").write_text("a toy")
+
+
+@dataclass(frozen=True)
+class Few:
+    """Two prompts, so that they come again."""
+
+    def draw(self, n, generator):
+        return [Prompt(("a cat", "a dog")[i % 2]) for i in range(n)]
+
+
+def config(**over):
+    """A run of the toy that takes a moment."""
+    from rediffuse.config import from_mapping, merge
+
+    usual = {
+        "epochs": 2,
+        "prompts_per_epoch": 4,
+        "images_per_prompt": 2,
+        "updates_per_epoch": 2,
+        "learning_rate": 3e-3,
+        "micro_batch_size": 4,
+        "model": {"name": f"{FILE}:Toy"},
+        "sampler": {"name": "ddim", "num_steps": 4},
+        "algorithm": {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1},
+        "reward": {"name": "redness"},
+        "evaluation": {"num_prompts": 2, "images_per_prompt": 1},
+    }
+    return from_mapping(merge(usual, over))
