@@ -5,6 +5,7 @@ python -m pretraining.judge score --judge WORK/judge.safetensors --pipeline src/
 """
 
 import argparse
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ class Judge(nn.Module):
         super().__init__()
         self.sizes = (len(ALL_ANIMALS) + 1, max(COUNTS), len(ALL_ACTIVITIES) + 1)
         widths = (3, 32, 64, 128, 192)
-        self.features = nn.Sequential(*(block(i, o) for i, o in zip(widths, widths[1:], strict=False)), block(192, 192, stride=1))
+        self.features = nn.Sequential(*(block(i, o) for i, o in pairwise(widths)), block(192, 192, stride=1))
         self.head = nn.Linear(192 * 4 * 4, sum(self.sizes))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
@@ -70,7 +71,7 @@ def train(scenes: dataset.Scenes, out: Path) -> None:
             for i, each in enumerate(judge(to_tensor(scenes.images[held_out])))
         ]
     print("held-out renderings: animal {:.3f} count {:.3f} activity {:.3f}".format(*right))
-    save_file(judge.state_dict(), out)
+    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, out)
 
 
 def targets(scenes: dataset.Scenes) -> tuple[Tensor, np.ndarray]:
@@ -165,7 +166,7 @@ def main() -> None:
     if args.act == "train":
         train(dataset.load(args.scenes), args.out)
     else:
-        pipeline = StableDiffusionPipeline.from_pretrained(args.pipeline, torch_dtype=torch.float32)
+        pipeline = StableDiffusionPipeline.from_pretrained(args.pipeline, dtype=torch.float32)
         score(loaded(args.judge), pipeline, args.per_prompt, args.grid)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
-from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError
+from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -26,6 +26,7 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
+COMMANDS = ("train", "plan", "resume", "sample", "report", "list")
 COMPONENTS = ("model", "sampler", "algorithm", "reward", "prompts")
 LISTS = {**{f"{key}s": key for key in COMPONENTS if key != "prompts"}, "prompts": "prompts"}
 
@@ -58,6 +59,8 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
 
 
 def run(arguments: list[str]) -> None:
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
+        raise ConfigError(f"No command {arguments[0]!r}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}")
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
     if rest and args.command not in ("train", "plan"):
@@ -94,7 +97,10 @@ def flags(rest: Sequence[str]) -> dict[str, Any]:
 
 
 def train(config: Config, args: argparse.Namespace) -> None:
+    from rediffuse.lookup import assemble
     from rediffuse.runs.folder import existing, fresh_path
+
+    assemble(config)  # what is wrong with it is said before anything heavy is imported
     from rediffuse.trainer import train as run_training
 
     run_dir = args.run_dir or fresh_path(args.recipe)

@@ -139,7 +139,7 @@ class LatentDiffusion:
 
     def _loaded(self, kind: type[Network], part: str) -> Network:
         with quiet():
-            network: Network = kind.from_pretrained(self._source, subfolder=part, torch_dtype=torch.float32)  # type: ignore[attr-defined]
+            network: Network = kind.from_pretrained(self._source, subfolder=part, dtype=torch.float32)  # type: ignore[attr-defined]
         network = network.requires_grad_(False).eval().to(self.device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -1,0 +1,133 @@
+"""What we predict, decode and export is what diffusers' own pipeline does with it."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from safetensors import safe_open
+
+from rediffuse.errors import ConfigError
+from rediffuse.maths import noise
+from rediffuse.models.emoji import PIPELINE, Emoji
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, denoise
+from rediffuse.samplers.ddim import DDIM
+from rediffuse.types import Prompt
+
+PROMPTS = ["a cat", "two dogs"]
+
+
+def ours(denoiser, num_steps=5):
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=num_steps, eta=0).bind(denoiser.schedule))
+    with torch.no_grad():
+        way = denoise(policy, Draws([0, 1], [Prompt(text) for text in PROMPTS], (0,)))
+        return denoiser.decode(way.latents)
+
+
+def theirs(pipeline, guidance_scale, num_steps=5):
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    latents = noise.draw([noise.generator(0, i) for i in range(2)], (4, *[pipeline.unet.config.sample_size] * 2))
+    options = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale, "eta": 0.0, "output_type": "pt"}
+    size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
+    return pipeline(PROMPTS, latents=latents, height=size, width=size, **options).images
+
+
+def loaded(folder):
+    return StableDiffusionPipeline.from_pretrained(folder, safety_checker=None, dtype=torch.float32)
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+def test_images_are_those_of_the_pipeline(guidance_scale, pipeline):
+    denoiser = tiny.Tiny(path=pipeline, guidance_scale=guidance_scale).load("cpu", 0)
+    torch.testing.assert_close(ours(denoiser), theirs(loaded(pipeline), guidance_scale), atol=2e-4, rtol=0)
+
+
+def test_the_embedded_model_is_a_stable_diffusion_pipeline_of_at_most_16_megabytes():
+    files = [path for path in PIPELINE.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    assert {path.suffix for path in files} == {".json", ".safetensors"}
+    got = ours(Emoji().load("cpu", 0), num_steps=8)
+    assert got.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(got, theirs(loaded(PIPELINE), 1.0, num_steps=8), atol=2e-3, rtol=0)
+
+
+def shaken(denoiser):
+    """As if it had learned something."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in denoiser.parameters().values():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    return denoiser
+
+
+@pytest.mark.parametrize("options", [{}, {"lora_alpha": 16.0}, {"lora_targets": ("to_q", "conv1", "time_emb_proj", "proj_in")}])
+def test_the_adapter_loads_in_diffusers_to_the_same_pictures(options, pipeline, tmp_path):
+    denoiser = shaken(tiny.Tiny(path=pipeline, lora_rank=4, **options).load("cpu", 0))
+    denoiser.export(tmp_path)
+    plain = loaded(pipeline)
+    before = theirs(plain, 1.0)
+    plain.load_lora_weights(tmp_path)
+    after = theirs(plain, 1.0)
+    assert (after - before).abs().max() > 1e-2
+    torch.testing.assert_close(ours(denoiser), after, atol=2e-4, rtol=0)
+
+
+def test_the_adapter_has_its_metadata_and_equal_weights_are_equal_bytes(pipeline, tmp_path):
+    content = []
+    for name in ("a", "b"):
+        shaken(tiny.Tiny(path=pipeline).load("cpu", 0)).export(tmp_path / name)
+        content.append((tmp_path / name / "pytorch_lora_weights.safetensors").read_bytes())
+    assert content[0] == content[1]
+    with safe_open(tmp_path / "a" / "pytorch_lora_weights.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert metadata["unet.lora_alpha"] == metadata["unet.r"] == 4
+
+
+def test_all_weights_are_exported_after_full_fine_tuning(pipeline, tmp_path):
+    denoiser = shaken(tiny.Tiny(path=pipeline, train="full").load("cpu", 0))
+    denoiser.export(tmp_path)
+    plain = loaded(pipeline)
+    plain.unet = plain.unet.from_pretrained(tmp_path, subfolder="unet")
+    torch.testing.assert_close(ours(denoiser), theirs(plain, 1.0), atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("train", ["lora", "full"])
+def test_frozen_is_the_pretrained_model_for_a_while(train, pipeline):
+    denoiser = tiny.Tiny(path=pipeline, train=train).load("cpu", 0)
+    before = ours(denoiser)
+    shaken(denoiser)
+    tuned = ours(denoiser)
+    with denoiser.frozen():
+        torch.testing.assert_close(ours(denoiser), before, atol=1e-5, rtol=0)
+    assert torch.equal(ours(denoiser), tuned)
+    assert not torch.allclose(tuned, before)
+
+
+def test_a_fresh_adapter_changes_nothing_and_its_start_is_keyed_by_the_seed(pipeline):
+    denoisers = [tiny.Tiny(path=pipeline).load("cpu", seed) for seed in (0, 0, 1)]
+    a, b, c = (torch.cat([p.flatten() for p in denoiser.parameters().values()]) for denoiser in denoisers)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    torch.testing.assert_close(ours(denoisers[0]), ours(denoisers[2]))
+
+
+def test_targets_that_name_no_module_are_an_error(pipeline):
+    with pytest.raises(ConfigError, match="model.lora_targets"):
+        tiny.Tiny(path=pipeline, lora_targets=("nothing_like_it",)).load("cpu", 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_predictions_are_fp32_whatever_the_network_is(precision, pipeline):
+    denoiser = tiny.Tiny(path=pipeline, precision=precision).load("cpu", 0)
+    conditioning = denoiser.encode([Prompt("a cat")])
+    output = denoiser.predict(torch.randn(1, *denoiser.latent_shape), torch.tensor([500]), conditioning)
+    assert output.dtype == torch.float32
+
+
+def test_a_prompt_is_encoded_to_the_same_bits_in_any_company(pipeline):
+    one, other = (tiny.Tiny(path=pipeline).load("cpu", 0) for _ in range(2))
+    alone = one.encode([Prompt("a cat")])["text"][0]
+    assert torch.equal(alone, other.encode([Prompt("a dog"), Prompt("a cat")])["text"][1])

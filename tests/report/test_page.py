@@ -1,0 +1,64 @@
+import html.parser
+import shutil
+import subprocess
+
+import pytest
+import tiny
+
+from rediffuse import train
+from rediffuse.errors import RunError
+from rediffuse.report import page
+from rediffuse.runs.folder import RunFolder
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "<script>alert(1)</script>"[1:9]
+    prompts = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    prompts.write_text("a cat\n<img src=x onerror=alert(1)>\n")
+    train(tiny.config(prompts={"name": "text_file", "path": str(prompts)}), folder)
+    return RunFolder(folder)
+
+
+class Parsed(html.parser.HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+
+def test_one_file_that_asks_nothing_of_the_network(run):
+    parsed = Parsed(page.write(run).read_text())
+    assert parsed.tags.count("img") >= 4
+    assert not {"script", "link", "iframe", "object"} & set(parsed.tags)
+    for name, value in parsed.attributes:
+        assert not name.startswith("on")
+        if name in ("src", "href"):
+            assert value.startswith("data:")
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'") in parsed.attributes
+
+
+def test_it_tells_the_rewards_and_the_configuration(run):
+    text = page.write(run).read_text()
+    for said in ("redness", "ddpo_is", "16", "config.yaml", "Before", "After"):
+        assert said in text
+
+
+def test_a_run_without_an_epoch_is_told_so(tmp_path):
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(RunError, match="no finished epoch"):
+        page.write(RunFolder(tmp_path))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_it(run, tmp_path):
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    more = [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.write(run).resolve().as_uri()]
+    shown = subprocess.run([CHROMIUM, *options, *more], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "mean reward, first and last epoch" in shown

@@ -1,0 +1,181 @@
+"""The command as a user types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import tiny
+from PIL import Image
+
+from rediffuse.cli import flags, main
+from rediffuse.errors import ConfigError
+from rediffuse.runs.folder import create
+
+TOY = [
+    "--model",
+    f"{tiny.FILE}:Toy",
+    "--sampler.num-steps",
+    "4",
+    "--prompts-per-epoch",
+    "4",
+    "--epochs",
+    "2",
+    "--reward",
+    "redness",
+]
+
+
+def run(capsys, *words):
+    """Exit code, what it said, what it complained."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    said = capsys.readouterr()
+    return stop.value.code, said.out, said.err
+
+
+def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
+    folder = tmp_path / "run"
+    code, out, _ = run(capsys, "train", *TOY, "--model", f"{tiny.FILE}:Tiny", "--model.path", pipeline, "--run-dir", folder)
+    assert code == 0
+    assert "report.html" in out
+    kept = {path.name for path in folder.iterdir()}
+    assert kept >= {
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "rewards.jsonl",
+        "samples",
+        "checkpoints",
+        "adapter",
+        "report.html",
+    }
+    row = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert row.keys() >= {
+        "epoch", "reward_queries", "reward_mean", "reward_std", "reward_redness", "loss", "approx_kl", "grad_norm", "ratio_drift",
+        "masked_rewards", "seconds_sampling", "seconds_reward", "seconds_training", "images_per_second", "peak_memory_bytes",
+    }  # fmt: skip
+    assert (folder / "samples" / "epoch-00002" / "grid.png").exists()
+    assert "redness" in (folder / "adapter" / "README.md").read_text()
+    (folder / "report.html").unlink()
+    assert run(capsys, "report", folder)[0] == 0
+    assert (folder / "report.html").exists()
+    code, out, _ = run(capsys, "sample", folder, "--prompt", "a cat", "--seed", 3)
+    assert code == 0
+    assert Image.open(out.strip()).size == (32, 16)
+
+
+def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return [-float(image.mean()) for image in images]\n")
+    code, _, _ = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run-dir", tmp_path / "run")
+    assert code == 0
+    assert "reward_dark" in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["trian"], "Did you mean 'train'"),
+        (["train", "demo/nothing"], "No recipe 'demo/nothing'"),
+        (["train", "--epoch", "3"], "Did you mean 'epochs'"),
+        (["train", "--algorithm.advantag", "batch"], "Did you mean 'advantage'"),
+        (["train", "--reward", "jpeg"], "among rewards"),
+        (["train", "--epochs", "0"], "epochs: "),
+        (["train", "--epochs", "-3"], "epochs: "),
+        (["train", "--learning-rate", "-1"], "learning_rate: "),
+        (["train", "--sampler.num-steps", "0"], "sampler.num_steps: "),
+        (["train", "--updates-per-epoch", "1000", "--algorithm", "ddpo_is"], "1000 updates need as many samples"),
+        (["train", "--updates-per-epoch", "2"], "exactly one update"),
+        (["train", "--epochs"], "expected a value"),
+        (["train", "demo/compressibility", "3"], "a recipe stands before all flags"),
+        (["train", "--model.path=[", "--epochs=1"], "cannot read"),
+        (["resume", "/"], "is not a run"),
+        (["report", "/nowhere"], "is not a run"),
+        (["list", "everything"], "invalid choice"),
+        (["resume"], "required"),
+        (["resume", "x", "--clip", "3"], "no such option"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_exits_2_and_says_what_there_is(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_loads_no_model(tmp_path):
+    code = (
+        "import sys; from rediffuse.cli import main\n"
+        "try: main(['train', '--algorithm.clip', '3', '--run-dir', 'x'])\n"
+        "except SystemExit as stop: sys.exit(100 + stop.code if not {'diffusers', 'transformers', 'accelerate'} & set(sys.modules) else 1)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 102
+
+
+def test_a_sampler_that_draws_nothing_cannot_train(capsys, tmp_path):
+    code, _, err = run(capsys, "train", *TOY, "--sampler.eta", "0", "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "nothing to learn" in err
+
+
+def test_a_folder_that_exists_is_refused_and_kept(capsys, tmp_path):
+    create(tmp_path / "run", tiny.config())
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    code, _, err = run(capsys, "train", *TOY, "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "rediffuse resume" in err
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_reward_that_fails_exits_75_with_its_own_traceback(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("def broken(images, prompts):\n    return images.nothing_like_it\n")
+    code, _, err = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:broken", "--run-dir", tmp_path / "run")
+    assert code == 75
+    assert "The reward broken failed" in err
+    assert "mine.py" in err
+
+
+def test_plan_does_the_arithmetic(capsys):
+    plan = [
+        "--prompts-per-epoch",
+        10,
+        "--images-per-prompt",
+        3,
+        "--epochs",
+        7,
+        "--updates-per-epoch",
+        4,
+        "--algorithm",
+        "ddpo_is",
+    ]
+    code, out, _ = run(capsys, "plan", *plan)
+    assert code == 0
+    assert "10 prompts x 3 images = 30 samples" in out
+    assert "4 updates of 7 or 8 samples" in out
+    assert "210" in out
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [("rewards", "redness"), ("recipes", "demo/compressibility"), ("algorithms", "ddpo_sf")]
+)
+def test_list_says_a_line_of_each(what, name, capsys):
+    code, out, _ = run(capsys, "list", what)
+    assert code == 0
+    assert [line for line in out.splitlines() if line.startswith(name)]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])
+def test_help_reads(words, capsys):
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "rediffuse" in out
+
+
+def test_flags_are_nested_and_typed():
+    got = flags(["--a.b-c=1", "--a.d", "1e-3", "--reward", "redness", "--reward.x", "[1, two]", "--e=true"])
+    assert got == {"a": {"b_c": 1, "d": "1e-3"}, "reward": {"name": "redness", "x": [1, "two"]}, "e": True}
+    with pytest.raises(ConfigError, match="expected a flag"):
+        flags(["epochs", "3"])

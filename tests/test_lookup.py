@@ -1,0 +1,75 @@
+import pytest
+import tiny
+import torch
+
+from rediffuse.errors import ConfigError
+from rediffuse.lookup import assemble, build, completed
+from rediffuse.types import Prompt
+
+
+@pytest.mark.parametrize(
+    ("key", "options", "said"),
+    [
+        (
+            "reward",
+            {"name": "jpeg_compressability"},
+            "no 'jpeg_compressability' among rewards: .*Did you mean 'jpeg_compressibility'",
+        ),
+        (
+            "algorithm",
+            {"name": "ddpo_is", "clip_rnge": 1},
+            r"algorithm\.clip_rnge: 'ddpo_is' has no such option.*Did you mean 'clip_range'",
+        ),
+        ("algorithm", {"name": "ddpo_is", "clip_range": 0}, r"algorithm\.clip_range: .*greater than 0"),
+        ("algorithm", {"name": "ddpo_is", "advantage": "prompt"}, r"algorithm\.advantage: .*'per_prompt'"),
+        ("sampler", {"name": "ddim", "num_steps": "many"}, r"sampler\.num_steps: .*valid integer"),
+        ("model", {"name": "emoji", "precision": "fp8"}, r"model\.precision"),
+        ("reward", {}, r"reward\.name: no ''"),
+        ("reward", {"name": "nowhere.py:x"}, "no such file: nowhere.py"),
+        ("reward", {"name": "nowhere.at_all:x"}, "cannot import 'nowhere.at_all'"),
+        ("prompts", {"name": "text_file", "path": "nowhere.txt"}, "cannot read nowhere.txt"),
+        ("prompts", {"name": "text_file"}, r"prompts\.path"),
+    ],
+)
+def test_a_wrong_name_or_option_says_what_there_is(key, options, said):
+    with pytest.raises(ConfigError, match=said):
+        build(key, options)
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    path = tmp_path / "theirs.py"
+    path.write_text(
+        "from dataclasses import dataclass\n"
+        "def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n"
+        "@dataclass(frozen=True)\nclass Power:\n    power: float = 1.0\n"
+        "    def __call__(self, images, prompts):\n        return images.mean((1, 2, 3)) ** self.power\n"
+    )
+    return path
+
+
+def test_a_plain_function_from_anyones_file(theirs):
+    reward = build("reward", {"name": f"{theirs}:dark"})
+    assert reward(torch.ones(2, 3, 4, 4), [Prompt("a cat")] * 2).tolist() == [-1, -1]
+
+
+def test_a_class_from_anyones_file_has_its_options_checked(theirs):
+    assert build("reward", {"name": f"{theirs}:Power", "power": "2"}).power == 2.0
+    with pytest.raises(ConfigError, match=r"reward\.powr.*Did you mean 'power'"):
+        build("reward", {"name": f"{theirs}:Power", "powr": 2})
+    with pytest.raises(ConfigError, match="has no 'drak'.*Did you mean 'dark'"):
+        build("reward", {"name": f"{theirs}:drak"})
+
+
+def test_a_file_that_does_not_parse(tmp_path):
+    (tmp_path / "broken.py").write_text("def (")
+    with pytest.raises(ConfigError, match="cannot import"):
+        build("reward", {"name": f"{tmp_path / 'broken.py'}:x"})
+
+
+def test_a_completed_configuration_spells_out_every_option():
+    config = tiny.config(reward={"name": "jpeg_compressibility"})
+    whole = completed(config, assemble(config))
+    assert whole.reward == {"name": "jpeg_compressibility", "quality": 95}
+    assert whole.algorithm["advantage_clip"] == 5.0
+    assert assemble(whole).algorithm == assemble(config).algorithm

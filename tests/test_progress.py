@@ -1,0 +1,38 @@
+from rediffuse.progress import Display
+
+METRICS = {
+    "epoch": 0, "reward_mean": 1.0, "reward_std": 0.5, "images_per_second": 3.0, "approx_kl": 0.0, "masked_rewards": 0,
+    "skipped_updates": 0, "ratio_drift": 0.0,
+}  # fmt: skip
+
+
+def shown(capsys, **over):
+    display = Display(2, shown=True)
+    with display:
+        display.epoch_done({**METRICS, **over}, max_ratio_drift=1e-5)
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_an_epoch_is_a_line(capsys):
+    said = shown(capsys)
+    assert "reward 1.0000 ± 0.5000" in said
+    assert "ratio" not in said
+
+
+def test_a_ratio_that_drifts_says_what_to_change(capsys):
+    said = shown(capsys, ratio_drift=2e-5)
+    assert "off by 2.0e-05" in said
+    assert "--model.precision fp32" in said
+
+
+def test_masked_rewards_and_skipped_updates_are_told(capsys):
+    said = shown(capsys, masked_rewards=3, skipped_updates=1)
+    assert "3 rewards masked" in said
+    assert "1 updates skipped" in said
+
+
+def test_only_one_process_speaks(capsys):
+    display = Display(2, shown=False)
+    with display:
+        display.epoch_done(METRICS, max_ratio_drift=1.0)
+    assert not capsys.readouterr().out.strip()
