@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-import inflect
 import torch
 
 from rediffuse.prompts._draw import chosen
@@ -37,4 +36,6 @@ class Animals:
 
 @cache
 def with_article(noun: str) -> str:
+    import inflect  # seconds to import, so not before a prompt is drawn
+
     return inflect.engine().a(noun)
