@@ -4,6 +4,7 @@ python -m pretraining.assemble --vae WORK/vae_decoder --unet WORK/unet --out src
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -26,9 +27,15 @@ def main() -> None:
     pipeline = assembled(args.vae, args.unet)
     shutil.rmtree(args.out, ignore_errors=True)
     pipeline.save_pretrained(args.out)
+    load_text_encoder_as_fp32(args.out / "text_encoder" / "config.json")
     size = sum(path.stat().st_size for path in args.out.rglob("*") if path.is_file())
     print(f"{args.out}: {size:,} bytes")
     assert size <= MAX_BYTES, f"more than {MAX_BYTES:,} bytes"
+
+
+def load_text_encoder_as_fp32(config: Path) -> None:
+    """transformers loads what the file says and diffusers fp32, so that a plain from_pretrained would mix the two."""
+    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
 
 
 def assembled(vae: Path, unet: Path) -> StableDiffusionPipeline:

@@ -27,8 +27,8 @@ class Pictures:
         self.columns = len(self.prompts) // options.images_per_prompt
         self._policy, self._config, self._world = policy, config, world
 
-    def save(self, folder: Path) -> tuple[Tensor, list[Prompt]]:
-        """Writes grid.png, a column per prompt, and every image by itself; returns them with their prompts."""
+    def save(self, folder: Path) -> None:
+        """Writes grid.png, a column per prompt, and every image by itself."""
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world)
         images = joined(list(rollouts)).images
@@ -36,7 +36,6 @@ class Pictures:
         for number, image in enumerate(images):
             to_pil(image).save(folder / f"{number:03d}.png")
         grid(images, self.columns).save(folder / "grid.png")
-        return images, self.prompts
 
 
 @torch.no_grad()

@@ -78,7 +78,7 @@ class Trainer:
         prompts = self._draw_prompts(epoch)
         try:
             self.world.stop_if_asked()
-            shown = self._show(epoch)
+            self._show(epoch)
             began = time.perf_counter()
             rollout, scores = self._sample(epoch, prompts)
         except Interrupted:
@@ -95,7 +95,6 @@ class Trainer:
             "reward_queries": (epoch + 1) * len(prompts),
             **scoring.summary(scoring.name_of(self.reward), rewards),
             **learned,
-            **shown,
             "seconds_sampling": sampled - began,
             "seconds_reward": scores.seconds,
             "seconds_training": done - sampled,
@@ -124,13 +123,11 @@ class Trainer:
         advantages[valid] = self.algorithm.advantages(rewards[valid], groups[valid])
         return advantages
 
-    def _show(self, epoch: int) -> Metrics:
-        """Pictures of the policy before this epoch, and their mean reward."""
+    def _show(self, epoch: int) -> None:
+        """Pictures of the policy before this epoch."""
         every = self.config.evaluation.every
-        if not self.world.is_main or (epoch % every if every else epoch):
-            return {}
-        images, prompts = self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
-        return {"evaluation_reward": scoring.rewards_of(self.reward, images, prompts).nanmean().item()}
+        if self.world.is_main and not (epoch % every if every else epoch):
+            self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
 
     def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
         if self.world.is_main:
