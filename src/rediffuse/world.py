@@ -46,17 +46,17 @@ class World:
     @contextmanager
     def joined(cls, num_samples: int) -> Iterator["World"]:
         """Join the other processes, listen to signals, and leave in the end."""
+        threads = torch.get_num_threads()
         world = cls()
         if num_samples < world.size:
-            raise ConfigError(
-                f"prompts_per_epoch x images_per_prompt: {num_samples} samples cannot occupy {world.size} processes."
-            )
+            raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
         before = world._listen()
         try:
             yield world
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            torch.set_num_threads(threads)
             world._pool.shutdown(cancel_futures=True)
 
     def share(self, num_samples: int) -> range:
@@ -78,7 +78,9 @@ class World:
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([each.flatten() for each in tensors])
-        torch.distributed.all_reduce(flat)
+        on_device = flat.to(self.device)  # where the processes' backend can add
+        torch.distributed.all_reduce(on_device)
+        flat = on_device.to(flat.device)
         return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
 
     def _listen(self) -> dict[int, Any]:
