@@ -87,6 +87,11 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--updates-per-epoch", "1000", "--algorithm", "ddpo_is"], "1000 updates need as many samples"),
         (["train", "--updates-per-epoch", "2"], "exactly one update"),
         (["train", "--epochs"], "expected a value"),
+        (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
+        (["train", "--reward", "os:sep"], "is str, not a class or a function"),
+        (["train", "--learning-rate", ".inf"], "learning_rate: "),
+        (["train", "--sampler.eta", "3"], "sampler.eta: "),
+        (["train", "--sampler.num-quiet-steps", "8"], "num_quiet_steps"),
         (["train", "demo/compressibility", "3"], "a recipe stands before all flags"),
         (["train", "--model.path=[", "--epochs=1"], "cannot read"),
         (["resume", "/"], "is not a run"),
@@ -119,6 +124,7 @@ def test_a_sampler_that_draws_nothing_cannot_train(capsys, tmp_path):
     code, _, err = run(capsys, "train", *TOY, "--sampler.eta", "0", "--run-dir", tmp_path / "run")
     assert code == 2
     assert "nothing to learn" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_exists_is_refused_and_kept(capsys, tmp_path):

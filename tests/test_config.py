@@ -76,6 +76,12 @@ def test_a_file_that_is_no_configuration(content, tmp_path):
         read_yaml(tmp_path / "run.yaml")
 
 
+@pytest.mark.parametrize("recipe", [{"with_algorithm": [1]}, {"algorithm": "ddpo_sf"}])
+def test_a_recipe_of_the_wrong_form(recipe):
+    with pytest.raises(ConfigError, match="must hold keys and values"):
+        resolved(recipe, {"algorithm": {"clip_range": 1}})
+
+
 def test_recipes_are_found_by_name():
     assert "demo/incompressibility" in recipe_names()
     with pytest.raises(ConfigError, match="Did you mean 'demo/compressibility'"):

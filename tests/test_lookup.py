@@ -61,8 +61,9 @@ def test_a_class_from_anyones_file_has_its_options_checked(theirs):
         build("reward", {"name": f"{theirs}:drak"})
 
 
-def test_a_file_that_does_not_parse(tmp_path):
-    (tmp_path / "broken.py").write_text("def (")
+@pytest.mark.parametrize("content", ["def (", "nothing_like_it", "raise ValueError('no')"])
+def test_a_file_that_cannot_be_imported(content, tmp_path):
+    (tmp_path / "broken.py").write_text(content)
     with pytest.raises(ConfigError, match="cannot import"):
         build("reward", {"name": f"{tmp_path / 'broken.py'}:x"})
 

@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from rediffuse import resume, train
-from rediffuse.errors import CheckpointError
+from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
 from rediffuse.runs import checkpoint
+from rediffuse.update import Learner
 
 TIMES = ("seconds", "images_per_second", "peak_memory")
 EPOCHS = 4
@@ -26,7 +27,7 @@ def numbers(run, name="metrics.jsonl"):
 
 
 def weights(run):
-    newest = max((run / "checkpoints").iterdir())
+    newest = max((run / "checkpoints").glob("epoch-*"))
     return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
 
 
@@ -42,12 +43,12 @@ class StoppedError(BaseException):
     pass
 
 
-def reward_that_dies_at(call):
+def reward_that_dies_at(call, error=StoppedError):
     calls = iter(range(10**6))
 
     def redness(images, prompts):
         if next(calls) == call:
-            raise StoppedError
+            raise error
         red, green, blue = images.mean((2, 3)).unbind(1)
         return red - (green + blue) / 2
 
@@ -88,7 +89,7 @@ CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]
 def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monkeypatch):
     """The control: each part of a checkpoint is needed."""
     config = tiny.config(epochs=EPOCHS, **VARIANTS["per_prompt"])
-    train(config, tmp_path / "straight")
+    train(config, tmp_path / "straight", reward_that_dies_at(None))
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", reward_that_dies_at(5))
     real = checkpoint.load_newest
@@ -107,7 +108,7 @@ def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monke
     if left_out == "seed":
         path = tmp_path / "run" / "config.yaml"
         path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
-    resume(tmp_path / "run")
+    resume(tmp_path / "run", reward=reward_that_dies_at(None))
     with pytest.raises(AssertionError):
         assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
 
@@ -119,6 +120,51 @@ def test_a_longer_run_begins_like_a_shorter_one(tmp_path):
     assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
 
 
+def test_a_longer_run_that_is_stopped_remembers_how_long_it_was_to_be(tmp_path):
+    train(tiny.config(epochs=2), tmp_path / "run", reward_that_dies_at(None))
+    with pytest.raises(StoppedError):
+        resume(tmp_path / "run", epochs=EPOCHS, reward=reward_that_dies_at(3))
+    resume(tmp_path / "run", reward=reward_that_dies_at(None))
+    assert len(numbers(tmp_path / "run")) == EPOCHS
+
+
+def test_a_run_cannot_be_made_shorter(tmp_path):
+    train(tiny.config(epochs=2), tmp_path / "run")
+    with pytest.raises(ConfigError, match="1 asked, but .* was planned for 2"):
+        resume(tmp_path / "run", epochs=1)
+
+
+def test_a_reward_given_in_python_is_asked_for_again(tmp_path):
+    train(tiny.config(epochs=2), tmp_path / "run", reward_that_dies_at(None))
+    assert "python:redness" in (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(ConfigError, match=r"rediffuse\.resume\(run, reward=…\)"):
+        resume(tmp_path / "run")
+    resume(tmp_path / "run", epochs=3, reward=reward_that_dies_at(None))
+    assert len(numbers(tmp_path / "run")) == 3
+
+
+@pytest.mark.parametrize("where", ["sampling", "learning"])
+def test_an_interruption_between_checkpoints_loses_no_whole_epoch(where, tmp_path, monkeypatch):
+    config = tiny.config(epochs=EPOCHS, logging={"checkpoint_every": 10})
+    train(config, tmp_path / "straight", reward_that_dies_at(None))
+    calls = iter(range(10**6))
+    real = Learner._step
+
+    def interrupted(*args, **options):
+        if where == "learning" and next(calls) == 5:  # the second of epoch 2's two updates
+            raise Interrupted(15)
+        return real(*args, **options)
+
+    monkeypatch.setattr(Learner, "_step", interrupted)
+    reward = reward_that_dies_at(5 if where == "sampling" else None, RewardError)
+    with pytest.raises((Interrupted, RewardError)):
+        train(config, tmp_path / "run", reward)
+    monkeypatch.setattr(Learner, "_step", real)
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00002"]
+    resume(tmp_path / "run", reward=reward_that_dies_at(None))
+    assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):
     train(tiny.config(epochs=EPOCHS), tmp_path / "straight")
     train(tiny.config(epochs=EPOCHS), tmp_path / "run")
@@ -127,6 +173,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):
     with pytest.warns(UserWarning, match="Falling back"):
         resume(tmp_path / "run")
     assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+    assert list((tmp_path / "run" / "checkpoints").glob("damaged-*"))
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
@@ -207,7 +254,8 @@ def assert_equal_within_float_tolerance(a, b):
     ours, theirs = numbers(a, "rewards.jsonl"), numbers(b, "rewards.jsonl")
     assert [(row["index"], row["prompt"]) for row in ours] == [(row["index"], row["prompt"]) for row in theirs]
     assert [row["reward"] for row in ours] == pytest.approx([row["reward"] for row in theirs], abs=1e-5)
-    moved = [torch.cat([value.flatten() for value in weights(run).values()]) for run in (a, b)]
+    moved = [torch.cat([value.flatten() for name, value in weights(run).items() if "lora_B" in name]) for run in (a, b)]
+    assert moved[0].norm() > 0.01  # lora_B starts at zero: all of it was learned
     assert (moved[0] - moved[1]).norm() < 1e-2 * moved[0].norm()
 
 
@@ -225,5 +273,22 @@ def test_two_processes_equal_one(smooth, pipeline, tmp_path):
 def test_another_seed_is_seen(smooth, pipeline, tmp_path):
     """The control of the two tests above."""
     assert started(tmp_path / "run", pipeline, **SMOOTH, seed=1).wait() == 0
+    with pytest.raises(AssertionError):
+        assert_equal_within_float_tolerance(smooth, tmp_path / "run")
+
+
+def test_processes_that_do_not_share_their_gradients_are_seen(smooth, pipeline, tmp_path):
+    """Another control: two processes, each with its own half of the gradient."""
+    alone = tmp_path / "alone.py"
+    alone.write_text(
+        "import sys, torch\n"
+        "from rediffuse.world import World\n"
+        "real = World.summed\n"
+        "World.summed = lambda self, tensors: list(tensors) if tensors[0].dtype == torch.float32 and len(tensors) > 1 else real(self, tensors)\n"
+        "from rediffuse.cli import main\n"
+        "main(sys.argv[3:])\n"
+    )
+    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(alone))
+    assert started(tmp_path / "run", pipeline, launcher, **SMOOTH).wait() == 0
     with pytest.raises(AssertionError):
         assert_equal_within_float_tolerance(smooth, tmp_path / "run")

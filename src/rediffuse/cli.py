@@ -1,6 +1,7 @@
 """The commands: train, resume, sample, report, plan, list."""
 
 import argparse
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -45,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         fail(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", stop.exit_code)
     except RediffuseError as error:
         fail(str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None)
+    except PermissionError as error:
+        fail(f"Cannot write to {error.filename}: {error.strerror}.", 2)
+    except OSError as error:
+        fail(f"{error}. What was saved before is whole; a retry may help.", 75)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
     sys.exit(0)
@@ -103,6 +108,9 @@ def train(config: Config, args: argparse.Namespace) -> None:
     assemble(config)  # what is wrong with it is said before anything heavy is imported
     from rediffuse.trainer import train as run_training
 
+    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+        run_training(config, args.run_dir)
+        return
     run_dir = args.run_dir or fresh_path(args.recipe)
     print(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}", flush=True)
     run_training(config, run_dir)
@@ -110,13 +118,15 @@ def train(config: Config, args: argparse.Namespace) -> None:
 
 
 def resume(args: argparse.Namespace) -> None:
+    from rediffuse.lookup import assemble
     from rediffuse.runs.folder import existing
 
-    existing(args.run)
+    assemble(existing(args.run).config())
     from rediffuse.trainer import resume as go_on
 
     go_on(args.run, args.epochs)
-    _tell(args.run)
+    if os.environ.get("RANK", "0") == "0":
+        _tell(args.run)
 
 
 def plan(config: Config) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import yaml
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from rediffuse.errors import ConfigError, did_you_mean
 
@@ -16,6 +16,7 @@ Options = dict[str, Any]
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "demo/incompressibility"
 _NOT_OF_THE_RUN = ("claim", "with_algorithm")
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -24,9 +25,9 @@ class Optimizer:
     """AdamW, and the norm that gradients are clipped to."""
 
     betas: tuple[Share, Share] = (0.9, 0.999)
-    weight_decay: NonNegativeFloat = 1e-4
-    epsilon: PositiveFloat = 1e-8
-    max_grad_norm: PositiveFloat = 1.0
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Config:
     prompts_per_epoch: PositiveInt = 32
     images_per_prompt: PositiveInt = 1
     updates_per_epoch: PositiveInt = 1
-    learning_rate: PositiveFloat = 3e-4
+    learning_rate: Positive = 3e-4
     micro_batch_size: PositiveInt = 32
     model: Options = field(default_factory=lambda: {"name": "emoji"})
     sampler: Options = field(default_factory=lambda: {"name": "ddim"})
@@ -131,16 +132,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     """A recipe, then its settings for the algorithm asked for, then the flags."""
-    merged = merge(recipe, flags)
-    algorithm = merged.get("algorithm") or {}
-    if not isinstance(algorithm, Mapping):
-        raise ConfigError(f"algorithm: must hold a name and options, not {algorithm!r}.")
-    asked, usual = algorithm.get("name"), (recipe.get("algorithm") or {}).get("name")
+    usual = _mapping(recipe, "algorithm").get("name")
+    asked = _mapping(flags, "algorithm").get("name", usual)
     if asked != usual:
         recipe = {**recipe, "algorithm": {"name": asked}}
-    special = recipe.get("with_algorithm", {}).get(asked, {})
+    special = _mapping(_mapping(recipe, "with_algorithm"), str(asked))
     merged = merge(merge(recipe, special), flags)
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}: must hold keys and values, not {value!r}.")
+    return value
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
 """The configuration's key of a component, and the room it is looked up in."""
 
+GIVEN_IN_PYTHON = "python:"
+"""How a configuration names a reward that only the caller of `rediffuse.train` has."""
+
 _PACKAGE = Path(__file__).parent
 
 
@@ -40,7 +43,10 @@ class Parts:
 
 
 def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
-    """Raises ConfigError for anything that cannot be."""
+    """Raises ConfigError for anything that cannot be; names are looked at first, which needs no torch."""
+    for key in KEYS:
+        if not (key == "reward" and reward):
+            check_name(key, getattr(config, key).get("name"))
     algorithm = build("algorithm", config.algorithm)
     algorithm.check(config.updates_per_epoch)
     return Parts(
@@ -52,15 +58,29 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
     )
 
 
-def completed(config: Config, parts: Parts) -> Config:
-    """The same run with every component's options spelt out, whatever their defaults may be one day."""
+def completed(config: Config, parts: Parts, *, given_in_python: bool = False) -> Config:
+    """The same run with every option spelt out, whatever its default may be one day, and every path absolute."""
     built = {"model": parts.family, "sampler": parts.sampler, "algorithm": parts.algorithm, "prompts": parts.prompts}
-    spelt: dict[str, Any] = {key: {"name": getattr(config, key)["name"], **_options(part)} for key, part in built.items()}
-    return replace(config, **spelt, reward={**config.reward, **_options(parts.reward)})
+    if not given_in_python:
+        built["reward"] = parts.reward
+    spelt: dict[str, Any] = {
+        key: {"name": _anywhere(getattr(config, key)["name"]), **_options(part)} for key, part in built.items()
+    }
+    if given_in_python:
+        reward = parts.reward
+        spelt["reward"] = {"name": GIVEN_IN_PYTHON + getattr(reward, "__name__", type(reward).__name__)}
+    return replace(config, **spelt)
 
 
 def _options(part: Any) -> dict[str, Any]:
-    return {f.name: getattr(part, f.name) for f in fields(part) if f.init} if is_dataclass(part) else {}
+    given = {f.name: getattr(part, f.name) for f in fields(part) if f.init} if is_dataclass(part) else {}
+    return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in given.items()}
+
+
+def _anywhere(name: str) -> str:
+    """A name that means the same in any working directory."""
+    place, _, attribute = name.rpartition(":")
+    return f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else name
 
 
 def names(room: str) -> list[str]:
@@ -78,20 +98,27 @@ def first_line(room: str, name: str) -> str:
 
 def find(key: str, name: str) -> Any:
     """The class or function that `name` means under the configuration's `key`."""
-    room = KEYS[key]
+    check_name(key, name)
     if ":" in name:
         return _their_own(key, *name.rsplit(":", 1))
-    if name not in names(room):
-        known = names(room)
-        raise ConfigError(f"{key}.name: no {name!r} among {room}: {', '.join(known)}.{did_you_mean(name, known)}")
-    module = importlib.import_module(f"rediffuse.{room}.{name}")
+    module = importlib.import_module(f"rediffuse.{KEYS[key]}.{name}")
     return getattr(module, module.__all__[0])
+
+
+def check_name(key: str, name: object) -> None:
+    """Raises ConfigError for a name that no file of the room bears; those in other people's files are seen on import."""
+    room, text = KEYS[key], str(name or "")
+    if text.startswith(GIVEN_IN_PYTHON):
+        raise ConfigError(f"{key}.name: this run was given {text!r} in Python; go on with rediffuse.resume(run, {key}=…).")
+    if not isinstance(name, str) or (":" not in name and name not in names(room)):
+        known = names(room)
+        raise ConfigError(f"{key}.name: no {text!r} among {room}: {', '.join(known)}.{did_you_mean(text, known)}")
 
 
 def build(key: str, options: Mapping[str, Any]) -> Any:
     """options: `name`, and the fields of what it names, checked by their types."""
     given = dict(options)
-    kind = find(key, str(given.pop("name", "")))
+    kind = find(key, given.pop("name", ""))
     known = [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else []
     for option in given:
         if option not in known:
@@ -99,6 +126,8 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
             raise ConfigError(
                 f"{key}.{option}: {options['name']!r} has no such option; it has {listed}.{did_you_mean(option, known)}"
             )
+    if not callable(kind):
+        raise ConfigError(f"{key}.name: {options['name']!r} is {type(kind).__name__}, not a class or a function.")
     if not is_dataclass(kind):
         return kind() if isinstance(kind, type) else kind
     try:
@@ -110,8 +139,8 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
 def _their_own(key: str, place: str, attribute: str) -> Any:
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
-    except (ImportError, OSError, SyntaxError) as error:
-        raise ConfigError(f"{key}.name: cannot import {place!r}: {error}") from error
+    except Exception as error:  # it is anyone's code, and may fail in any way
+        raise ConfigError(f"{key}.name: cannot import {place!r}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         known = [name for name in vars(module) if not name.startswith("_")]
         raise ConfigError(f"{key}.name: {place!r} has no {attribute!r}.{did_you_mean(attribute, known)}")

@@ -31,6 +31,9 @@ def score(reward: Reward, rollouts: Iterable[Rollout]) -> tuple[Rollout, Scores]
     with ThreadPoolExecutor(1) as worker:
         for part in rollouts:
             parts.append(part)
+            for future in pending:
+                if future.done():
+                    future.result()  # a reward that fails is told now, not when all is sampled
             pending.append(worker.submit(_timed, reward, part.images, part.prompts))
         results = [future.result() for future in pending]
     rewards = torch.cat([values for values, _ in results])

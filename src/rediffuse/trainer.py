@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rediffuse import scoring
 from rediffuse.config import Config
-from rediffuse.errors import ConfigError, Interrupted
+from rediffuse.errors import ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
@@ -71,24 +71,27 @@ class Trainer:
             self.display.start_at(saved.epoch)
         self.world.wait_for_all()
         if self.world.is_main:
+            checkpoint.set_aside_newer(self.run.checkpoints, self.first_epoch)
             log.keep_before(self.run.metrics, self.first_epoch)
             log.keep_before(self.run.rewards, self.first_epoch)
 
     def _epoch(self, epoch: int) -> Metrics:
-        prompts = self._draw_prompts(epoch)
+        """All of it or, if it is interrupted or its rewards fail, nothing: then the state it began with is saved."""
+        before = self._unsaved_state(epoch)
         try:
+            prompts = self._draw_prompts(epoch)
             self.world.stop_if_asked()
             self._show(epoch)
             began = time.perf_counter()
             rollout, scores = self._sample(epoch, prompts)
-        except Interrupted:
-            self._save(epoch)
+            sampled = time.perf_counter()
+            rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
+            hashes = self.world.gathered(scoring.image_hashes(rollout.images), rollout.indices, len(prompts))
+            scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
+            learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
+        except (Interrupted, RewardError):
+            self._save(before)
             raise
-        sampled = time.perf_counter()
-        rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
-        hashes = self.world.gathered(scoring.image_hashes(rollout.images), rollout.indices, len(prompts))
-        scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
-        learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
@@ -134,15 +137,22 @@ class Trainer:
             log.append(self.run.rewards, journal)
             log.append(self.run.metrics, [metrics])
         if (epoch + 1) % self.config.logging.checkpoint_every == 0 or epoch + 1 == self.config.epochs:
-            self._save(epoch + 1)
+            self._save(self._state(epoch + 1))
 
-    def _save(self, epoch: int) -> None:
-        if not self.world.is_main:
-            return
+    def _state(self, epoch: int) -> checkpoint.Checkpoint:
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
-        whole = checkpoint.Checkpoint(epoch, parameters, moments, {"algorithm": self.algorithm.state()})
-        checkpoint.save(self.run.checkpoints, whole, self.config.logging.keep_checkpoints)
+        return checkpoint.Checkpoint(epoch, parameters, moments, {"algorithm": self.algorithm.state()})
+
+    def _unsaved_state(self, epoch: int) -> checkpoint.Checkpoint | None:
+        """A copy of the state before the epoch, unless it is on disk already."""
+        if not self.world.is_main or epoch % self.config.logging.checkpoint_every == 0 < epoch:
+            return None
+        return self._state(epoch).copied()
+
+    def _save(self, state: checkpoint.Checkpoint | None) -> None:
+        if self.world.is_main and state is not None:
+            checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints)
 
 
 def train(config: Config, run_dir: str | Path | None = None, reward: Reward | None = None) -> list[Metrics]:
@@ -151,11 +161,20 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
     reward: any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that config names.
     """
     parts = assemble(config, reward)
-    path = Path(run_dir) if run_dir else folder.fresh_path("run")
+    config = completed(config, parts, given_in_python=reward is not None)
     with World.joined(config.num_samples) as world:
-        run = folder.create(path, completed(config, parts)) if world.is_main else RunFolder(path)
+        run = _new_folder(run_dir, config) if world.is_main else RunFolder(Path(run_dir or "."))
         with run.locked() if world.is_main else nullcontext():
-            return Trainer(config, parts, run, world).train()
+            try:
+                trainer = Trainer(config, parts, run, world)
+            except ConfigError:
+                folder.discard(run)
+                raise
+            return trainer.train()
+
+
+def _new_folder(run_dir: str | Path | None, config: Config) -> RunFolder:
+    return folder.create(Path(run_dir) if run_dir else folder.fresh_path("run"), config)
 
 
 def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None) -> list[Metrics]:
@@ -164,9 +183,16 @@ def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None
     epochs: a new total, if the run is to last longer than was planned.
     """
     run = folder.existing(Path(run_dir))
-    config = run.config() if epochs is None else replace(run.config(), epochs=epochs)
+    config = run.config()
+    if epochs is not None and epochs < config.epochs:
+        raise ConfigError(
+            f"--epochs: {epochs} asked, but {run.path} was planned for {config.epochs}; a run can only be made longer."
+        )
     parts = assemble(config, reward)
     with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
+        config = replace(config, epochs=epochs or config.epochs)
+        if world.is_main:
+            run.write_config(config)
         trainer = Trainer(config, parts, run, world)
         trainer.restore()
         return trainer.train()

@@ -79,7 +79,7 @@ class Rollout:
 class Transitions:
     """What a policy-gradient algorithm learns from: N single steps.
 
-    state, next_state: (N, *L)   step: (N,) int64 in [0, T)   log_prob, advantage: (N,)
+    state, next_state: (N, *L)   step: (N,) int64 in [0, T), on the host   log_prob, advantage: (N,)
     """
 
     state: Tensor

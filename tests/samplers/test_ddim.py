@@ -81,6 +81,11 @@ def test_quiet_steps_draw_nothing():
     assert ours.noisy == [True] * 8 + [False] * 2
 
 
+def test_all_steps_quiet_is_refused():
+    with pytest.raises(ConfigError, match="num_quiet_steps: 10 of 10"):
+        DDIM(num_steps=10, num_quiet_steps=10)
+
+
 def test_eta_zero_draws_nothing():
     assert not any(DDIM(num_steps=5, eta=0).bind(noise_schedule(scheduler())).noisy)
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
@@ -47,13 +48,13 @@ class DDPO:
         return advantages.clamp(-self.advantage_clip, self.advantage_clip)
 
     def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
-        """step (N,) -> (N,), with mean 1 over the random steps."""
+        """step (N,) on the host -> (N,), with mean 1 over the random steps; or a plain 1."""
         if not self.equal_steps:
-            return step.new_ones(len(step), dtype=policy.sensitivity().dtype)
+            return torch.ones(())
         sensitivity = policy.sensitivity()
         weights = 1 / sensitivity
         weights = weights / weights[sensitivity.isfinite()].mean()
-        return weights[step.cpu()].to(step.device)
+        return weights[step]
 
     def check(self, updates_per_epoch: int) -> None:
         """Any number of updates will do."""

@@ -31,7 +31,7 @@ class DDPOImportanceSampling(DDPO):
         surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip_range)
         outside = (log_ratio.detach().exp() - 1).abs() > self.clip_range
         return Loss(
-            (self.step_weights(policy, batch.step) * surrogate).mean(),
+            (self.step_weights(policy, batch.step).to(surrogate) * surrogate).mean(),
             log_ratio.detach(),
             {"clip_fraction": outside.float().mean().item()},
         )

@@ -28,4 +28,5 @@ class DDPOScoreFunction(DDPO):
     def loss(self, policy: Policy, batch: Transitions) -> Loss:
         log_prob = policy.act(batch.state, batch.step, batch.conditioning).log_prob(batch.next_state)
         objective = score_function(log_prob, batch.advantage)
-        return Loss((self.step_weights(policy, batch.step) * objective).mean(), (log_prob - batch.log_prob).detach())
+        weights = self.step_weights(policy, batch.step).to(objective)
+        return Loss((weights * objective).mean(), (log_prob - batch.log_prob).detach())

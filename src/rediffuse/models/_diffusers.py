@@ -21,7 +21,6 @@ from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.types import Conditioning, Prompt
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -134,8 +133,8 @@ class LatentDiffusion:
         return self._encoded[text]
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        dtype = AUTOCAST.get(self.options.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+        bf16 = self.options.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
 
     def _loaded(self, kind: type[Network], part: str) -> Network:
         with quiet():

@@ -21,4 +21,4 @@ class LatentDiffusionOptions:
     lora_rank: PositiveInt = 4
     lora_alpha: PositiveFloat | None = None
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
+    def copied(self) -> "Checkpoint":
+        """Its tensors cloned to the host, so that training goes on without changing them."""
+        weights, optimizer = (
+            {name: value.detach().cpu().clone() for name, value in each.items()} for each in (self.weights, self.optimizer)
+        )
+        return Checkpoint(self.epoch, weights, optimizer, self.state)
+
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last."""
@@ -44,8 +52,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     for path in staged.iterdir():
         _sync(path)
     _sync(staged)
-    if target.exists():
-        shutil.rmtree(target)
+    if target.exists():  # a damaged one of a run that fell back
+        os.rename(target, folder / f"damaged-{time.time_ns()}")
     os.rename(staged, target)
     _sync(folder)
     for old in _newest_first(folder)[keep:]:
@@ -66,6 +74,13 @@ def load_newest(folder: Path) -> Checkpoint:
         weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
         return Checkpoint(state.pop("epoch"), weights, optimizer, state)
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
+
+
+def set_aside_newer(folder: Path, epoch: int) -> None:
+    """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked at."""
+    for path in _newest_first(folder):
+        if int(path.name.removeprefix("epoch-")) > epoch:
+            os.rename(path, folder / f"damaged-{path.name}-{time.time_ns()}")
 
 
 def verify(path: Path) -> None:

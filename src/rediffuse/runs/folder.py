@@ -48,6 +48,12 @@ class RunFolder:
     def config(self) -> Config:
         return from_yaml(self.path / "config.yaml")
 
+    def write_config(self, config: Config) -> None:
+        """In place of the one that stands there, all or nothing."""
+        staged = self.path / "config.new"
+        staged.write_text(to_yaml(config))
+        os.replace(staged, self.path / "config.yaml")
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Raises RunError if another process is at work here; a lock dies with its process."""
@@ -73,8 +79,11 @@ def create(path: Path, config: Config) -> RunFolder:
         raise RunError(f"{path} exists already. Go on with it: rediffuse resume {path}. Or choose another --run-dir.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.yaml").write_text(to_yaml(config))
+        with (path / "config.yaml").open("x") as file:  # of two that start at once, one gets it
+            file.write(to_yaml(config))
         (path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    except FileExistsError as error:
+        raise RunError(f"{path} was just taken by another process. Choose another --run-dir.") from error
     except OSError as error:
         raise RunError(f"Cannot write to {path}: {error.strerror}. Choose another --run-dir.") from error
     return run
@@ -87,12 +96,26 @@ def existing(path: Path) -> RunFolder:
 
 
 def fresh_path(recipe: str) -> Path:
-    """runs/<recipe>-<n>, the first number that is free."""
+    """runs/<recipe>-<n>, the first number that is free; made at once, so that nobody else takes it."""
     stem = Path(recipe).with_suffix("").as_posix().replace("/", "-").strip(".-")
     number = 1
-    while (path := Path("runs") / f"{stem}-{number}").exists():
-        number += 1
-    return path
+    while True:
+        path = Path("runs") / f"{stem}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise RunError(f"Cannot write to {path}: {error.strerror}. Choose a place with --run-dir.") from error
+        else:
+            return path
+
+
+def discard(run: RunFolder) -> None:
+    """Take back a folder that was just created, before anything was done in it."""
+    for name in ("config.yaml", "environment.json", "run.pid", "run.lock"):
+        (run.path / name).unlink(missing_ok=True)
+    run.path.rmdir()
 
 
 def environment() -> dict[str, str]:

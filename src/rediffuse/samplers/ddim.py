@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
@@ -23,10 +23,16 @@ class DDIM:
     """
 
     num_steps: PositiveInt = 50
-    eta: NonNegativeFloat = 1.0
+    eta: Annotated[float, Field(ge=0, le=1)] = 1.0
     spacing: Spacing | None = None
     set_alpha_to_one: bool | None = None
     num_quiet_steps: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        if self.num_quiet_steps >= self.num_steps:
+            raise ConfigError(
+                f"sampler.num_quiet_steps: {self.num_quiet_steps} of {self.num_steps} steps; one must draw something."
+            )
 
     def bind(self, schedule: NoiseSchedule) -> "DDIMSteps":
         num_train_times = len(schedule.alpha_bar)
@@ -40,7 +46,7 @@ class DDIM:
         before = times - num_train_times // self.num_steps
         alpha_bar_next = torch.where(before >= 0, alpha_bar[before.clamp_min(0)], final)
         eta = torch.full((self.num_steps,), self.eta, dtype=torch.float64)
-        eta[self.num_steps - min(self.num_quiet_steps, self.num_steps) :] = 0
+        eta[self.num_steps - self.num_quiet_steps :] = 0
         return DDIMSteps(schedule, times, alpha_bar[times], alpha_bar_next, eta)
 
 
