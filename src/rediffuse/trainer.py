@@ -163,7 +163,7 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
     with World.joined(config.num_samples) as world:
-        run = _new_folder(run_dir, config) if world.is_main else RunFolder(Path(run_dir or "."))
+        run = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or "."))
         with run.locked() if world.is_main else nullcontext():
             try:
                 trainer = Trainer(config, parts, run, world)
@@ -173,8 +173,8 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
             return trainer.train()
 
 
-def _new_folder(run_dir: str | Path | None, config: Config) -> RunFolder:
-    return folder.create(Path(run_dir) if run_dir else folder.fresh_path("run"), config)
+def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> RunFolder:
+    return folder.create(Path(run_dir) if run_dir else folder.fresh_path("run"), config, world.device)
 
 
 def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None) -> list[Metrics]:

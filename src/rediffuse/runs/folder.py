@@ -72,7 +72,7 @@ class RunFolder:
             lock.release()
 
 
-def create(path: Path, config: Config) -> RunFolder:
+def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     """Writes config.yaml and environment.json. Raises RunError where a folder stands already or cannot be made."""
     run = RunFolder(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -81,7 +81,7 @@ def create(path: Path, config: Config) -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
         with (path / "config.yaml").open("x") as file:  # of two that start at once, one gets it
             file.write(to_yaml(config))
-        (path / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+        (path / "environment.json").write_text(json.dumps({**environment(), "device": device}, indent=2) + "\n")
     except FileExistsError as error:
         raise RunError(f"{path} was just taken by another process. Choose another --run-dir.") from error
     except OSError as error:
