@@ -1,5 +1,6 @@
 """Same prompts, same seeds, no learning: pictures that can be compared along a run."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ class Pictures:
         self._policy, self._config, self._world = policy, config, world
 
     def save(self, folder: Path) -> None:
-        """Writes grid.png, a column per prompt, and every image by itself."""
+        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts."""
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world)
         images = joined(list(rollouts)).images
@@ -36,6 +37,8 @@ class Pictures:
         for number, image in enumerate(images):
             to_pil(image).save(folder / f"{number:03d}.png")
         grid(images, self.columns).save(folder / "grid.png")
+        columns = [prompt.text for prompt in self.prompts[:: len(self.prompts) // self.columns]]
+        (folder.parent / "prompts.json").write_text(json.dumps(columns))
 
 
 @torch.no_grad()

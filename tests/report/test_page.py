@@ -46,7 +46,7 @@ def test_one_file_that_asks_nothing_of_the_network(run):
 
 def test_it_tells_the_rewards_and_the_configuration(run):
     text = page.write(run).read_text()
-    for said in ("redness", "ddpo_is", "16", "config.yaml", "Before", "After"):
+    for said in ("redness", "ddpo_is", "16", "config.yaml", "Before", "After", "a cat"):
         assert said in text
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 from pathlib import Path
 
 import jinja2
@@ -36,6 +37,7 @@ def write(run: RunFolder) -> Path:
         seconds=sum(row["seconds_sampling"] + row["seconds_training"] for row in metrics),
         masked=sum(row["masked_rewards"] for row in metrics),
         curve=_curve(metrics),
+        prompts=json.loads((run.samples / "prompts.json").read_text()),
         before=_embedded(stages[0]),
         after=_embedded(stages[-1]),
         strip=[(int(path.parent.name.removeprefix("epoch-")), _embedded(path, NUM_STRIPS)) for path in shown],
