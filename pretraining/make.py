@@ -2,7 +2,7 @@
 
     npm install --prefix pretraining && python -m pretraining.make --work ~/emoji --out src/rediffuse/models/emoji/pipeline
 
-About five hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
+About two hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
 Training state stays in --work, outside the repository.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000)
     parser.add_argument("--vae-steps", type=int, default=5000)
     parser.add_argument("--decoder-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=6500)
+    parser.add_argument("--unet-steps", type=int, default=5600)
     args = parser.parse_args()
     work, scenes = args.work, args.work / "scenes"
     work.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,15 @@ def main() -> None:
     trained("train_vae", args.processes, out=work / "vae", steps=args.vae_steps, seed=args.seed)
     decoder = {"start_from": work / "vae", "decoder_only": True, "batch": 32, "learning_rate": 1.2e-3, "decay_share": 1}
     trained("train_vae", 1, out=work / "vae_decoder", steps=args.decoder_steps, seed=args.seed + 1, **decoder)
-    trained("train_unet", args.processes, vae=work / "vae", out=work / "unet", steps=args.unet_steps, seed=args.seed)
+    trained(
+        "train_unet",
+        args.processes,
+        vae=work / "vae",
+        out=work / "unet",
+        steps=args.unet_steps,
+        decay_share=2 / 7,
+        seed=args.seed,
+    )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]
     subprocess.run([sys.executable, "-m", "pretraining.assemble", *assemble], check=True)
 
