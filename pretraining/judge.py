@@ -128,10 +128,9 @@ def score(judge: Judge, pipeline: StableDiffusionPipeline, per_prompt: int, grid
         + ", ".join(f"{names[i]} {right[i]:.2f}" for i in right.argsort()[:8])
     )
     pairs = [(name, activity) for name in names for activity in ACTIVITIES]
-    _, _, activity = judge(sampled(pipeline, [f"{with_article(name)} {what}" for name, what in pairs], SEED + 1))
-    animal = judge(sampled(pipeline, [f"{with_article(name)} {what}" for name, what in pairs], SEED + 1))[0].argmax(1)
+    animal, _, activity = judge(sampled(pipeline, [f"{with_article(name)} {what}" for name, what in pairs], SEED + 1))
     doing = activity.argmax(1) == torch.tensor([list(ALL_ACTIVITIES).index(what) for _, what in pairs])
-    same = animal == torch.tensor([names.index(name) for name, _ in pairs])
+    same = animal.argmax(1) == torch.tensor([names.index(name) for name, _ in pairs])
     print(
         f"activities: activity {doing.float().mean():.3f}, animal {same.float().mean():.3f}, both {(doing & same).float().mean():.3f} of {len(pairs)}"
     )

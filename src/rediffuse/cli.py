@@ -103,7 +103,7 @@ def flags(rest: Sequence[str]) -> dict[str, Any]:
 
 def train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.lookup import assemble
-    from rediffuse.runs.folder import existing, fresh_path
+    from rediffuse.runs.folder import fresh_path
 
     assemble(config)  # what is wrong with it is said before anything heavy is imported
     from rediffuse.trainer import train as run_training
@@ -114,7 +114,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     run_dir = args.run_dir or fresh_path(args.recipe)
     print(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}", flush=True)
     run_training(config, run_dir)
-    _tell(existing(Path(run_dir)).path)
+    _tell(run_dir)
 
 
 def resume(args: argparse.Namespace) -> None:
