@@ -60,9 +60,18 @@ def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     (folder / "report.html").unlink()
     assert run(capsys, "report", folder)[0] == 0
     assert (folder / "report.html").exists()
-    code, out, _ = run(capsys, "sample", folder, "--prompt", "a cat", "--seed", 3)
+    code, out, _ = run(capsys, "sample", folder, "--prompt", "a cat", "--seed", 3, "--out", tmp_path / "picture")
     assert code == 0
     assert Image.open(out.strip()).size == (32, 16)
+
+
+def test_what_was_trained_with_a_reward_that_is_gone_can_still_be_sampled(capsys, tmp_path):
+    (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
+    run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run_dir", tmp_path / "run")
+    (tmp_path / "mine.py").unlink()
+    code, out, _ = run(capsys, "sample", tmp_path / "run", "--prompt", "a cat")
+    assert code == 0
+    assert Image.open(out.strip()).size == (8, 4)
 
 
 def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
@@ -89,6 +98,9 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--epochs"], "expected a value"),
         (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
         (["train", "--reward", "os:sep"], "is str, not a class or a function"),
+        (["train", "--algorithm", "os:getcwd"], "is not what algorithms are: it has no 'loss'"),
+        (["train", "--prompts", "os:getcwd"], "is not what prompts are: it has no 'draw'"),
+        (["train", "--model.guidance-scale", ".inf"], "model.guidance_scale: "),
         (["train", "--learning-rate", ".inf"], "learning_rate: "),
         (["train", "--sampler.eta", "3"], "sampler.eta: "),
         (["train", "--sampler.num-quiet-steps", "8"], "num_quiet_steps"),

@@ -36,3 +36,14 @@ def test_only_one_process_speaks(capsys):
     with display:
         display.epoch_done(METRICS, max_ratio_drift=1.0)
     assert not capsys.readouterr().out.strip()
+
+
+def test_the_time_left_is_told_however_long_an_epoch_lasts():
+    display, now = Display(5, shown=False), [0.0]
+    task = display._progress.tasks[0]
+    task._get_time = display._progress.get_time = lambda: now[0]
+    display._progress.start_task(task.id)
+    for _ in range(3):
+        now[0] += 40
+        display.epoch_done(METRICS, max_ratio_drift=1.0)
+    assert task.time_remaining == 80

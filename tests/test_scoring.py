@@ -1,15 +1,16 @@
 import json
 import math
 import threading
+import time
 
 import pytest
 import tiny
 import torch
 
 from rediffuse import scoring
-from rediffuse.errors import RewardError
+from rediffuse.errors import Interrupted, RewardError
 from rediffuse.trainer import train
-from rediffuse.types import Prompt
+from rediffuse.types import Prompt, Rollout, Trajectory
 
 IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
 
@@ -89,6 +90,34 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
         assert second_began.wait(timeout=20)
         return [0.0]
 
-    rollout, scores = scoring.score(patient, parts())
+    rollout, scores = scoring.score(patient, parts(), lambda: None)
     assert scores.rewards.tolist() == [0.0, 0.0]
     assert rollout.indices.tolist() == [0, 1]
+
+
+def batches(n):
+    trajectory = Trajectory(torch.arange(1), torch.zeros(4, 2, 3), torch.zeros(4, 1), {})
+    return [Rollout(PROMPTS, torch.zeros(4), torch.arange(4) + 4 * i, IMAGES, trajectory) for i in range(n)]
+
+
+@pytest.mark.parametrize("how", ["a failing reward", "a signal"])
+def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
+    calls = []
+
+    def slow(images, prompts):
+        calls.append(1)
+        time.sleep(0.1)
+        if how == "a failing reward":
+            raise ValueError
+        return [0.0] * len(prompts)
+
+    def stop():
+        raise Interrupted(15)
+
+    with pytest.raises((RewardError, Interrupted)):
+        scoring.score(slow, batches(20), stop)
+    assert len(calls) < 4
+
+
+def test_a_reward_called_std_leaves_the_deviation_alone():
+    assert scoring.summary("std", torch.tensor([1.0, 2.0, 9.0]))["reward_std"] == pytest.approx(3.559, abs=1e-3)

@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,8 +43,6 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         run(sys.argv[1:] if arguments is None else list(arguments))
-    except Interrupted as stop:
-        fail(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", stop.exit_code)
     except RediffuseError as error:
         fail(str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None)
     except PermissionError as error:
@@ -109,11 +108,13 @@ def train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.trainer import train as run_training
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
-        run_training(config, args.run_dir)
+        with _resumable(args.run_dir):
+            run_training(config, args.run_dir)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
     print(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}", flush=True)
-    run_training(config, run_dir)
+    with _resumable(run_dir):
+        run_training(config, run_dir)
     _tell(run_dir)
 
 
@@ -124,7 +125,8 @@ def resume(args: argparse.Namespace) -> None:
     assemble(existing(args.run).config())
     from rediffuse.trainer import resume as go_on
 
-    go_on(args.run, args.epochs)
+    with _resumable(args.run):
+        go_on(args.run, args.epochs)
     if os.environ.get("RANK", "0") == "0":
         _tell(args.run)
 
@@ -188,7 +190,9 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        command.add_argument("--run-dir", type=Path, metavar="DIR", help="a new folder to train in; without it, runs/RECIPE-N")
+        command.add_argument(
+            "--run-dir", "--run_dir", type=Path, metavar="DIR", help="a new folder to train in; without it, runs/RECIPE-N"
+        )
     command = commands.add_parser("resume", help="go on with a run to the numbers it would have had", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--epochs", type=int, help="a new total, to train for longer than was planned")
@@ -218,6 +222,14 @@ def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         below = merged.get(key)
         merged[key] = _deep(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+@contextmanager
+def _resumable(run: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as stop:
+        fail(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}", stop.exit_code)
 
 
 def _tell(run: Path) -> None:

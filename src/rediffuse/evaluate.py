@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rediffuse.config import Config
-from rediffuse.lookup import assemble
+from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect, denoise, joined
@@ -46,10 +46,10 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     """The pretrained model's picture on the left, the tuned model's on the right, from the same noise."""
     run = folder.existing(run_dir)
     config = run.config()
-    parts = assemble(config)
+    family, sampler = build("model", config.model), build("sampler", config.sampler)
     saved = checkpoint.load_newest(run.checkpoints)
-    denoiser = parts.family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
-    policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
+    denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
+    policy = DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
     for name, parameter in denoiser.parameters().items():
         parameter.copy_(saved.weights[name])
     draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
@@ -58,7 +58,7 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
     path = out or run.samples / f"{_file_name(prompt)}-{seed}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    grid(torch.cat([before, after]).cpu(), columns=2).save(path)
+    grid(torch.cat([before, after]).cpu(), columns=2).save(path, format="PNG")
     return path
 
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
 """The configuration's key of a component, and the room it is looked up in."""
 
+METHOD = {"model": "load", "sampler": "bind", "algorithm": "loss", "reward": "__call__", "prompts": "draw"}
+"""What every component of that key can do (rediffuse.types)."""
+
 GIVEN_IN_PYTHON = "python:"
 """How a configuration names a reward that only the caller of `rediffuse.train` has."""
 
@@ -128,12 +131,13 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
             )
     if not callable(kind):
         raise ConfigError(f"{key}.name: {options['name']!r} is {type(kind).__name__}, not a class or a function.")
-    if not is_dataclass(kind):
-        return kind() if isinstance(kind, type) else kind
     try:
-        return TypeAdapter(kind).validate_python(given)
+        built = TypeAdapter(kind).validate_python(given) if is_dataclass(kind) else kind() if isinstance(kind, type) else kind
     except ValidationError as error:
         raise ConfigError(problems(error, key)) from error
+    if not callable(getattr(built, METHOD[key], None)):
+        raise ConfigError(f"{key}.name: {options['name']!r} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
+    return built
 
 
 def _their_own(key: str, place: str, attribute: str) -> Any:

@@ -32,6 +32,7 @@ class Display:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
+            speed_estimate_period=float("inf"),  # an epoch may last longer than rich's half minute
         )
         self._task = self._progress.add_task("starting", total=epochs)
         self._warned = False

@@ -32,7 +32,7 @@ def collect(policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world:
 
     @torch.no_grad()
     def one(batch: Draws) -> Rollout:
-        world.stop_if_alone()
+        world.stop_here_if_asked()
         trajectory = denoise(policy, batch)
         images = policy.denoiser.decode(trajectory.latents.to(world.device)).cpu()
         groups = torch.tensor([group_of(prompt) for prompt in batch.prompts])

@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from rediffuse.errors import RewardError
 from rediffuse.rollout import joined
 from rediffuse.types import Metrics, Prompt, Reward, Rollout
 
+POLL_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -24,18 +26,30 @@ class Scores:
     seconds: float
 
 
-def score(reward: Reward, rollouts: Iterable[Rollout]) -> tuple[Rollout, Scores]:
-    """Each rollout's rewards are computed while the next is sampled; all come back as one."""
+def score(reward: Reward, rollouts: Iterable[Rollout], stop_if_asked: Callable[[], None]) -> tuple[Rollout, Scores]:
+    """Each rollout's rewards are computed while the next is sampled; all come back as one.
+
+    Where a reward fails or `stop_if_asked` raises, those not yet begun are never computed.
+    """
     parts: list[Rollout] = []
     pending: list[Future[tuple[Tensor, float]]] = []
-    with ThreadPoolExecutor(1) as worker:
+    worker = ThreadPoolExecutor(1)
+    try:
         for part in rollouts:
             parts.append(part)
             for future in pending:
                 if future.done():
                     future.result()  # a reward that fails is told now, not when all is sampled
             pending.append(worker.submit(_timed, reward, part.images, part.prompts))
+        left = set(pending)
+        while left:
+            done, left = wait(left, POLL_SECONDS, FIRST_COMPLETED)
+            for future in done:
+                future.result()
+            stop_if_asked()
         results = [future.result() for future in pending]
+    finally:
+        worker.shutdown(wait=False, cancel_futures=True)
     rewards = torch.cat([values for values, _ in results])
     return joined(parts), Scores(rewards, sum(seconds for _, seconds in results))
 
@@ -82,9 +96,9 @@ def summary(name: str, rewards: Tensor) -> Metrics:
     """Of an epoch's rewards (N,), the masked ones left out but counted."""
     valid = rewards[rewards.isfinite()]
     return {
+        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
-        f"reward_{name}": valid.mean().item(),
         "masked_rewards": len(rewards) - len(valid),
     }
 

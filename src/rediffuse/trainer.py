@@ -52,10 +52,7 @@ class Trainer:
         with self.display:
             for epoch in range(self.first_epoch, self.config.epochs):
                 history.append(self._epoch(epoch))
-            if self.world.is_main:
-                self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
-                export.adapter(self.policy.denoiser, self.run)
-            self.world.wait_for_all()
+            self.world.together(self._finish)
         return history
 
     def restore(self) -> None:
@@ -80,10 +77,9 @@ class Trainer:
         before = self._unsaved_state(epoch)
         try:
             prompts = self._draw_prompts(epoch)
-            self.world.stop_if_asked()
-            self._show(epoch)
+            self.world.together(lambda: self._show(epoch))
             began = time.perf_counter()
-            rollout, scores = self._sample(epoch, prompts)
+            rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
             sampled = time.perf_counter()
             rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
             hashes = self.world.gathered(scoring.image_hashes(rollout.images), rollout.indices, len(prompts))
@@ -95,8 +91,8 @@ class Trainer:
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
-            "reward_queries": (epoch + 1) * len(prompts),
             **scoring.summary(scoring.name_of(self.reward), rewards),
+            "reward_queries": (epoch + 1) * len(prompts),
             **learned,
             "seconds_sampling": sampled - began,
             "seconds_reward": scores.seconds,
@@ -117,7 +113,7 @@ class Trainer:
         mine = self.world.share(len(prompts))
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
         rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world)
-        return scoring.score(self.reward, self.display.counted(rollouts))
+        return scoring.score(self.reward, self.display.counted(rollouts), self.world.stop_here_if_asked)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""
@@ -131,6 +127,11 @@ class Trainer:
         every = self.config.evaluation.every
         if self.world.is_main and not (epoch % every if every else epoch):
             self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
+
+    def _finish(self) -> None:
+        if self.world.is_main:
+            self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
+            export.adapter(self.policy.denoiser, self.run)
 
     def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
         if self.world.is_main:
@@ -168,7 +169,8 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
             try:
                 trainer = Trainer(config, parts, run, world)
             except ConfigError:
-                folder.discard(run)
+                if world.is_main:
+                    folder.discard(run)
                 raise
             return trainer.train()
 

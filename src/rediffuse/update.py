@@ -25,7 +25,8 @@ class Rows:
     k: Tensor
 
     def split(self, size: int) -> list["Rows"]:
-        return [Rows(s, k) for s, k in zip(self.sample.split(size), self.k.split(size), strict=True)]
+        """None at all where there are no rows: a process may have drawn no sample of a small minibatch."""
+        return [Rows(self.sample[i : i + size], self.k[i : i + size]) for i in range(0, len(self.sample), size)]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, Interrupted
+from rediffuse.errors import ConfigError, Interrupted, RewardError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -99,10 +99,27 @@ class World:
         if asked:
             raise Interrupted(self.stop_signal or signal.SIGTERM)
 
-    def stop_if_alone(self) -> None:
-        """For places that processes reach at different times."""
-        if self.size == 1 and self.stop_signal:
+    def stop_here_if_asked(self) -> None:
+        """For work inside `together`, at places that processes reach at different times."""
+        if self.stop_signal:
             raise Interrupted(self.stop_signal)
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives; a signal or a failed reward in one process is raised in all, so that none waits for it."""
+        failure: Interrupted | RewardError | None = None
+        try:
+            result = work()
+        except (Interrupted, RewardError) as error:
+            failure = error
+        counts = torch.tensor([float(isinstance(failure, kind)) for kind in (Interrupted, RewardError)])
+        stopped, failed = self.summed([counts])[0].tolist()
+        if failure:
+            raise failure
+        if stopped:
+            raise Interrupted(self.stop_signal or signal.SIGTERM)
+        if failed:
+            raise RewardError("The reward failed in another process, which says how.")
+        return result
 
     def wait_for_all(self) -> None:
         if self.size > 1:

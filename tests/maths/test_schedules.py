@@ -6,12 +6,16 @@ from rediffuse.maths.schedules import clean_and_noise, spaced_times
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize("num_steps", [1, 2, 5, 7, 8, 10, 20, 50, 300, 999])
 @pytest.mark.parametrize("offset", [0, 1])
-def test_times_are_diffusers(spacing, num_steps, offset):
+def test_times_are_diffusers_for_every_number_of_steps(spacing, offset):
     theirs = DDIMScheduler(timestep_spacing=spacing, steps_offset=offset)
-    theirs.set_timesteps(num_steps)
-    assert spaced_times(spacing, num_steps, 1000, offset).tolist() == theirs.timesteps.tolist()
+    alike = 0
+    for num_steps in range(1, 1001):
+        theirs.set_timesteps(num_steps)
+        if len(theirs.timesteps) == num_steps:  # of some trailing numbers diffusers gives one time too many
+            assert spaced_times(spacing, num_steps, 1000, offset).tolist() == theirs.timesteps.tolist()
+            alike += 1
+    assert alike == 1000 if spacing != "trailing" else alike > 900
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])

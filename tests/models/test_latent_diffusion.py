@@ -54,7 +54,7 @@ def test_the_embedded_model_is_a_stable_diffusion_pipeline_of_at_most_16_megabyt
     torch.testing.assert_close(got, theirs(loaded(PIPELINE), 1.0, num_steps=8), atol=2e-3, rtol=0)
 
 
-def test_the_embedded_model_loads_in_plain_diffusers_without_a_word():
+def test_the_embedded_model_loads_in_plain_diffusers():
     plain = StableDiffusionPipeline.from_pretrained(PIPELINE)
     plain.set_progress_bar_config(disable=True)
     assert plain("a cat", num_inference_steps=2, output_type="np").images.shape == (1, 64, 64, 3)

@@ -50,6 +50,15 @@ def test_it_tells_the_rewards_and_the_configuration(run):
         assert said in text
 
 
+def test_a_run_with_one_picture_shows_no_after(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "run")
+    for stage in sorted((tmp_path / "run" / "samples").glob("epoch-*"))[1:]:
+        shutil.rmtree(stage)
+    text = page.write(RunFolder(tmp_path / "run")).read_text()
+    assert "Before" in text
+    assert "After: " not in text
+
+
 def test_a_run_without_an_epoch_is_told_so(tmp_path):
     (tmp_path / "samples").mkdir()
     with pytest.raises(RunError, match="no finished epoch"):

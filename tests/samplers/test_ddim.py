@@ -1,6 +1,7 @@
 """Equal to diffusers' DDIMScheduler at every step."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,3 +94,9 @@ def test_eta_zero_draws_nothing():
 def test_more_steps_than_the_model_knows():
     with pytest.raises(ConfigError, match="num_steps: 1001"):
         DDIM(num_steps=1001).bind(noise_schedule(scheduler()))
+
+
+def test_times_beyond_the_training_are_refused():
+    schedule = replace(noise_schedule(scheduler()), steps_offset=1)
+    with pytest.raises(ConfigError, match="begin at time 1000, but the model was trained on 0 to 999"):
+        DDIM(num_steps=1000).bind(schedule)

@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 
+from rediffuse.config import Positive
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.types import Policy
@@ -23,7 +24,7 @@ class DDPO:
     """
 
     advantage: Literal["per_prompt", "group", "batch"] = "per_prompt"
-    advantage_clip: PositiveFloat = 5.0
+    advantage_clip: Positive = 5.0
     buffer_size: PositiveInt = 16
     min_count: PositiveInt = 16
     inner_epochs: PositiveInt = 1

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from pydantic import PositiveFloat
-
 from rediffuse.algorithms._ddpo import DDPO
+from rediffuse.config import Positive
 from rediffuse.maths.objectives import clipped_surrogate
 from rediffuse.types import Loss, Policy, Transitions
 
@@ -18,7 +17,7 @@ class DDPOImportanceSampling(DDPO):
     clip_range: of the ratio, whose logarithm is a mean over latent elements; hence so small.
     """
 
-    clip_range: PositiveFloat = 1e-4
+    clip_range: Positive = 1e-4
     metric_names = ("clip_fraction",)
 
     @property

@@ -34,11 +34,12 @@ def alpha_bar_linear(num_times: int, beta_start: float, beta_end: float) -> Tens
 def spaced_times(spacing: Spacing, num_steps: int, num_train_times: int, steps_offset: int = 0) -> Tensor:
     """(num_steps,) int64, descending (Lin et al. 2024, table 2; the rounding is diffusers')."""
     if spacing == "linspace":
-        return torch.linspace(0, num_train_times - 1, num_steps, dtype=torch.float64).round().flip(0).long()
+        gap = (num_train_times - 1) / max(1, num_steps - 1)
+        return (torch.arange(num_steps, dtype=torch.float64) * gap).round().flip(0).long()
     if spacing == "leading":
         return torch.arange(num_steps).flip(0) * (num_train_times // num_steps) + steps_offset
-    stride = num_train_times / num_steps
-    return (num_train_times - torch.arange(num_steps, dtype=torch.float64) * stride).round().long() - 1
+    gap = (num_train_times - num_train_times / num_steps) - num_train_times  # as numpy's arange has it, to the last bit
+    return (num_train_times + torch.arange(num_steps, dtype=torch.float64) * gap).round().long() - 1
 
 
 def clean_and_noise(prediction: Prediction, output: Tensor, state: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
+
+from rediffuse.config import Positive
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,9 @@ class LatentDiffusionOptions:
     precision: of the networks; latents and log-probabilities are fp32 whatever it is.
     """
 
-    guidance_scale: PositiveFloat = 5.0
+    guidance_scale: Positive = 5.0
     train: Literal["lora", "full"] = "lora"
     lora_rank: PositiveInt = 4
-    lora_alpha: PositiveFloat | None = None
+    lora_alpha: Positive | None = None
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     precision: Literal["fp32", "bf16"] = "fp32"

@@ -39,7 +39,7 @@ def write(run: RunFolder) -> Path:
         curve=_curve(metrics),
         prompts=json.loads((run.samples / "prompts.json").read_text()),
         before=_embedded(stages[0]),
-        after=_embedded(stages[-1]),
+        after=_embedded(stages[-1]) if len(stages) > 1 else None,
         strip=[(int(path.parent.name.removeprefix("epoch-")), _embedded(path, NUM_STRIPS)) for path in shown],
     )
     run.report.write_text(page, encoding="utf-8")

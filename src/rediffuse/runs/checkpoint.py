@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from rediffuse.errors import CheckpointError
@@ -44,8 +45,8 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     for leftover in folder.glob(".staged-*"):
         shutil.rmtree(leftover)
     staged.mkdir(parents=True)
-    save_file(_contiguous(checkpoint.weights), staged / "weights.safetensors")
-    save_file(_contiguous(checkpoint.optimizer), staged / "optimizer.safetensors")
+    for name, tensors in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
+        (staged / f"{name}.safetensors").write_bytes(safetensors.torch.save(_contiguous(tensors)))  # a full disk is an OSError
     (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
     files = {path.name: _digest(path) for path in sorted(staged.iterdir())}
     (staged / MANIFEST).write_text(json.dumps(files, indent=2))

@@ -43,6 +43,11 @@ class DDIM:
         if self.set_alpha_to_one is not None:
             final = 1.0 if self.set_alpha_to_one else alpha_bar[0].item()
         times = spaced_times(self.spacing or schedule.spacing, self.num_steps, num_train_times, schedule.steps_offset)
+        if times[0] >= num_train_times:
+            raise ConfigError(
+                f"sampler.num_steps: {self.num_steps} steps with an offset of {schedule.steps_offset} begin at time {times[0]},"
+                f" but the model was trained on 0 to {num_train_times - 1}. Ask for fewer, or for spacing trailing."
+            )
         before = times - num_train_times // self.num_steps
         alpha_bar_next = torch.where(before >= 0, alpha_bar[before.clamp_min(0)], final)
         eta = torch.full((self.num_steps,), self.eta, dtype=torch.float64)

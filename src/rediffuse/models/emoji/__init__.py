@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 
+from rediffuse.config import Positive
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ PIPELINE = Path(__file__).parent / "pipeline"
 class Emoji(LatentDiffusionOptions):
     """The defaults are those that learn on it: it was trained to need no guidance, and small networks take a larger adapter."""
 
-    guidance_scale: PositiveFloat = 1.0
+    guidance_scale: Positive = 1.0
     lora_rank: PositiveInt = 16
     lora_targets: tuple[str, ...] = (
         "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out", "time_emb_proj",

@@ -1,0 +1,91 @@
+"""Several processes, through the command."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+import tiny
+import torch
+from test_resume import numbers, weights
+
+from rediffuse.errors import Interrupted, RewardError
+from rediffuse.world import World
+
+TOY = {
+    "model": f"{tiny.FILE}:Toy",
+    "reward": "redness",
+    "epochs": 3,
+    "prompts-per-epoch": 8,
+    "micro-batch-size": 4,
+    "sampler.num-steps": 4,
+    "evaluation.every": 0,
+    "logging.checkpoint-every": 10,
+    "learning-rate": 3e-3,
+}
+
+
+def run(folder, *, processes=2, **over):
+    """Trains the toy inside `folder`."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--standalone"] if processes > 1 else []
+    flags = [word for key, value in {**TOY, **over}.items() for word in (f"--{key}", value)]
+    words = [sys.executable, *launcher, "-m", "rediffuse", "train", *flags]
+    return subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
+    many = {"algorithm": "ddpo_is", "algorithm.clip-range": 0.1, "updates-per-epoch": 8}  # of 8 samples
+    for processes in (1, 2):
+        done = run(tmp_path, processes=processes, **many, **{"run-dir": tmp_path / str(processes)})
+        assert done.returncode == 0, done.stderr
+    ours, theirs = weights(tmp_path / "1"), weights(tmp_path / "2")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+    for one, two in zip(numbers(tmp_path / "1"), numbers(tmp_path / "2"), strict=True):
+        assert one == pytest.approx(two, rel=1e-2, abs=1e-5)
+
+
+def test_a_reward_that_fails_in_one_process_loses_no_whole_epoch(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import os\ncalls = iter(range(100))\n"
+        "def mine(images, prompts):\n"
+        "    assert os.environ.get('RANK') != '1' or next(calls) < 2, 'no more'\n"
+        "    return images[:, 0].mean((1, 2))\n"
+    )
+    done = run(tmp_path, reward="mine.py:mine", **{"run-dir": "run"})
+    assert "AssertionError: no more" in done.stderr
+    assert "failed in another process" in done.stderr
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00002"]
+
+
+@pytest.mark.parametrize("over", [{"sampler.eta": 0}, {"run-dir": "."}])
+def test_a_refused_run_takes_nothing_away(over, tmp_path):
+    """No step that draws anything is seen late; the folder that is not empty, by the first process alone."""
+    (tmp_path / "config.yaml").write_text("mine: 1")
+    assert run(tmp_path, **over).returncode != 0
+    assert (tmp_path / "config.yaml").read_text() == "mine: 1"
+
+
+class Two(World):
+    """As the first of two processes sees it, when the other was stopped or its reward failed."""
+
+    def __init__(self, theirs):
+        super().__init__(lanes=1)
+        self.theirs = torch.tensor(theirs)
+
+    def summed(self, tensors):
+        return [tensors[0] + self.theirs]
+
+
+@pytest.mark.parametrize(("theirs", "error"), [([1.0, 0.0], Interrupted), ([0.0, 1.0], RewardError)])
+def test_what_stops_another_process_stops_this_one(theirs, error):
+    with pytest.raises(error):
+        Two(theirs).together(lambda: 1)
+    assert Two([0.0, 0.0]).together(lambda: 1) == 1
+
+
+def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
+    world = World(lanes=1)
+    world.stop_signal = signal.SIGTERM
+    with pytest.raises(Interrupted) as stop:
+        world.together(world.stop_here_if_asked)
+    assert stop.value.exit_code == 143
