@@ -2,7 +2,7 @@
 
     npm install --prefix pretraining && python -m pretraining.make --work ~/emoji --out src/rediffuse/models/emoji/pipeline
 
-About two hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
+About three hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
 Training state stays in --work, outside the repository.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000)
     parser.add_argument("--vae-steps", type=int, default=5000)
     parser.add_argument("--decoder-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=5600)
+    parser.add_argument("--unet-steps", type=int, default=10_500)
     args = parser.parse_args()
     work, scenes = args.work, args.work / "scenes"
     work.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def main() -> None:
         vae=work / "vae",
         out=work / "unet",
         steps=args.unet_steps,
-        decay_share=2 / 7,
+        decay_share=0.25,
         seed=args.seed,
     )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]

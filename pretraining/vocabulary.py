@@ -4,11 +4,11 @@ Reinforcement learning later trains on `ANIMALS` and `ACTIVITIES`; what stands u
 pretrained model but kept out of every training prompt set, so that generalisation can be measured.
 """
 
-# The 45 animals of DDPO's tasks, whole body first where there is one (jannerm/ddpo, common_animals).
+# The 45 animals of DDPO's tasks (jannerm/ddpo, common_animals), by the head where a head is plainer at 64 pixels.
 ANIMALS = {
-    "cat": "1f408", "dog": "1f415", "horse": "1f40e", "monkey": "1f412", "rabbit": "1f407",
+    "cat": "1f431", "dog": "1f436", "horse": "1f434", "monkey": "1f435", "rabbit": "1f430",
     "zebra": "1f993", "spider": "1f577", "bird": "1f426", "sheep": "1f411", "deer": "1f98c",
-    "cow": "1f404", "goat": "1f410", "lion": "1f981", "tiger": "1f405", "bear": "1f43b",
+    "cow": "1f42e", "goat": "1f410", "lion": "1f981", "tiger": "1f42f", "bear": "1f43b",
     "raccoon": "1f99d", "fox": "1f98a", "wolf": "1f43a", "lizard": "1f98e", "beetle": "1fab2",
     "ant": "1f41c", "butterfly": "1f98b", "fish": "1f420", "shark": "1f988", "whale": "1f433",
     "dolphin": "1f42c", "squirrel": "1f43f", "mouse": "1f42d", "rat": "1f400", "snake": "1f40d",
@@ -30,6 +30,12 @@ OBJECTS = {
     "drum": "1f941", "camera": "1f4f7", "cup": "2615", "cake": "1f370", "hamburger": "1f354",
     "egg": "1f95a", "carrot": "1f955", "tomato": "1f345", "strawberry": "1f353", "lemon": "1f34b",
     "hammer": "1f528", "pencil": "270f", "chair": "1fa91", "crown": "1f451", "pumpkin": "1f383",
+}  # fmt: skip
+
+# Drawn from the second set of glyphs.SETS, where it is the plainer of the two.
+FLAT = {
+    "raccoon", "lizard", "beetle", "butterfly", "whale", "dolphin", "rat", "snake", "turtle", "bee", "fly", "bat",
+    "gorilla", "hedgehog", "kangaroo", "penguin", "crab", "crocodile", "elephant", "octopus",
 }  # fmt: skip
 
 # An activity is an animal beside the thing that the activity needs.
