@@ -123,11 +123,11 @@ def test_bad_input_exits_2_and_says_what_there_is(words, said, capsys, tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_bad_input_loads_no_model(tmp_path):
+def test_bad_input_loads_no_model_and_not_even_torch(tmp_path):
     code = (
         "import sys; from rediffuse.cli import main\n"
         "try: main(['train', '--algorithm.clip', '3', '--run-dir', 'x'])\n"
-        "except SystemExit as stop: sys.exit(100 + stop.code if not {'diffusers', 'transformers', 'accelerate'} & set(sys.modules) else 1)"
+        "except SystemExit as stop: sys.exit(100 + stop.code if not {'torch', 'diffusers', 'transformers'} & set(sys.modules) else 1)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 102
 

@@ -1,9 +1,11 @@
+from dataclasses import fields
+
 import pytest
 import tiny
 import torch
 
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import assemble, build, completed
+from rediffuse.lookup import KEYS, assemble, build, completed, declared_options, find, names
 from rediffuse.types import Prompt
 
 
@@ -74,3 +76,9 @@ def test_a_completed_configuration_spells_out_every_option():
     assert whole.reward == {"name": "jpeg_compressibility", "quality": 95}
     assert whole.algorithm["advantage_clip"] == 5.0
     assert assemble(whole).algorithm == assemble(config).algorithm
+
+
+@pytest.mark.parametrize(("key", "name"), [(key, name) for key, room in KEYS.items() for name in names(room)])
+def test_options_are_read_from_the_source_as_they_are(key, name):
+    kind = find(key, name)
+    assert declared_options(KEYS[key], name) == [f.name for f in fields(kind) if f.init]

@@ -8,7 +8,7 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -49,7 +49,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
     """Raises ConfigError for anything that cannot be; names are looked at first, which needs no torch."""
     for key in KEYS:
         if not (key == "reward" and reward):
-            check_name(key, getattr(config, key).get("name"))
+            check_names(key, getattr(config, key))
     algorithm = build("algorithm", config.algorithm)
     algorithm.check(config.updates_per_epoch)
     return Parts(
@@ -94,9 +94,42 @@ def names(room: str) -> list[str]:
 
 def first_line(room: str, name: str) -> str:
     """What a file says it is for, read without importing it."""
+    return (ast.get_docstring(ast.parse(_source(room, name).read_text())) or "").split("\n")[0]
+
+
+def _source(room: str, name: str) -> Path:
     path = _PACKAGE / room / name
-    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-    return (ast.get_docstring(ast.parse(source.read_text())) or "").split("\n")[0]
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def declared_options(room: str, name: str) -> list[str]:
+    """The fields of what a file of a room holds, read without importing it: torch alone takes a second."""
+    tree = ast.parse(_source(room, name).read_text())
+    exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
+    return _fields(tree, exported)
+
+
+def _fields(tree: ast.Module, class_name: str) -> list[str]:
+    """Of a class of this file and of its bases, wherever in the house they are."""
+    kind = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+    if kind is None:
+        places = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and class_name in [a.name for a in n.names]]
+        if not places or not str(places[0]).startswith("rediffuse."):
+            return []
+        path = _PACKAGE.parent.joinpath(*str(places[0]).split(".")).with_suffix(".py")
+        return _fields(ast.parse(path.read_text()), class_name)
+    inherited = [field for base in kind.bases if isinstance(base, ast.Name) for field in _fields(tree, base.id)]
+    own = [
+        n
+        for n in kind.body
+        if isinstance(n, ast.AnnAssign) and not (isinstance(n.value, ast.Call) and _is(n.value.func, "field"))
+    ]
+    shown = [n.target.id for n in own if isinstance(n.target, ast.Name)]
+    return [*dict.fromkeys(inherited + shown)]
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def find(key: str, name: str) -> Any:
@@ -118,17 +151,28 @@ def check_name(key: str, name: object) -> None:
         raise ConfigError(f"{key}.name: no {text!r} among {room}: {', '.join(known)}.{did_you_mean(text, known)}")
 
 
-def build(key: str, options: Mapping[str, Any]) -> Any:
-    """options: `name`, and the fields of what it names, checked by their types."""
-    given = dict(options)
-    kind = find(key, given.pop("name", ""))
-    known = [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else []
-    for option in given:
-        if option not in known:
+def check_names(key: str, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError for a component or an option that the house does not have."""
+    name = options.get("name")
+    check_name(key, name)
+    if isinstance(name, str) and ":" not in name:
+        _check_options(key, options, declared_options(KEYS[key], name))
+
+
+def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    for option in options:
+        if option not in ("name", *known):
             listed = ", ".join(known) or "none"
             raise ConfigError(
                 f"{key}.{option}: {options['name']!r} has no such option; it has {listed}.{did_you_mean(option, known)}"
             )
+
+
+def build(key: str, options: Mapping[str, Any]) -> Any:
+    """options: `name`, and the fields of what it names, checked by their types."""
+    given = dict(options)
+    kind = find(key, given.pop("name", ""))
+    _check_options(key, options, [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else [])
     if not callable(kind):
         raise ConfigError(f"{key}.name: {options['name']!r} is {type(kind).__name__}, not a class or a function.")
     try:
