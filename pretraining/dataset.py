@@ -27,7 +27,7 @@ def render(glyphs: Path, out: Path, num_scenes: int, seed: int, processes: int) 
     images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (num_scenes, SIZE_PIXELS, SIZE_PIXELS, 3))
     captions: list[str] = []
     labels: list[tuple[int, int, int]] = []
-    with Pool(processes, _start, (glyphs, seed)) as pool:
+    with Pool(processes, _start, (glyphs, seed, num_scenes)) as pool:
         for start, scenes in zip(range(0, num_scenes, CHUNK), pool.imap(_chunk, range(0, num_scenes, CHUNK)), strict=True):
             images[start : start + CHUNK] = np.stack([scene.image for scene in scenes])
             captions += [scene.caption for scene in scenes]
@@ -44,12 +44,13 @@ def load(folder: Path) -> Scenes:
 
 _painter: Painter
 _seed: int
+_num_scenes: int
 
 
-def _start(glyphs: Path, seed: int) -> None:
-    global _painter, _seed
-    _painter, _seed = Painter(dict(np.load(glyphs))), seed
+def _start(glyphs: Path, seed: int, num_scenes: int) -> None:
+    global _painter, _seed, _num_scenes
+    _painter, _seed, _num_scenes = Painter(dict(np.load(glyphs))), seed, num_scenes
 
 
 def _chunk(start: int) -> list:
-    return [_painter.scene(_seed, index) for index in range(start, start + CHUNK)]
+    return [_painter.scene(_seed, index) for index in range(start, min(start + CHUNK, _num_scenes))]

@@ -20,7 +20,10 @@ SIZE_PIXELS = 128
 def render_all(icons: Path, out: Path) -> None:
     """Write `{word}` -> (H, W, 4) uint8, cropped to the ink; the longer side is 128 pixels."""
     sets = [_Set(icons / "@iconify-json" / name) for name in SETS]
-    np.savez(out, **{word: _cropped(_render(sets[word in FLAT].svg(code))) for word, code in CODE_POINTS.items()})
+    pictures = {word: _cropped(_render(sets[word in FLAT].svg(code))) for word, code in CODE_POINTS.items()}
+    whole = out.with_suffix(".new.npz")
+    np.savez(whole, **pictures)
+    whole.replace(out)
 
 
 class _Set:

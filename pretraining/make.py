@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000)
     parser.add_argument("--vae-steps", type=int, default=5000)
     parser.add_argument("--decoder-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=10_500)
+    parser.add_argument("--unet-steps", type=int, default=9500)
     args = parser.parse_args()
     work, scenes = args.work, args.work / "scenes"
     work.mkdir(parents=True, exist_ok=True)
@@ -34,6 +34,7 @@ def main() -> None:
         glyphs.render_all(args.icons, work / "glyphs.npz")
     if not (scenes / "captions.json").exists():
         dataset.render(work / "glyphs.npz", scenes, args.scenes, args.seed, args.processes)
+    if not (work / "unet" / "tokenizer" / "tokenizer.json").exists():
         networks.tokenizer(dataset.load(scenes).captions, work / "unet" / "tokenizer")
 
     def trained(module: str, processes: int, **options: object) -> None:
@@ -52,7 +53,7 @@ def main() -> None:
         vae=work / "vae",
         out=work / "unet",
         steps=args.unet_steps,
-        decay_share=0.25,
+        decay_share=0.3,
         seed=args.seed,
     )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]

@@ -37,7 +37,9 @@ def main() -> None:
 
     start(args.seed)
     scenes = dataset.load(args.scenes)
-    latents = encoded(args.vae, scenes.images, args.scenes / "latents.npy")
+    latents = encoded(args.vae, scenes.images, args.vae / "latents.npy")
+    if args.start_from:  # its text encoder knows the numbers of its own tokenizer alone
+        CLIPTokenizer.from_pretrained(args.start_from, subfolder="tokenizer").save_pretrained(args.out / "tokenizer")
     words = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     tokens = tokenized(words, scenes.captions)
     empty = tokenized(words, [""])[0]
@@ -76,7 +78,7 @@ def main() -> None:
 
 def encoded(vae: Path, images: np.ndarray, cache: Path) -> np.ndarray:
     """(N, 4, 16, 16) float16, scaled to unit variance; each process encodes its share the first time."""
-    if not cache.exists():
+    if not cache.exists() or cache.stat().st_mtime < (vae / "diffusion_pytorch_model.safetensors").stat().st_mtime:
         network = AutoencoderKL.from_pretrained(vae).eval().to(memory_format=torch.channels_last)
         parts = np.array_split(np.arange(len(images)), WORLD)
         done = []
@@ -92,7 +94,9 @@ def encoded(vae: Path, images: np.ndarray, cache: Path) -> np.ndarray:
             torch.distributed.barrier()
         if RANK == 0:
             shares = [cache.with_suffix(f".{rank}.npy") for rank in range(WORLD)]
-            np.save(cache, np.concatenate([np.load(share) for share in shares]))
+            whole = cache.with_suffix(".new.npy")
+            np.save(whole, np.concatenate([np.load(share) for share in shares]))
+            whole.replace(cache)
             for share in shares:
                 share.unlink()
         if WORLD > 1:

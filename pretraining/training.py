@@ -1,6 +1,5 @@
 """What both trainings share: one process per core, averaged gradients, resumable state without pickle."""
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,7 +61,6 @@ class Trainable:
                 tensors[f"{key}/{name}"] = moment
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "training.new")
         os.replace(folder / "training.new", folder / "training.safetensors")
-        (folder / "progress.json").write_text(json.dumps({"steps": self.steps}))
 
     def resume(self, folder: Path) -> None:
         if not (folder / "training.safetensors").exists():

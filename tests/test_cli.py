@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import tiny
@@ -146,6 +147,30 @@ def test_a_folder_that_exists_is_refused_and_kept(capsys, tmp_path):
     assert code == 2
     assert "rediffuse resume" in err
     assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_to_is_named(capsys, tmp_path, monkeypatch):
+    def refused(path, *args, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    code, _, err = run(capsys, "train", *TOY, "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert f"Cannot write to {tmp_path / 'run'}: Permission denied. Choose another --run-dir." in err
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "class Mine:\n    def __init__(self, needed): pass\n",
+        "from dataclasses import dataclass\n@dataclass\nclass Mine:\n    def __post_init__(self): open('/nowhere')\n",
+    ],
+)
+def test_a_component_of_ones_own_that_cannot_be_made_is_bad_input(source, capsys, tmp_path):
+    (tmp_path / "mine.py").write_text(source)
+    code, _, err = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:Mine", "--run-dir", tmp_path / "run")
+    assert code == 2
+    assert "reward.name: cannot make" in err
 
 
 def test_a_reward_that_fails_exits_75_with_its_own_traceback(capsys, tmp_path):

@@ -3,23 +3,27 @@
 import pytest
 import tiny
 
+from rediffuse.config import merge
 from rediffuse.lookup import find, names
 from rediffuse.trainer import train
 
 EPOCHS = 40
 
 
+# What an algorithm needs that differs from the usual.
+OWN = {"ddpo_is": {"updates_per_epoch": 2, "algorithm": {"clip_range": 0.1, "inner_epochs": 2}}}
+
+
 def settings(name):
-    special = {"ddpo_sf": {"updates_per_epoch": 1}, "ddpo_is": {"updates_per_epoch": 2}}[name]
-    algorithm = {"name": name, "advantage": "batch"} | ({"clip_range": 0.1, "inner_epochs": 2} if name == "ddpo_is" else {})
-    return {
+    usual = {
         "epochs": EPOCHS,
         "prompts_per_epoch": 8,
         "images_per_prompt": 8,
         "micro_batch_size": 64,
-        "algorithm": algorithm,
-        **special,
+        "updates_per_epoch": 1,
+        "algorithm": {"name": name, "advantage": "batch"},
     }
+    return merge(usual, OWN.get(name, {}))
 
 
 def redness_gained(run_dir, **over):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from rediffuse import resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
-from rediffuse.runs import checkpoint
+from rediffuse.runs import checkpoint, export
 from rediffuse.update import Learner
 
 TIMES = ("seconds", "images_per_second", "peak_memory")
@@ -163,6 +163,19 @@ def test_an_interruption_between_checkpoints_loses_no_whole_epoch(where, tmp_pat
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00002"]
     resume(tmp_path / "run", reward=reward_that_dies_at(None))
     assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
+def test_a_stop_after_the_last_epoch_leaves_only_the_ending_to_do(tmp_path, monkeypatch):
+    def interrupted(*args):
+        raise Interrupted(15)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(export, "adapter", interrupted)
+        with pytest.raises(Interrupted):
+            train(tiny.config(), tmp_path / "run")
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert resume(tmp_path / "run") == []
+    assert (tmp_path / "run" / "adapter" / "toy.txt").exists()
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):

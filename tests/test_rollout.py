@@ -26,7 +26,6 @@ def test_shapes(policy):
     rollout = sampled(policy, 2)
     way = rollout.trajectory
     assert way.path.shape == (5, 6, 3, 4, 4)
-    assert way.states.shape == way.next_states.shape == (5, 4, 3, 4, 4)
     assert way.steps.tolist() == [0, 1, 2, 3]  # the last draws nothing
     assert way.log_probs.shape == (5, 4)
     assert rollout.images.shape == (5, 3, 4, 4)
@@ -49,8 +48,8 @@ def test_a_share_of_the_samples_is_the_same_samples(policy):
 def test_stored_log_probs_are_those_of_the_stored_steps(policy):
     way = sampled(policy, 5).trajectory
     for k, step in enumerate(way.steps):
-        law = policy.act(way.states[:, k], step.expand(5), way.conditioning)
-        torch.testing.assert_close(law.log_prob(way.next_states[:, k]), way.log_probs[:, k])
+        law = policy.act(way.path[:, step], step.expand(5), way.conditioning)
+        torch.testing.assert_close(law.log_prob(way.path[:, step + 1]), way.log_probs[:, k])
 
 
 def test_a_deterministic_sampler_has_no_random_steps():

@@ -55,7 +55,7 @@ def test_every_recipe_is_a_run_under_every_algorithm(name, algorithm, tmp_path):
     assert config.algorithm["name"] == algorithm or algorithm is None
 
 
-def test_a_recipe_inherits_from_none_and_needs_nothing_else(tmp_path):
+def test_a_recipe_may_leave_out_what_has_a_default(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("epochs: 3\nreward: {name: redness}\n")
     assert from_yaml(path).epochs == 3

@@ -9,8 +9,12 @@ import torch
 
 from rediffuse import scoring
 from rediffuse.errors import Interrupted, RewardError
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, collect
+from rediffuse.samplers.ddim import DDIM
 from rediffuse.trainer import train
 from rediffuse.types import Prompt, Rollout, Trajectory
+from rediffuse.world import World
 
 IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
 
@@ -76,12 +80,9 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
     second_began = threading.Event()
 
     def parts():
-        from test_rollout import DDIM, DiffusionPolicy, Draws, ToyDenoiser, World, collect
-        from test_rollout import PROMPTS as TEXTS
-
-        denoiser = ToyDenoiser(8, seed=0)
+        denoiser = tiny.ToyDenoiser(8, seed=0)
         policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
-        for i, rollout in enumerate(collect(policy, Draws([0, 1], TEXTS[:2], (0,)), 1, World(lanes=1))):
+        for i, rollout in enumerate(collect(policy, Draws([0, 1], PROMPTS[:2], (0,)), 1, World(lanes=1))):
             if i == 1:
                 second_began.set()
             yield rollout
@@ -102,21 +103,26 @@ def batches(n):
 
 @pytest.mark.parametrize("how", ["a failing reward", "a signal"])
 def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
-    calls = []
+    calls, all_queued = [], threading.Event()
 
     def slow(images, prompts):
         calls.append(1)
-        time.sleep(0.1)
+        assert all_queued.wait(timeout=20)
         if how == "a failing reward":
             raise ValueError
+        time.sleep(1)  # a signal comes meanwhile
         return [0.0] * len(prompts)
+
+    def all_batches():
+        yield from batches(20)
+        all_queued.set()
 
     def stop():
         raise Interrupted(15)
 
     with pytest.raises((RewardError, Interrupted)):
-        scoring.score(slow, batches(20), stop)
-    assert len(calls) < 4
+        scoring.score(slow, all_batches(), stop)
+    assert len(calls) <= 2
 
 
 def test_a_reward_called_std_leaves_the_deviation_alone():

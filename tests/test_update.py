@@ -75,10 +75,10 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     way, total = rollout.trajectory, [torch.zeros_like(p) for p in parameters]
     num_rows = len(prompts) * len(way.steps)
     for row in range(len(prompts)):
-        for k, step in enumerate(way.steps):
+        for step in way.steps:
             conditioning = {name: value[row : row + 1] for name, value in way.conditioning.items()}
-            law = trainer.policy.act(way.states[row : row + 1, k], step[None], conditioning)
-            value = -law.log_prob(way.next_states[row : row + 1, k]) * advantages[rollout.indices[row]].float() / num_rows
+            law = trainer.policy.act(way.path[row : row + 1, step], step[None], conditioning)
+            value = -law.log_prob(way.path[row : row + 1, step + 1]) * advantages[rollout.indices[row]].float() / num_rows
             for sum_, part in zip(total, torch.autograd.grad(value.sum(), parameters, materialize_grads=True), strict=True):
                 sum_ += part
     seen = []
@@ -115,3 +115,29 @@ def test_no_other_random_number_is_drawn(monkeypatch):
 
     monkeypatch.setattr(Learner, "update", disturbed)
     assert difference(usual, trained_once()[0]) == 0
+
+
+def test_the_ratio_is_measured_before_the_first_update_alone(monkeypatch):
+    """Log-probabilities that are off by 0.01 are seen; what the first update itself moves is not held against them."""
+    usual = {"algorithm": {"inner_epochs": 2}, "learning_rate": 0.1}
+    assert trained_once(**usual)[1]["ratio_drift"] < 1e-5
+    assert trained_once(**usual)[1]["approx_kl"] > 1e-4
+    real = Learner.update
+
+    def off(self, rollout, *args):
+        rollout.trajectory.log_probs.add_(0.01)
+        return real(self, rollout, *args)
+
+    monkeypatch.setattr(Learner, "update", off)
+    assert trained_once(**usual)[1]["ratio_drift"] == pytest.approx(1 - math.exp(-0.01), abs=1e-4)
+
+
+@pytest.mark.parametrize(("limit", "norm"), [(0.01, 0.01), (1e9, None)])
+def test_the_gradient_is_clipped_to_its_norm(limit, norm, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        torch.optim.AdamW, "step", lambda self: seen.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))
+    )
+    _, metrics, _ = trained_once(optimizer={"max_grad_norm": limit}, updates_per_epoch=1)
+    assert metrics["grad_norm"] > 0.02
+    assert seen[0].norm().item() == pytest.approx(norm or metrics["grad_norm"], rel=1e-4)

@@ -13,6 +13,7 @@ import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
+from rediffuse.lookup import KEYS, assemble, first_line, names
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -29,8 +30,6 @@ examples:
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
 COMMANDS = ("train", "plan", "resume", "sample", "report", "list")
-COMPONENTS = ("model", "sampler", "algorithm", "reward", "prompts")
-LISTS = {**{f"{key}s": key for key in COMPONENTS if key != "prompts"}, "prompts": "prompts"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -91,7 +90,7 @@ def flags(rest: Sequence[str]) -> dict[str, Any]:
                 raise ConfigError(f"--{key}: expected a value after it.")
             value = words.pop(0)
         path = key.replace("-", "_").split(".")
-        if path[-1] in COMPONENTS and len(path) == 1:
+        if path[-1] in KEYS and len(path) == 1:
             path.append("name")
         leaf: Any = _value(key, value)
         for part in reversed(path):
@@ -101,7 +100,6 @@ def flags(rest: Sequence[str]) -> dict[str, Any]:
 
 
 def train(config: Config, args: argparse.Namespace) -> None:
-    from rediffuse.lookup import assemble
     from rediffuse.runs.folder import fresh_path
 
     assemble(config)  # what is wrong with it is said before anything heavy is imported
@@ -119,7 +117,6 @@ def train(config: Config, args: argparse.Namespace) -> None:
 
 
 def resume(args: argparse.Namespace) -> None:
-    from rediffuse.lookup import assemble
     from rediffuse.runs.folder import existing
 
     assemble(existing(args.run).config())
@@ -132,8 +129,6 @@ def resume(args: argparse.Namespace) -> None:
 
 
 def plan(config: Config) -> None:
-    from rediffuse.lookup import assemble
-
     parts = assemble(config)
     queries = config.num_samples * config.epochs
     updates = config.updates_per_epoch * parts.algorithm.inner_epochs
@@ -162,13 +157,10 @@ def report(args: argparse.Namespace) -> None:
 
 
 def show_list(args: argparse.Namespace) -> None:
-    from rediffuse.lookup import KEYS, first_line, names
-
     if args.what == "recipes":
         lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
     else:
-        room = KEYS[LISTS[args.what]]
-        lines = {name: first_line(room, name) for name in names(room)}
+        lines = {name: first_line(args.what, name) for name in names(args.what)}
     width = max(map(len, lines))
     for name, line in lines.items():
         print(f"{name:{width}}  {line}")
@@ -204,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("report", help="write the run's page from its folder", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
     command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
-    command.add_argument("what", choices=[*LISTS, "recipes"])
+    command.add_argument("what", choices=[*KEYS.values(), "recipes"])
     return parser
 
 
@@ -229,7 +221,13 @@ def _resumable(run: Path | None) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        fail(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}", stop.exit_code)
+        print(
+            f"rediffuse: Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 
 
 def _tell(run: Path) -> None:

@@ -179,6 +179,10 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         built = TypeAdapter(kind).validate_python(given) if is_dataclass(kind) else kind() if isinstance(kind, type) else kind
     except ValidationError as error:
         raise ConfigError(problems(error, key)) from error
+    except ConfigError:
+        raise
+    except Exception as error:  # it may be anyone's code
+        raise ConfigError(f"{key}.name: cannot make {options['name']!r}: {type(error).__name__}: {error}") from error
     if not callable(getattr(built, METHOD[key], None)):
         raise ConfigError(f"{key}.name: {options['name']!r} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
     return built

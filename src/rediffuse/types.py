@@ -44,16 +44,6 @@ class Trajectory:
     conditioning: Conditioning
 
     @property
-    def states(self) -> Tensor:
-        """(B, K, *L), before each random step."""
-        return self.path[:, self.steps]
-
-    @property
-    def next_states(self) -> Tensor:
-        """(B, K, *L), after each random step."""
-        return self.path[:, self.steps + 1]
-
-    @property
     def latents(self) -> Tensor:
         """(B, *L), after the last of all steps."""
         return self.path[:, -1]

@@ -95,9 +95,7 @@ class World:
 
     def stop_if_asked(self) -> None:
         """Raises Interrupted in every process if any was asked to stop; all must call it together."""
-        asked = int(self.summed([torch.tensor([float(self.stop_signal)])])[0].item())
-        if asked:
-            raise Interrupted(self.stop_signal or signal.SIGTERM)
+        self.together(self.stop_here_if_asked)
 
     def stop_here_if_asked(self) -> None:
         """For work inside `together`, at places that processes reach at different times."""

@@ -3,7 +3,8 @@ import pytest
 
 from pretraining import scenes
 from pretraining.scenes import BACKGROUND_SHARES, KIND_SHARES, SIZE_PIXELS, WRONG_SHARE, Painter, number_word
-from pretraining.vocabulary import ALL_ACTIVITIES, ALL_ANIMALS, CODE_POINTS
+from pretraining.vocabulary import ALL_ACTIVITIES, ALL_ANIMALS, ANIMALS, CODE_POINTS
+from rediffuse.prompts.animals import NAMES
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,10 @@ def test_labels_say_what_is_shown_and_captions_are_careless_as_often_as_stated(p
     doing = [painter.scene(0, i, "activity") for i in range(2000)]
     said = np.mean([scene.caption.endswith(list(ALL_ACTIVITIES)[scene.activity]) for scene in doing])
     assert said == pytest.approx(1 - WRONG_SHARE * (1 - 0.8 / 3), abs=0.04)
+
+
+def test_the_animals_are_those_of_the_prompts() -> None:
+    assert tuple(ANIMALS) == NAMES
 
 
 def test_a_single_animal_is_named_by_its_label(painter: Painter) -> None:

@@ -1,12 +1,11 @@
-import errno
 import json
 import os
 import shutil
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from rediffuse.errors import CheckpointError
 from rediffuse.runs import checkpoint
@@ -87,11 +86,11 @@ def test_none_whole_is_an_error(folder):
 
 
 def test_a_full_disk_is_an_os_error(folder, monkeypatch):
-    def full(path, content):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    def full(tensors, path):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match=r"weights\.safetensors: I/O error: No space left"):
         save(folder, made(4), keep=2)
     assert same(load_newest(folder), made(3))
 
@@ -103,7 +102,7 @@ class KilledError(BaseException):
 def save_until(limit, folder, patch):
     """Saves epoch 2, but is killed at its operation number `limit`; says whether it came to its end."""
     count = iter(range(10**6))
-    for module, name in [(os, "fsync"), (os, "rename"), (checkpoint.shutil, "rmtree"), (checkpoint.safetensors.torch, "save")]:
+    for module, name in [(os, "fsync"), (os, "rename"), (checkpoint.shutil, "rmtree"), (checkpoint, "save_file")]:
         real = getattr(module, name)
 
         def shim(*args, real=real, **options):

@@ -5,7 +5,7 @@ import pytest
 import tiny
 
 from rediffuse.errors import RunError
-from rediffuse.runs.folder import RunFolder, create, existing, fresh_path
+from rediffuse.runs.folder import create, existing, fresh_path
 
 
 def test_a_folder_holds_what_is_needed_to_run_it_again(tmp_path):
@@ -57,7 +57,3 @@ def test_fresh_paths_count_up(tmp_path, monkeypatch):
     assert str(fresh_path("demo/compressibility")) == "runs/demo-compressibility-1"
     assert str(fresh_path("demo/compressibility")) == "runs/demo-compressibility-2"
     assert str(fresh_path("../my recipe.yaml")) == "runs/my recipe-1"
-
-
-def test_paths(tmp_path):
-    assert RunFolder(tmp_path).report == tmp_path / "report.html"

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rediffuse.errors import CheckpointError
@@ -46,7 +46,10 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         shutil.rmtree(leftover)
     staged.mkdir(parents=True)
     for name, tensors in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
-        (staged / f"{name}.safetensors").write_bytes(safetensors.torch.save(_contiguous(tensors)))  # a full disk is an OSError
+        try:
+            save_file(_contiguous(tensors), staged / f"{name}.safetensors")
+        except SafetensorError as error:  # a full disk, in its words
+            raise OSError(f"Cannot write {staged / name}.safetensors: {error}") from error
     (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
     files = {path.name: _digest(path) for path in sorted(staged.iterdir())}
     (staged / MANIFEST).write_text(json.dumps(files, indent=2))

@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -115,7 +115,8 @@ def discard(run: RunFolder) -> None:
     """Take back a folder that was just created, before anything was done in it."""
     for name in ("config.yaml", "environment.json", "run.pid", "run.lock"):
         (run.path / name).unlink(missing_ok=True)
-    run.path.rmdir()
+    with suppress(OSError):  # someone else's file is in it by now
+        run.path.rmdir()
 
 
 def environment() -> dict[str, str]:
