@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000)
     parser.add_argument("--vae-steps", type=int, default=5000)
     parser.add_argument("--decoder-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=9500)
+    parser.add_argument("--unet-steps", type=int, default=11_700)
     args = parser.parse_args()
     work, scenes = args.work, args.work / "scenes"
     work.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def main() -> None:
         vae=work / "vae",
         out=work / "unet",
         steps=args.unet_steps,
-        decay_share=0.3,
+        decay_share=0.19,
         seed=args.seed,
     )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]

@@ -24,7 +24,7 @@ CANVAS = 2 * SIZE_PIXELS  # drawn twice as large, then averaged down
 KIND_SHARES = {"single": 0.54, "colour": 0.08, "count": 0.16, "activity": 0.16, "pair": 0.06}
 # Most are textured, a few plain or confetti: JPEG rewards have room to go either way while the animal stays.
 BACKGROUND_SHARES = {
-    "dots": 0.26, "checks": 0.24, "stripes": 0.17, "waves": 0.17, "plain": 0.03, "gradient": 0.03, "meadow": 0.03, "confetti": 0.07,
+    "dots": 0.26, "checks": 0.26, "stripes": 0.19, "waves": 0.19, "plain": 0.02, "gradient": 0.01, "meadow": 0.01, "confetti": 0.06,
 }  # fmt: skip
 # Of counts and activities, captions as careless as the web's: what they leave to learn is what fine-tuning can gain.
 WRONG_SHARE = 0.4
@@ -129,9 +129,10 @@ class Painter:
         base = _jitter(rng, COLOURS[colour], 8) if colour else _shade(rng)
         while any(np.abs(self.tint[glyph] - base).sum() < 160 for glyph in glyphs):
             base = _shade(rng)
-        kinds = ["plain", "gradient", "stripes"] if colour else list(BACKGROUND_SHARES)
-        shares = np.array([BACKGROUND_SHARES[kind] for kind in kinds])
-        return getattr(Backgrounds, rng.choice(kinds, p=shares / shares.sum()))(rng, base, _toned(rng, base))
+        kind = rng.choice(list(BACKGROUND_SHARES), p=list(BACKGROUND_SHARES.values()))
+        if colour:
+            kind = rng.choice(["plain", "gradient", "stripes"])
+        return getattr(Backgrounds, kind)(rng, base, _toned(rng, base))
 
     def _paste(self, canvas: Image.Image, glyph: str, x: float, y: float, size: float) -> None:
         picture = self.glyphs[glyph]
@@ -190,7 +191,7 @@ class Backgrounds:
     def confetti(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
         canvas = Backgrounds.plain(rng, base, other)
         draw = ImageDraw.Draw(canvas)
-        for x, y in rng.integers(0, CANVAS, (int(rng.integers(60, 200)), 2)).tolist():
+        for x, y in rng.integers(0, CANVAS, (int(rng.integers(120, 300)), 2)).tolist():
             side = int(rng.integers(2, 5))
             draw.rectangle((x - side, y - side, x + side, y + side), fill=_shade(rng))
         return canvas
@@ -230,7 +231,7 @@ def _middle(rng: np.random.Generator) -> tuple[float, float, float]:
 def _toned(rng: np.random.Generator, colour: tuple[int, ...]) -> tuple[int, ...]:
     """A second tone: lighter, or darker where the first is light."""
     towards = 255 if sum(colour) < 480 else 0
-    share = rng.uniform(0.17, 0.33)
+    share = rng.uniform(0.22, 0.34)
     return tuple(int(v + (towards - v) * share) for v in colour)
 
 

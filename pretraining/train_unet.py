@@ -20,6 +20,7 @@ from pretraining.train_vae import to_tensor
 from pretraining.training import RANK, WORLD, Trainable, start, trapezoid
 
 UNCONDITIONAL_SHARE = 0.1
+FOCUS_SHARE = 0.75
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="scenes in each process")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--decay-share", type=float, default=0.35)
+    parser.add_argument("--focus", type=int, nargs=2, metavar=("LOW", "HIGH"), help="three times in four, train on times from LOW to HIGH")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -60,6 +62,10 @@ def main() -> None:
         clean = torch.from_numpy(latents[chosen]).float().to(memory_format=torch.channels_last)
         prompt = torch.where(torch.from_numpy(rng.random(args.batch) < UNCONDITIONAL_SHARE)[:, None], empty, tokens[chosen])
         time_step = stratified(rng, args.batch, len(alpha_bar))
+        if args.focus:
+            low, high = args.focus
+            most = torch.from_numpy(rng.random(args.batch) < FOCUS_SHARE)
+            time_step = torch.where(most, low + time_step * (high - low) // len(alpha_bar), time_step)
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
         signal, spread = (each.view(-1, 1, 1, 1) for each in (alpha_bar[time_step].sqrt(), (1 - alpha_bar[time_step]).sqrt()))
         with torch.autocast("cpu", torch.bfloat16):
