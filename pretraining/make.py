@@ -53,7 +53,7 @@ def main() -> None:
         vae=work / "vae",
         out=work / "unet",
         steps=args.unet_steps,
-        decay_share=0.19,
+        decay_share=0.3,
         seed=args.seed,
     )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]

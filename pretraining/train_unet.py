@@ -33,7 +33,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="scenes in each process")
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--decay-share", type=float, default=0.35)
-    parser.add_argument("--focus", type=int, nargs=2, metavar=("LOW", "HIGH"), help="three times in four, train on times from LOW to HIGH")
+    parser.add_argument(
+        "--focus", type=int, nargs=2, metavar=("LOW", "HIGH"), help="three times in four, train on times from LOW to HIGH"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
