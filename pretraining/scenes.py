@@ -21,13 +21,14 @@ from pretraining.vocabulary import (
 
 SIZE_PIXELS = 64
 CANVAS = 2 * SIZE_PIXELS  # drawn twice as large, then averaged down
+CELL = 8  # one latent
 KIND_SHARES = {"single": 0.54, "colour": 0.08, "count": 0.16, "activity": 0.16, "pair": 0.06}
 # Most are textured, a few plain or confetti: JPEG rewards have room to go either way while the animal stays.
 BACKGROUND_SHARES = {
-    "dots": 0.26, "checks": 0.26, "stripes": 0.19, "waves": 0.19, "plain": 0.02, "gradient": 0.01, "meadow": 0.01, "confetti": 0.06,
+    "dots": 0.24, "checks": 0.24, "waves": 0.24, "stripes": 0.2, "plain": 0.02, "gradient": 0.01, "meadow": 0.01, "confetti": 0.04,
 }  # fmt: skip
 # Of counts and activities, captions as careless as the web's: what they leave to learn is what fine-tuning can gain.
-WRONG_SHARE = 0.4
+WRONG_SHARE = 0.7
 UNSEEN_SHARE = 0.12
 # The centres of 2..8 things, and how large each is, as fractions of the picture.
 LAYOUTS: dict[int, tuple[float, list[tuple[float, float]]]] = {
@@ -132,7 +133,7 @@ class Painter:
         kind = rng.choice(list(BACKGROUND_SHARES), p=list(BACKGROUND_SHARES.values()))
         if colour:
             kind = rng.choice(["plain", "gradient", "stripes"])
-        return getattr(Backgrounds, kind)(rng, base, _toned(rng, base))
+        return getattr(Backgrounds, kind)(rng, *_two_tones(rng, base))
 
     def _paste(self, canvas: Image.Image, glyph: str, x: float, y: float, size: float) -> None:
         picture = self.glyphs[glyph]
@@ -144,52 +145,55 @@ class Painter:
 
 
 class Backgrounds:
-    """Each: (rng, base, other) -> a canvas. Patterns keep to a grid of 4 pixels, which is one latent."""
+    """Each: (rng, light, dark) -> a canvas.
+
+    Textures are dark on light, on every other cell of one grid of CELL, which is one latent: their average is a texture too,
+    so a denoiser that does not yet know which of them it draws has no reason to draw none.
+    """
 
     @staticmethod
-    def plain(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        return Image.new("RGB", (CANVAS, CANVAS), base)
+    def plain(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        return Image.new("RGB", (CANVAS, CANVAS), light)
 
     @staticmethod
-    def gradient(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+    def gradient(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
         share = np.linspace(0, 1, CANVAS)[:, None, None] * np.ones((1, CANVAS, 1))
-        return Image.fromarray((np.array(base) * (1 - share) + np.array(other) * share).astype(np.uint8))
+        return Image.fromarray((np.array(light) * (1 - share) + np.array(dark) * share).astype(np.uint8))
 
     @staticmethod
-    def stripes(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        canvas = Backgrounds.plain(rng, base, other)
-        for start in range(-CANVAS, CANVAS, 32):
-            corners = [(start, 0), (start + 16, 0), (start + 16 + CANVAS, CANVAS), (start + CANVAS, CANVAS)]
-            ImageDraw.Draw(canvas).polygon(corners, fill=other)
+    def checks(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, light, dark)
+        for x, y in _every_other_cell():
+            ImageDraw.Draw(canvas).rectangle((x - CELL // 2, y - CELL // 2, x + CELL // 2 - 1, y + CELL // 2 - 1), fill=dark)
         return canvas
 
     @staticmethod
-    def checks(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        canvas, side = Backgrounds.plain(rng, base, other), 8
-        for x in range(0, CANVAS, side):
-            for y in range(x % (2 * side), CANVAS, 2 * side):
-                ImageDraw.Draw(canvas).rectangle((x, y, x + side - 1, y + side - 1), fill=other)
+    def dots(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        canvas, radius = Backgrounds.plain(rng, light, dark), 6
+        for x, y in _every_other_cell():
+            if x // CELL % 2:
+                ImageDraw.Draw(canvas).ellipse((x - radius, y - radius, x + radius, y + radius), fill=dark)
         return canvas
 
     @staticmethod
-    def dots(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        canvas, step, radius = Backgrounds.plain(rng, base, other), 16, 5
-        for x in range(0, CANVAS, step):
-            for y in range(x % (2 * step) // 2, CANVAS + step, step):
-                ImageDraw.Draw(canvas).ellipse((x - radius, y - radius, x + radius, y + radius), fill=other)
+    def stripes(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        canvas, radius = Backgrounds.plain(rng, light, dark), 7
+        for x, y in _every_other_cell():
+            if (x - y) // CELL % 4 == 0:
+                ImageDraw.Draw(canvas).polygon([(x - radius, y), (x, y - radius), (x + radius, y), (x, y + radius)], fill=dark)
         return canvas
 
     @staticmethod
-    def waves(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        canvas = Backgrounds.plain(rng, base, other)
-        for top in range(-16, CANVAS, 16):
-            line = [(x, top + 8 + 4 * np.sin(x * np.pi / 16)) for x in range(0, CANVAS + 1, 2)]
-            ImageDraw.Draw(canvas).line(line, fill=other, width=7)
+    def waves(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, light, dark)
+        for top in range(CELL, CANVAS, 2 * CELL):
+            line = [(x, top - 4 * np.cos((x - CELL / 2) * np.pi / CELL)) for x in range(CANVAS + 1)]
+            ImageDraw.Draw(canvas).line(line, fill=dark, width=5)
         return canvas
 
     @staticmethod
-    def confetti(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
-        canvas = Backgrounds.plain(rng, base, other)
+    def confetti(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
+        canvas = Backgrounds.plain(rng, light, dark)
         draw = ImageDraw.Draw(canvas)
         for x, y in rng.integers(0, CANVAS, (int(rng.integers(120, 300)), 2)).tolist():
             side = int(rng.integers(2, 5))
@@ -197,7 +201,7 @@ class Backgrounds:
         return canvas
 
     @staticmethod
-    def meadow(rng: np.random.Generator, base: tuple[int, ...], other: tuple[int, ...]) -> Image.Image:
+    def meadow(rng: np.random.Generator, light: tuple[int, ...], dark: tuple[int, ...]) -> Image.Image:
         canvas = Image.new("RGB", (CANVAS, CANVAS), _jitter(rng, (165, 215, 250), 8))
         draw, horizon = ImageDraw.Draw(canvas), int(CANVAS * rng.uniform(0.5, 0.7))
         draw.rectangle((0, horizon, CANVAS, CANVAS), fill=_jitter(rng, (120, 200, 100), 10))
@@ -228,11 +232,16 @@ def _middle(rng: np.random.Generator) -> tuple[float, float, float]:
     return rng.uniform(0.48, 0.52), rng.uniform(0.48, 0.52), rng.uniform(0.7, 0.76)
 
 
-def _toned(rng: np.random.Generator, colour: tuple[int, ...]) -> tuple[int, ...]:
-    """A second tone: lighter, or darker where the first is light."""
-    towards = 255 if sum(colour) < 480 else 0
-    share = rng.uniform(0.22, 0.34)
-    return tuple(int(v + (towards - v) * share) for v in colour)
+def _every_other_cell() -> list[tuple[int, int]]:
+    """The centres of the cells where textures are dark."""
+    return [(CELL * i + CELL // 2, CELL * j + CELL // 2) for i in range(CANVAS // CELL) for j in range(i % 2, CANVAS // CELL, 2)]
+
+
+def _two_tones(rng: np.random.Generator, colour: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """A light and a dark tone: the colour and a darker one or, where it is dark, a lighter one and the colour."""
+    share, towards = rng.uniform(0.18, 0.28), 0 if sum(colour) >= 380 else 255
+    other = tuple(int(v + (towards - v) * share) for v in colour)
+    return (other, colour) if towards else (colour, other)
 
 
 def _shade(rng: np.random.Generator) -> tuple[int, ...]:

@@ -1,6 +1,5 @@
 """A stopped run goes on to the numbers and weights of one that was never stopped."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,25 +9,14 @@ import time
 import pytest
 import tiny
 import torch
-from safetensors.torch import load_file
+from tiny import numbers, weights
 
 from rediffuse import resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
 from rediffuse.runs import checkpoint, export
 from rediffuse.update import Learner
 
-TIMES = ("seconds", "images_per_second", "peak_memory")
 EPOCHS = 4
-
-
-def numbers(run, name="metrics.jsonl"):
-    rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
-
-
-def weights(run):
-    newest = max((run / "checkpoints").glob("epoch-*"))
-    return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
 
 
 def assert_equal_to_the_bit(a, b):

@@ -7,7 +7,7 @@ import sys
 import pytest
 import tiny
 import torch
-from test_resume import numbers, weights
+from tiny import numbers, weights
 
 from rediffuse.errors import Interrupted, RewardError
 from rediffuse.world import World

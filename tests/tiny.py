@@ -1,11 +1,13 @@
 """Small models for tests: a diffusers pipeline of random weights, and a denoiser of a few linear layers."""
 
 import copy
+import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from rediffuse.maths.schedules import NoiseSchedule, alpha_bar_linear
@@ -13,6 +15,7 @@ from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.types import Prompt
 
 FILE = __file__
+TIMES = ("seconds", "images_per_second", "peak_memory")
 
 
 def build_pipeline(folder):
@@ -156,3 +159,14 @@ def config(**over):
         "evaluation": {"num_prompts": 2, "images_per_prompt": 1},
     }
     return from_mapping(merge(usual, over))
+
+
+def numbers(run, name="metrics.jsonl"):
+    """What equal runs have in common: their rows without times and memory."""
+    rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
+    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
+
+
+def weights(run):
+    newest = max((run / "checkpoints").glob("epoch-*"))
+    return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}

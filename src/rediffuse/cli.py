@@ -57,8 +57,12 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
     """A reward is the user's own code, so what went wrong in it is shown where it did."""
     if caused_by is not None and caused_by.__cause__ is not None:
         traceback.print_exception(caused_by.__cause__)
-    print(f"rediffuse: {message}", file=sys.stderr)
+    say(message)
     sys.exit(exit_code)
+
+
+def say(message: str) -> None:
+    print(f"rediffuse: {message}", file=sys.stderr, flush=True)
 
 
 def run(arguments: list[str]) -> None:
@@ -221,12 +225,8 @@ def _resumable(run: Path | None) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        print(
-            f"rediffuse: Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}",
-            file=sys.stderr,
-        )
+        say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}")
         sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 
 

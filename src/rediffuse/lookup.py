@@ -141,21 +141,21 @@ def find(key: str, name: str) -> Any:
     return getattr(module, module.__all__[0])
 
 
-def check_name(key: str, name: object) -> None:
-    """Raises ConfigError for a name that no file of the room bears; those in other people's files are seen on import."""
+def check_name(key: str, name: object) -> str:
+    """The name. Raises ConfigError if no file of the room bears it; those in other people's files are seen on import."""
     room, text = KEYS[key], str(name or "")
     if text.startswith(GIVEN_IN_PYTHON):
         raise ConfigError(f"{key}.name: this run was given {text!r} in Python; go on with rediffuse.resume(run, {key}=…).")
     if not isinstance(name, str) or (":" not in name and name not in names(room)):
         known = names(room)
         raise ConfigError(f"{key}.name: no {text!r} among {room}: {', '.join(known)}.{did_you_mean(text, known)}")
+    return name
 
 
 def check_names(key: str, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for a component or an option that the house does not have."""
-    name = options.get("name")
-    check_name(key, name)
-    if isinstance(name, str) and ":" not in name:
+    name = check_name(key, options.get("name"))
+    if ":" not in name:
         _check_options(key, options, declared_options(KEYS[key], name))
 
 
