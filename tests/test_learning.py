@@ -1,4 +1,4 @@
-"""Every algorithm raises a reward whose optimum is known; with its advantages' signs flipped it lowers it."""
+"""Every algorithm raises a reward whose optimum is known; with its rewards' signs flipped it lowers it."""
 
 import pytest
 import tiny
@@ -11,7 +11,12 @@ EPOCHS = 40
 
 
 # What an algorithm needs that differs from the usual.
-OWN = {"ddpo_is": {"updates_per_epoch": 2, "algorithm": {"clip_range": 0.1, "inner_epochs": 2}}}
+OWN = {
+    "ddpo_sf": {"algorithm": {"advantage": "batch"}},
+    "ddpo_is": {"updates_per_epoch": 2, "algorithm": {"advantage": "batch", "clip_range": 0.1, "inner_epochs": 2}},
+    "rwr": {"epochs": 10, "images_per_prompt": 64, "algorithm": {"inner_epochs": 10, "inverse_temperature": 30.0}},
+    "rwr_sparse": {"epochs": 6, "images_per_prompt": 64, "algorithm": {"inner_epochs": 20}},
+}
 
 
 def settings(name):
@@ -19,9 +24,9 @@ def settings(name):
         "epochs": EPOCHS,
         "prompts_per_epoch": 8,
         "images_per_prompt": 8,
-        "micro_batch_size": 64,
+        "micro_batch_size": 512,
         "updates_per_epoch": 1,
-        "algorithm": {"name": name, "advantage": "batch"},
+        "algorithm": {"name": name},
     }
     return merge(usual, OWN.get(name, {}))
 
@@ -39,18 +44,30 @@ def test_the_reward_rises(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", names("algorithms"))
-def test_with_flipped_advantages_it_falls(name, tmp_path, monkeypatch):
+def test_with_flipped_rewards_it_falls(name, tmp_path, monkeypatch):
     kind = find("algorithm", name)
     upright = kind.advantages
-    monkeypatch.setattr(kind, "advantages", lambda self, rewards, groups: -upright(self, rewards, groups))
+    monkeypatch.setattr(kind, "advantages", lambda self, rewards, groups: upright(self, -rewards, groups))
     assert redness_gained(tmp_path / "run", **settings(name)) < -0.1
 
 
 @pytest.mark.parametrize(
-    "over", [{"advantage": "per_prompt"}, {"advantage": "group"}, {"steps_per_sample": 2}, {"equal_steps": True}]
+    ("name", "over"),
+    [
+        ("ddpo_sf", {"advantage": "per_prompt"}),
+        ("ddpo_sf", {"advantage": "group"}),
+        ("ddpo_sf", {"steps_per_sample": 2}),
+        ("ddpo_sf", {"equal_steps": True}),
+        ("ddpo_sf", {"kl_weight": 1e-3}),
+        ("rwr", {"per_prompt": True}),
+        ("rwr", {"learns_from": "images"}),
+        ("rwr", {"restart_optimizer": False}),
+        ("rwr_sparse", {"among": "epoch"}),
+        ("rwr_sparse", {"among": "all_so_far"}),
+    ],
 )
-def test_the_reward_rises_under_every_option(over, tmp_path):
-    plan = settings("ddpo_sf")
+def test_the_reward_rises_under_every_option(name, over, tmp_path):
+    plan = settings(name)
     plan["algorithm"] |= over
     assert redness_gained(tmp_path / "run", **plan) > 0.05
 

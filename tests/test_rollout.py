@@ -17,9 +17,9 @@ def policy():
     return DiffusionPolicy(denoiser, DDIM(num_steps=5).bind(denoiser.schedule))
 
 
-def sampled(policy, size, lanes=1, indices=range(5)):
+def sampled(policy, size, lanes=1, indices=range(5), keep="transitions"):
     draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
-    return joined(list(collect(policy, draws, size, World(lanes=lanes))))
+    return joined(list(collect(policy, draws, size, World(lanes=lanes), keep)))
 
 
 def test_shapes(policy):
@@ -48,7 +48,7 @@ def test_a_share_of_the_samples_is_the_same_samples(policy):
 def test_stored_log_probs_are_those_of_the_stored_steps(policy):
     way = sampled(policy, 5).trajectory
     for k, step in enumerate(way.steps):
-        law = policy.act(way.path[:, step], step.expand(5), way.conditioning)
+        law = policy.act(way.path[:, step], step.expand(5), policy.denoiser.encode(PROMPTS))
         torch.testing.assert_close(law.log_prob(way.path[:, step + 1]), way.log_probs[:, k])
 
 
@@ -61,3 +61,11 @@ def test_a_deterministic_sampler_has_no_random_steps():
 
 def test_groups_mean_the_same_everywhere():
     assert group_of(Prompt("a cat")) == group_of(Prompt("a cat", {"seen": 3})) != group_of(Prompt("a dog"))
+
+
+def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
+    whole, end = sampled(policy, 2), sampled(policy, 2, keep="latents").trajectory
+    assert torch.equal(end.path, whole.trajectory.path[:, -1:])
+    assert end.steps.shape == (0,) and end.log_probs.shape == (5, 0)
+    again = sampled(policy, 2, keep="images").trajectory
+    torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)  # the toy's decoder, undone

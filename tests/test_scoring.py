@@ -97,7 +97,7 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
 
 
 def batches(n):
-    trajectory = Trajectory(torch.arange(1), torch.zeros(4, 2, 3), torch.zeros(4, 1), {})
+    trajectory = Trajectory(torch.arange(1), torch.zeros(4, 2, 3), torch.zeros(4, 1))
     return [Rollout(PROMPTS, torch.zeros(4), torch.arange(4) + 4 * i, IMAGES, trajectory) for i in range(n)]
 
 
@@ -114,7 +114,7 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
         return [0.0] * len(prompts)
 
     def all_batches():
-        yield from batches(20)
+        yield from batches(scoring.MAX_WAITING)
         all_queued.set()
 
     def stop():

@@ -29,15 +29,29 @@ def difference(a, b):
     return moved.abs().max().item()
 
 
+KINDS = [
+    {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1},
+    {"name": "ddpo_sf", "advantage": "batch", "kl_weight": 1.0},
+    {"name": "rwr", "inverse_temperature": 5.0},
+    {"name": "rwr_sparse", "inner_epochs": 2, "among": "epoch", "percentile": 40},
+]
+
+
+def plan_of(algorithm):
+    return {"algorithm": algorithm, "updates_per_epoch": 1 if algorithm["name"] == "ddpo_sf" else 2}
+
+
+@pytest.mark.parametrize("algorithm", KINDS, ids=lambda algorithm: algorithm["name"])
 @pytest.mark.parametrize("micro_batch_size", [1, 3, 100])
-def test_the_micro_batch_changes_nothing(micro_batch_size):
-    usual, _, _ = trained_once(micro_batch_size=8)
-    other, _, _ = trained_once(micro_batch_size=micro_batch_size)
-    assert difference(usual, other) < 1e-6
+def test_the_micro_batch_changes_nothing(micro_batch_size, algorithm):
+    usual, _, _ = trained_once(micro_batch_size=8, **plan_of(algorithm))
+    other, _, _ = trained_once(micro_batch_size=micro_batch_size, **plan_of(algorithm))
+    assert difference(usual, other) < 1e-5
 
 
-def test_the_lanes_change_not_a_bit():
-    assert difference(trained_once(lanes=1)[0], trained_once(lanes=3)[0]) == 0
+@pytest.mark.parametrize("algorithm", KINDS, ids=lambda algorithm: algorithm["name"])
+def test_the_lanes_change_not_a_bit(algorithm):
+    assert difference(trained_once(lanes=1, **plan_of(algorithm))[0], trained_once(lanes=3, **plan_of(algorithm))[0]) == 0
 
 
 def test_another_seed_changes_the_weights():
@@ -76,7 +90,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     num_rows = len(prompts) * len(way.steps)
     for row in range(len(prompts)):
         for step in way.steps:
-            conditioning = {name: value[row : row + 1] for name, value in way.conditioning.items()}
+            conditioning = trainer.policy.denoiser.encode([prompts[row]])
             law = trainer.policy.act(way.path[row : row + 1, step], step[None], conditioning)
             value = -law.log_prob(way.path[row : row + 1, step + 1]) * advantages[rollout.indices[row]].float() / num_rows
             for sum_, part in zip(total, torch.autograd.grad(value.sum(), parameters, materialize_grads=True), strict=True):
@@ -95,7 +109,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(list(collect(trainer.policy, draws, 4, trainer.world)))
+        rollout = joined(list(collect(trainer.policy, draws, 4, trainer.world, "transitions")))
         rows = trainer.learner._rows(rollout, torch.arange(8), (0, 0))
         return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
 
@@ -141,3 +155,55 @@ def test_the_gradient_is_clipped_to_its_norm(limit, norm, monkeypatch):
     _, metrics, _ = trained_once(optimizer={"max_grad_norm": limit}, updates_per_epoch=1)
     assert metrics["grad_norm"] > 0.02
     assert seen[0].norm().item() == pytest.approx(norm or metrics["grad_norm"], rel=1e-4)
+
+
+def test_samples_without_a_weight_are_left_out_of_every_pass():
+    """A percentile of 40 among seven leaves out three; two passes, so the loss is a mean over eight rows."""
+    _, metrics, _ = trained_once(**plan_of(KINDS[3]))
+    assert metrics["trained_samples"] == 4
+    assert "approx_kl" not in metrics and "ratio_drift" not in metrics
+
+
+def test_each_epoch_of_a_regression_begins_with_fresh_moments():
+    def steps_taken(**options):
+        _, _, trainer = trained_once(**plan_of({"name": "rwr", "inner_epochs": 1, **options}))
+        prompts = trainer._draw_prompts(1)
+        rollout, scores = trainer._sample(1, prompts)
+        trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), 1)
+        return next(iter(trainer.optimizer.state.values()))["step"].item()
+
+    assert steps_taken() == 2
+    assert steps_taken(restart_optimizer=False) == 4
+
+
+def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
+    config = tiny.config(algorithm={"name": "rwr"})
+    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    prompts = trainer._draw_prompts(0)
+    rollout, _ = trainer._sample(0, prompts)
+    learner, weights = trainer.learner, torch.ones(8)
+
+    def batch(samples, inner):
+        return learner._clean_samples(rollout, weights, learner._rows(rollout, torch.tensor(samples), (0, inner)))
+
+    whole, part, later = batch(range(8), 0), batch([5, 2], 0), batch(range(8), 1)
+    assert torch.equal(whole.noise[[5, 2]], part.noise) and torch.equal(whole.time[[5, 2]], part.time)
+    assert not torch.equal(whole.noise, later.noise) and not torch.equal(whole.time, later.time)
+    assert whole.time.min() >= 0 and whole.time.max() < 1000
+
+
+def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the_policy_back():
+    sf = {"name": "ddpo_sf", "advantage": "batch"}
+    _, first, _ = trained_once(**plan_of(sf | {"kl_weight": 10.0}))
+    assert first["kl_to_pretrained"] == 0
+
+    def moved(kl_weight):
+        config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight}))
+        trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+        for epoch in range(12):
+            prompts = trainer._draw_prompts(epoch)
+            rollout, scores = trainer._sample(epoch, prompts)
+            metrics = trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), epoch)
+        return metrics["kl_to_pretrained"]
+
+    assert moved(10.0) < 0.5 * moved(1e-9)

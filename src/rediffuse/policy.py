@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rediffuse.maths.gaussian import Gaussian
-from rediffuse.types import Conditioning, Denoiser, Sampler
+from rediffuse.maths.schedules import noised, training_target
+from rediffuse.types import CleanSamples, Conditioning, Denoiser, Sampler
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class DiffusionPolicy:
         law = self.sampler.step(zeros + 1e-3, zeros, steps)
         origin = self.sampler.step(zeros, zeros, steps)
         return ((law.mean - origin.mean).flatten().abs() / 1e-3) / law.std
+
+    def denoising_error(self, batch: CleanSamples) -> Tensor:
+        """(N,), as in pretraining (Ho et al. 2020, eq. 14), guidance included."""
+        schedule, clean = self.denoiser.schedule, batch.latents
+        alpha_bar = schedule.alpha_bar[batch.time].to(clean).view(-1, *[1] * (clean.ndim - 1))
+        state = noised(clean, batch.noise, alpha_bar)
+        output = self.denoiser.predict(state, batch.time.to(clean.device), batch.conditioning)
+        target = training_target(schedule.prediction, clean, batch.noise, alpha_bar)
+        return (output - target).square().flatten(1).mean(1)
 
     def frozen(self) -> AbstractContextManager[None]:
         return self.denoiser.frozen()

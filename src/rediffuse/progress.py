@@ -58,13 +58,15 @@ class Display:
 
     def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
         line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"
-        line += f"   {metrics['images_per_second']:.1f} images/s   kl {metrics['approx_kl']:.1e}"
+        line += f"   {metrics['images_per_second']:.1f} images/s"
+        if "approx_kl" in metrics:
+            line += f"   kl {metrics['approx_kl']:.1e}"
         if metrics["masked_rewards"]:
             line += f"   {metrics['masked_rewards']:.0f} rewards masked"
         if metrics["skipped_updates"]:
             line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
         self.console.print(line, highlight=False)
-        if metrics["ratio_drift"] > max_ratio_drift and not self._warned:
+        if metrics.get("ratio_drift", 0) > max_ratio_drift and not self._warned:
             self._warned = True
             self.console.print(
                 f"Before the first update the ratio should be 1; it is off by {metrics['ratio_drift']:.1e}, and more than"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.types import Conditioning, Prompt, Rollout, Trajectory
+from rediffuse.types import LearnsFrom, Prompt, Rollout, Trajectory
 from rediffuse.world import World
 
 
@@ -27,16 +27,23 @@ class Draws:
         ]
 
 
-def collect(policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World) -> Iterator[Rollout]:
-    """One rollout per micro-batch, in order, each as soon as it is done."""
+def collect(
+    policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World, keep: LearnsFrom = "latents"
+) -> Iterator[Rollout]:
+    """One rollout per micro-batch, in order, each as soon as it is done. keep: what of the way is remembered."""
 
     @torch.no_grad()
     def one(batch: Draws) -> Rollout:
         world.stop_here_if_asked()
         trajectory = denoise(policy, batch)
-        images = policy.denoiser.decode(trajectory.latents.to(world.device)).cpu()
+        images = policy.denoiser.decode(trajectory.latents.to(world.device))
+        if keep == "latents":
+            trajectory = arrived(trajectory.latents.clone())
+        elif keep == "images":
+            fresh = noise.draw([noise.generator(*batch.key, "encode", i) for i in batch.indices], policy.denoiser.latent_shape)
+            trajectory = arrived(policy.denoiser.encode_images(images, fresh.to(images.device)).cpu())
         groups = torch.tensor([group_of(prompt) for prompt in batch.prompts])
-        return Rollout(batch.prompts, groups, torch.tensor(batch.indices), images, trajectory)
+        return Rollout(batch.prompts, groups, torch.tensor(batch.indices), images.cpu(), trajectory)
 
     return world.map(one, draws.batches(micro_batch_size))
 
@@ -60,19 +67,20 @@ def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
             log_probs.append(law.log_prob(state).cpu())
     steps = torch.tensor(policy.sampler.noisy).nonzero().flatten()
     stacked = torch.stack(log_probs, 1) if log_probs else torch.empty(len(state), 0)
-    return Trajectory(steps, torch.stack(path, 1), stacked, conditioning)
+    return Trajectory(steps, torch.stack(path, 1), stacked)
+
+
+def arrived(latents: Tensor) -> Trajectory:
+    """A trajectory of which only the end is remembered."""
+    return Trajectory(torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0))
 
 
 def joined(parts: Sequence[Rollout]) -> Rollout:
     """The rollouts of several micro-batches as one."""
-    conditioning: Conditioning = {
-        name: torch.cat([part.trajectory.conditioning[name] for part in parts]) for name in parts[0].trajectory.conditioning
-    }
     trajectory = Trajectory(
         parts[0].trajectory.steps,
         torch.cat([part.trajectory.path for part in parts]),
         torch.cat([part.trajectory.log_probs for part in parts]),
-        conditioning,
     )
     return Rollout(
         [prompt for part in parts for prompt in part.prompts],

@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,42 +16,57 @@ from rediffuse.rollout import joined
 from rediffuse.types import Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
+MAX_WAITING = 8
 
 
 @dataclass(frozen=True)
 class Scores:
-    """rewards: (B,) float64, NaN or infinite where there is none to learn from   seconds: spent in the reward."""
+    """rewards: (B,) float64, NaN or infinite where there is none to learn from   image_hashes: (B,)   seconds: in the reward."""
 
     rewards: Tensor
+    image_hashes: Tensor
     seconds: float
 
 
 def score(reward: Reward, rollouts: Iterable[Rollout], stop_if_asked: Callable[[], None]) -> tuple[Rollout, Scores]:
-    """Each rollout's rewards are computed while the next is sampled; all come back as one.
+    """Each rollout's rewards are computed while the next is sampled; all come back as one, without the images.
 
-    Where a reward fails or `stop_if_asked` raises, those not yet begun are never computed.
+    At most MAX_WAITING rollouts wait for their rewards: then the sampling waits. Where a reward fails or
+    `stop_if_asked` raises, those not yet begun are never computed.
     """
     parts: list[Rollout] = []
-    pending: list[Future[tuple[Tensor, float]]] = []
+    all_scores: list[Future[Scores]] = []
+    waiting: set[Future[Scores]] = set()
+
+    def until_waiting(most: int) -> None:
+        nonlocal waiting
+        while True:
+            done = {future for future in waiting if future.done()}
+            for future in done:
+                future.result()  # a reward that fails is told now, not when all is sampled
+            waiting -= done
+            if len(waiting) <= most:
+                return
+            wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
+            stop_if_asked()
+
     worker = ThreadPoolExecutor(1)
     try:
         for part in rollouts:
-            parts.append(part)
-            for future in pending:
-                if future.done():
-                    future.result()  # a reward that fails is told now, not when all is sampled
-            pending.append(worker.submit(_timed, reward, part.images, part.prompts))
-        left = set(pending)
-        while left:
-            done, left = wait(left, POLL_SECONDS, FIRST_COMPLETED)
-            for future in done:
-                future.result()
-            stop_if_asked()
-        results = [future.result() for future in pending]
+            until_waiting(MAX_WAITING - 1)
+            future = worker.submit(_scored, reward, part)
+            all_scores.append(future)
+            waiting.add(future)
+            parts.append(replace(part, images=part.images[:0].clone()))
+        until_waiting(0)
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
-    rewards = torch.cat([values for values, _ in results])
-    return joined(parts), Scores(rewards, sum(seconds for _, seconds in results))
+    scores = [future.result() for future in all_scores]
+    return joined(parts), Scores(
+        torch.cat([each.rewards for each in scores]),
+        torch.cat([each.image_hashes for each in scores]),
+        sum(each.seconds for each in scores),
+    )
 
 
 def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -129,6 +144,7 @@ def image_hashes(images: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
 
 
-def _timed(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> tuple[Tensor, float]:
+def _scored(reward: Reward, part: Rollout) -> Scores:
     began = time.perf_counter()
-    return rewards_of(reward, images, prompts), time.perf_counter() - began
+    rewards = rewards_of(reward, part.images, part.prompts)
+    return Scores(rewards, image_hashes(part.images), time.perf_counter() - began)

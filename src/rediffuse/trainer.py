@@ -82,7 +82,7 @@ class Trainer:
             rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
             sampled = time.perf_counter()
             rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
-            hashes = self.world.gathered(scoring.image_hashes(rollout.images), rollout.indices, len(prompts))
+            hashes = self.world.gathered(scores.image_hashes, rollout.indices, len(prompts))
             scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
             learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         except (Interrupted, RewardError):
@@ -112,7 +112,7 @@ class Trainer:
     def _sample(self, epoch: int, prompts: Sequence[Prompt]) -> tuple[Rollout, scoring.Scores]:
         mine = self.world.share(len(prompts))
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
-        rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world)
+        rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world, self.algorithm.learns_from)
         return scoring.score(self.reward, self.display.counted(rollouts), self.world.stop_here_if_asked)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:

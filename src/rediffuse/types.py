@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -36,12 +36,13 @@ class Trajectory:
     steps: (K,) int64 in [0, T), the random ones: where nothing is drawn there is no action to learn from
     path: (B, T+1, *L) fp32, pure noise first, the clean latent last; each latent stands once
     log_probs: (B, K), under the policy that sampled
+
+    Where nobody learns from the way, path is (B, 1, *L), the clean latent alone, and K is 0.
     """
 
     steps: Tensor
     path: Tensor
     log_probs: Tensor
-    conditioning: Conditioning
 
     @property
     def latents(self) -> Tensor:
@@ -70,6 +71,7 @@ class Transitions:
     """What a policy-gradient algorithm learns from: N single steps.
 
     state, next_state: (N, *L)   step: (N,) int64 in [0, T), on the host   log_prob, advantage: (N,)
+    reference_mean: (N, *L), of the pretrained model's step, for algorithms that ask for it
     """
 
     state: Tensor
@@ -78,23 +80,30 @@ class Transitions:
     log_prob: Tensor
     advantage: Tensor
     conditioning: Conditioning
+    reference_mean: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class CleanSamples:
-    """For algorithms that learn by adding noise again: latents (N, *L), weight (N,)."""
+    """What an algorithm learns from that adds noise to finished samples again.
+
+    latents, noise: (N, *L)   time: (N,) int64, uniform over the times the model was trained on, on the host
+    weight: (N,), what `Algorithm.advantages` gave
+    """
 
     latents: Tensor
+    noise: Tensor
+    time: Tensor
     weight: Tensor
     conditioning: Conditioning
 
 
 @dataclass(frozen=True)
 class Loss:
-    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without."""
+    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without; None if no ratio can be."""
 
     value: Tensor
-    log_ratio: Tensor
+    log_ratio: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
 
 
@@ -122,6 +131,10 @@ class Denoiser(Protocol):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, *L) -> images (B, 3, H, W) in [0, 1]."""
+        ...
+
+    def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1], noise (B, *L) -> latents (B, *L), drawn from the autoencoder's law."""
         ...
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
@@ -170,30 +183,53 @@ class Policy(Protocol):
         """(T,), how far a unit of network output moves each step's mean, in its standard deviations."""
         ...
 
+    def denoising_error(self, batch: CleanSamples) -> Tensor:
+        """(N,), the squared error of the network's own prediction, averaged over the entries of L."""
+        ...
+
     def frozen(self) -> AbstractContextManager[None]: ...
+
+
+LearnsFrom = Literal["transitions", "latents", "images"]
+"""Transitions; CleanSamples of the latents that were sampled; or of the decoded images, encoded again."""
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """steps_per_sample: how many of a trajectory's K random steps each pass trains on; None: all.
-
-    max_ratio_drift: how far from 1 the ratio may be before the first update without spoiling the loss.
-    """
+    """max_ratio_drift: how far from 1 the ratio may be before the first update without spoiling the loss."""
 
     metric_names: Sequence[str]
     """Of what its losses report."""
 
     @property
+    def learns_from(self) -> LearnsFrom: ...
+    @property
     def inner_epochs(self) -> int: ...
     @property
-    def steps_per_sample(self) -> int | None: ...
+    def steps_per_sample(self) -> int | None:
+        """How many of a trajectory's K random steps, or how many times of a clean sample, each pass trains on; None: all K."""
+        ...
+
+    @property
+    def restart_optimizer(self) -> bool:
+        """Whether each epoch's updates begin with fresh moments."""
+        ...
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether its loss asks for the pretrained model's means."""
+        ...
+
     @property
     def max_ratio_drift(self) -> float: ...
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """Finite rewards (B,) and their groups (B,) -> (B,)."""
+        """Finite rewards (B,) and their groups (B,) -> (B,); NaN: not to be trained on."""
         ...
 
-    def loss(self, policy: Policy, batch: Transitions) -> Loss: ...
+    def loss(self, policy: Policy, batch: Any) -> Loss:
+        """batch: Transitions or CleanSamples, as `learns_from` says."""
+        ...
+
     def check(self, updates_per_epoch: int) -> None:
         """Raises ConfigError where the algorithm's mathematics forbids the plan."""
         ...

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def batch(policy):
         step,
         way.log_probs[rows, k],
         torch.tensor([1.0, -1.0, 2.0, 0.5, -0.5, 0.0]),
-        way.conditioning,
+        policy.denoiser.encode([Prompt("a cat")] * 6),
     )
 
 
@@ -88,3 +89,14 @@ def test_the_score_function_refuses_more_than_one_update(updates, inner):
 def test_a_minimum_no_buffer_can_reach_is_refused():
     with pytest.raises(ConfigError, match="min_count: 17"):
         DDPOScoreFunction(buffer_size=16, min_count=17)
+
+
+@pytest.mark.parametrize("kind", [DDPOImportanceSampling, DDPOScoreFunction])
+def test_the_divergence_from_the_pretrained_model_by_hand(kind, policy, batch):
+    """A mean that is off by half a standard deviation everywhere: 0.5 ** 2 / 2, times its weight."""
+    law = policy.act(batch.state, batch.step, batch.conditioning)
+    reference = law.mean.detach() + 0.5 * law.std.view(-1, 1, 1, 1)
+    free = kind().loss(policy, batch)
+    held = kind(kl_weight=3.0).loss(policy, replace(batch, reference_mean=reference))
+    assert (held.value - free.value).item() == pytest.approx(3 * 0.125, rel=1e-4)
+    assert held.metrics["kl_to_pretrained"] == pytest.approx(0.125, rel=1e-4)

@@ -1,16 +1,17 @@
 """What the two estimators of DDPO share: advantages, and which steps are trained how much."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
-from rediffuse.types import Policy
+from rediffuse.maths.gaussian import Gaussian
+from rediffuse.types import Metrics, Policy, Transitions
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class DDPO:
     buffer_size, min_count: of the per-prompt statistics.
     steps_per_sample: how many of the random steps each pass trains on, chosen anew for every sample; None: all.
     equal_steps: weigh each step by the inverse of its sensitivity (mean 1), so that all speak equally loudly.
+    kl_weight: of the exact KL divergence of each step from the pretrained model's (DPOK, Fan et al. 2023, sec. 4.3), which
+    like the log-probability is a mean over latent elements: (mean - pretrained mean)^2 / (2 std^2). Flow-GRPO's beta.
     """
 
     advantage: Literal["per_prompt", "group", "batch"] = "per_prompt"
@@ -30,7 +33,19 @@ class DDPO:
     inner_epochs: PositiveInt = 1
     steps_per_sample: PositiveInt | None = None
     equal_steps: bool = False
+    kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     statistics: adv.PromptStatistics = field(init=False, repr=False, compare=False)
+
+    learns_from = "transitions"
+    restart_optimizer = False
+
+    @property
+    def needs_reference(self) -> bool:
+        return self.kl_weight > 0
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("kl_to_pretrained",) if self.needs_reference else ()
 
     def __post_init__(self) -> None:
         if self.min_count > self.buffer_size:
@@ -56,6 +71,13 @@ class DDPO:
         weights = 1 / sensitivity
         weights = weights / weights[sensitivity.isfinite()].mean()
         return weights[step]
+
+    def penalty(self, law: Gaussian, batch: Transitions) -> tuple[Tensor, Metrics]:
+        """What the divergence from the pretrained model adds to the loss, and the divergence."""
+        if batch.reference_mean is None:
+            return torch.zeros(()), {}
+        divergence = law.kl(Gaussian(batch.reference_mean, law.std)).mean()
+        return self.kl_weight * divergence, {"kl_to_pretrained": divergence.item()}
 
     def check(self, updates_per_epoch: int) -> None:
         """Any number of updates will do."""

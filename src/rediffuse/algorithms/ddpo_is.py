@@ -18,7 +18,10 @@ class DDPOImportanceSampling(DDPO):
     """
 
     clip_range: Positive = 1e-4
-    metric_names = ("clip_fraction",)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        return ("clip_fraction", *super().metric_names)
 
     @property
     def max_ratio_drift(self) -> float:
@@ -29,8 +32,10 @@ class DDPOImportanceSampling(DDPO):
         log_ratio = law.log_prob(batch.next_state) - batch.log_prob
         surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip_range)
         outside = (log_ratio.detach().exp() - 1).abs() > self.clip_range
+        weights = self.step_weights(policy, batch.step).to(surrogate)
+        penalty, metrics = self.penalty(law, batch)
         return Loss(
-            (self.step_weights(policy, batch.step).to(surrogate) * surrogate).mean(),
+            (weights * surrogate).mean() + penalty.to(surrogate),
             log_ratio.detach(),
-            {"clip_fraction": outside.float().mean().item()},
+            {"clip_fraction": outside.float().mean().item(), **metrics},
         )

@@ -14,7 +14,6 @@ __all__ = ["DDPOScoreFunction"]
 class DDPOScoreFunction(DDPO):
     """Black et al. 2023, eq. 4. The estimator holds only under the weights that sampled: one update an epoch."""
 
-    metric_names = ()
     max_ratio_drift = 1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
 
     def check(self, updates_per_epoch: int) -> None:
@@ -26,7 +25,9 @@ class DDPOScoreFunction(DDPO):
                 )
 
     def loss(self, policy: Policy, batch: Transitions) -> Loss:
-        log_prob = policy.act(batch.state, batch.step, batch.conditioning).log_prob(batch.next_state)
+        law = policy.act(batch.state, batch.step, batch.conditioning)
+        log_prob = law.log_prob(batch.next_state)
         objective = score_function(log_prob, batch.advantage)
         weights = self.step_weights(policy, batch.step).to(objective)
-        return Loss((weights * objective).mean(), (log_prob - batch.log_prob).detach())
+        penalty, metrics = self.penalty(law, batch)
+        return Loss((weights * objective).mean() + penalty.to(objective), (log_prob - batch.log_prob).detach(), metrics)

@@ -42,6 +42,20 @@ def spaced_times(spacing: Spacing, num_steps: int, num_train_times: int, steps_o
     return (num_train_times + torch.arange(num_steps, dtype=torch.float64) * gap).round().long() - 1
 
 
+def noised(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x_t, (N, *L), from x_0 and eps of that shape; alpha_bar: broadcastable to them."""
+    return alpha_bar.sqrt() * clean + (1 - alpha_bar).sqrt() * noise
+
+
+def training_target(prediction: Prediction, clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """What a perfect network would say of x_t, (N, *L); arguments as in `noised`."""
+    if prediction == "epsilon":
+        return noise
+    if prediction == "v_prediction":
+        return alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * clean
+    return clean
+
+
 def clean_and_noise(prediction: Prediction, output: Tensor, state: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
     """What a network's output says of x_0 and of eps, each (N, *L).
 

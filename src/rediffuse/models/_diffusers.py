@@ -38,6 +38,7 @@ class LatentDiffusion:
         size = self.unet.config.sample_size
         self.latent_shape = (self.unet.config.in_channels, size, size)
         self._encoded: dict[str, Tensor] = {}
+        self._pretrained: UNet2DConditionModel | None = None
         if options.train == "lora":
             self._add_adapter(seed)
         else:
@@ -65,12 +66,19 @@ class LatentDiffusion:
             pixels: Tensor = self.vae.decode(scaled).sample
         return (pixels.float() / 2 + 0.5).clamp(0, 1).contiguous()
 
+    @torch.no_grad()
+    def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
+        with self._autocast():
+            law = self.vae.encode((2 * images - 1).contiguous(memory_format=torch.channels_last)).latent_dist
+        latents: Tensor = (law.mean.float() + law.std.float() * noise) * self.vae.config.scaling_factor
+        return latents
+
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Switches the adapter off; after full fine-tuning it loads the pretrained U-Net anew, for as long as this lasts."""
+        """Switches the adapter off; for full fine-tuning it loads the pretrained U-Net, once."""
         if self.options.train == "lora":
             self.unet.disable_adapters()
             try:
@@ -78,7 +86,9 @@ class LatentDiffusion:
             finally:
                 self.unet.enable_adapters()
         else:
-            tuned, self.unet = self.unet, self._loaded(UNet2DConditionModel, "unet")
+            if self._pretrained is None:
+                self._pretrained = self._loaded(UNet2DConditionModel, "unet")
+            tuned, self.unet = self.unet, self._pretrained
             try:
                 yield
             finally:

@@ -1,0 +1,37 @@
+"""What both forms of reward-weighted regression share: the weighted loss of pretraining on their own samples."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from rediffuse.types import CleanSamples, Loss, Policy
+
+
+@dataclass(frozen=True)
+class WeightedRegression:
+    """inner_epochs: passes over each epoch's samples, every time with new noise and new times.
+
+    learns_from: the sampled latents or, as the paper's code, the decoded images encoded again.
+    restart_optimizer: with fresh moments after each sampling, as the paper's code.
+    """
+
+    inner_epochs: PositiveInt = 5
+    learns_from: Literal["latents", "images"] = "latents"
+    restart_optimizer: bool = True
+    metric_names = ()
+    steps_per_sample = 1
+    needs_reference = False
+    max_ratio_drift = float("inf")
+
+    def loss(self, policy: Policy, batch: CleanSamples) -> Loss:
+        return Loss((batch.weight * policy.denoising_error(batch)).mean())
+
+    def check(self, updates_per_epoch: int) -> None:
+        """Any number of updates will do."""
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Nothing is remembered."""

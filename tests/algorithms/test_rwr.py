@@ -1,0 +1,69 @@
+import math
+
+import pytest
+import torch
+from tiny import ToyDenoiser
+
+from rediffuse.algorithms.rwr import RewardWeightedRegression
+from rediffuse.algorithms.rwr_sparse import SparseRegression
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.samplers.ddim import DDIM
+from rediffuse.types import CleanSamples, Prompt
+
+GROUPS = torch.tensor([1, 1, 2, 2])
+
+
+def test_weights_are_a_softmax_of_mean_one():
+    rewards = torch.tensor([0.0, math.log(3), 0.0, 0.0])
+    got = RewardWeightedRegression(inverse_temperature=1.0).advantages(rewards, GROUPS)
+    torch.testing.assert_close(got, torch.tensor([4 / 6, 2.0, 4 / 6, 4 / 6]))
+    got = RewardWeightedRegression(inverse_temperature=1.0, per_prompt=True).advantages(rewards, GROUPS)
+    torch.testing.assert_close(got, torch.tensor([0.5, 1.5, 1.0, 1.0]))
+
+
+def kept(algorithm, rewards):
+    weights = algorithm.advantages(torch.tensor(rewards), GROUPS)
+    assert (weights[weights.isfinite()] == 1).all()
+    return weights.isfinite().tolist()
+
+
+def test_what_the_percentile_is_of():
+    rewards = [1.0, 2.0, 8.0, 9.0]
+    assert kept(SparseRegression(), rewards) == [False, True, False, True]
+    assert kept(SparseRegression(among="epoch"), rewards) == [False, False, False, True]
+
+
+def test_all_so_far_is_remembered_and_saved():
+    algorithm = SparseRegression(among="all_so_far", percentile=50)
+    assert kept(algorithm, [1.0, 2.0, 3.0, 4.0]) == [False, False, True, True]
+    other = SparseRegression(among="all_so_far", percentile=50)
+    other.load(algorithm.state())
+    for each in (algorithm, other):
+        assert kept(each, [0.0, 2.0, 2.6, 9.0]) == [False, False, True, True]  # the median of all eight is 2.3
+
+
+def test_what_is_saved_does_not_change_with_what_comes_after():
+    algorithm = SparseRegression(among="all_so_far")
+    saved = algorithm.state()
+    algorithm.advantages(torch.tensor([1.0]), torch.tensor([0]))
+    assert saved == {"seen": []}
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts(prediction, monkeypatch):
+    """A network that says 0: the error is the target's mean square, by hand at a time where alpha_bar is 0.64."""
+    denoiser = ToyDenoiser(8, seed=0)
+    schedule = type(denoiser.schedule)(torch.tensor([0.64]), 1.0, prediction=prediction)
+    monkeypatch.setattr(denoiser, "schedule", schedule)
+    monkeypatch.setattr(denoiser, "predict", lambda x, time, conditioning: torch.zeros_like(x))
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=1).bind(schedule))
+    batch = CleanSamples(
+        latents=torch.tensor([2.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4),
+        noise=torch.tensor([1.0, 3.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4),
+        time=torch.zeros(2, dtype=torch.int64),
+        weight=torch.tensor([0.5, 1.5]),
+        conditioning=denoiser.encode([Prompt("a cat")] * 2),
+    )
+    targets = {"epsilon": (1.0, 3.0), "v_prediction": (0.8 * 1 - 0.6 * 2, 0.8 * 3 - 0.6 * 1), "sample": (2.0, 1.0)}[prediction]
+    want = (0.5 * targets[0] ** 2 + 1.5 * targets[1] ** 2) / 2
+    assert RewardWeightedRegression().loss(policy, batch).value.item() == pytest.approx(want, rel=1e-6)
