@@ -8,7 +8,7 @@ LAYERS = [
     {"errors", "maths"},
     {"types", "config"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
-    {"lookup", "policy", "world", "runs"},
+    {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "report"},
     {"scoring", "update", "progress"},
     {"evaluate"},

@@ -56,7 +56,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Config:
-    """micro_batch_size: latents in one forward pass; it fits memory and never changes the mathematics."""
+    """micro_batch_size: latents in one forward pass; it fits memory and never changes the mathematics.
+
+    ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
+    """
 
     seed: NonNegativeInt = 0
     epochs: PositiveInt = 10
@@ -65,6 +68,7 @@ class Config:
     updates_per_epoch: PositiveInt = 1
     learning_rate: Positive = 3e-4
     micro_batch_size: PositiveInt = 32
+    ema_decay: Share | None = None
     model: Options = field(default_factory=lambda: {"name": "emoji"})
     sampler: Options = field(default_factory=lambda: {"name": "ddim"})
     algorithm: Options = field(default_factory=lambda: {"name": "ddpo_is"})

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rediffuse.average import PREFIX
 from rediffuse.config import Config
 from rediffuse.lookup import build
 from rediffuse.maths import noise
@@ -51,7 +52,7 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
     policy = DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
     for name, parameter in denoiser.parameters().items():
-        parameter.copy_(saved.weights[name])
+        parameter.copy_(saved.weights.get(PREFIX + name, saved.weights[name]))
     draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
     with denoiser.frozen():
         before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))

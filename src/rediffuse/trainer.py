@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rediffuse import scoring
+from rediffuse.average import Average
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
@@ -41,7 +42,8 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             denoiser.parameters().values(), config.learning_rate, options.betas, options.epsilon, options.weight_decay
         )
-        self.learner = Learner(self.policy, self.algorithm, self.optimizer, config, world)
+        self.average = Average(denoiser.parameters(), config.ema_decay)
+        self.learner = Learner(self.policy, self.algorithm, self.optimizer, self.average, config, world)
         self.pictures = Pictures(self.policy, self.prompts, config, world)
         self.display = Display(config.epochs, shown=world.is_main)
         self.first_epoch = 0
@@ -62,6 +64,7 @@ class Trainer:
             saved = checkpoint.load_newest(self.run.checkpoints)
             for name, parameter in parameters.items():
                 parameter.data.copy_(saved.weights[name])
+            self.average.load(saved.weights)
             checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
             self.algorithm.load(saved.state["algorithm"])
             self.first_epoch = saved.epoch
@@ -126,12 +129,14 @@ class Trainer:
         """Pictures of the policy before this epoch."""
         every = self.config.evaluation.every
         if self.world.is_main and not (epoch % every if every else epoch):
-            self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
+            with self.average.shown():
+                self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
 
     def _finish(self) -> None:
         if self.world.is_main:
-            self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
-            export.adapter(self.policy.denoiser, self.run)
+            with self.average.shown():
+                self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
+                export.adapter(self.policy.denoiser, self.run)
 
     def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
         if self.world.is_main:
@@ -143,7 +148,8 @@ class Trainer:
     def _state(self, epoch: int) -> checkpoint.Checkpoint:
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
-        return checkpoint.Checkpoint(epoch, parameters, moments, {"algorithm": self.algorithm.state()})
+        weights = {**parameters, **self.average.state()}
+        return checkpoint.Checkpoint(epoch, weights, moments, {"algorithm": self.algorithm.state()})
 
     def _unsaved_state(self, epoch: int) -> checkpoint.Checkpoint | None:
         """A copy of the state before the epoch, unless it is on disk already."""

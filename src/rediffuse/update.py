@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from rediffuse.average import Average
 from rediffuse.config import Config
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
@@ -35,6 +36,7 @@ class Learner:
     policy: DiffusionPolicy
     algorithm: Algorithm
     optimizer: torch.optim.Optimizer
+    average: Average
     config: Config
     world: World
 
@@ -102,6 +104,7 @@ class Learner:
         totals.grad_norms.append(norm)
         if math.isfinite(norm):
             self.optimizer.step()
+            self.average.update()
         self.optimizer.zero_grad()
 
     def _references(self, rollout: Rollout, parts: Sequence[Rows]) -> list[Tensor]:

@@ -4,7 +4,7 @@ import pytest
 from pretraining import scenes
 from pretraining.scenes import BACKGROUND_SHARES, KIND_SHARES, SIZE_PIXELS, WRONG_SHARE, Painter, number_word
 from pretraining.vocabulary import ALL_ACTIVITIES, ALL_ANIMALS, ANIMALS, CODE_POINTS
-from rediffuse.prompts.animals import NAMES
+from rediffuse.prompts._animals import NAMES
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,22 @@ import pytest
 import torch
 
 from rediffuse.errors import ConfigError
-from rediffuse.prompts.animals import NAMES, Animals
+from rediffuse.prompts._animals import NAMES
+from rediffuse.prompts.animals import Animals
+from rediffuse.prompts.animals_activities import AnimalsActivities
+from rediffuse.prompts.counting import Counting
+from rediffuse.prompts.imagenet_animals import ImagenetAnimals
 from rediffuse.prompts.text_file import TextFile
+from rediffuse.prompts.vqa import VisualQuestions
+from rediffuse.types import Prompt
+
+
+def taken(prompts, n, seed=0):
+    return prompts.draw(n, torch.Generator().manual_seed(seed))
 
 
 def drawn(prompts, n, seed=0):
-    return [prompt.text for prompt in prompts.draw(n, torch.Generator().manual_seed(seed))]
+    return [prompt.text for prompt in taken(prompts, n, seed)]
 
 
 def test_the_45_animals_have_the_right_article():
@@ -30,18 +40,105 @@ def test_balanced_draws_give_every_animal_its_turn():
     assert max(Counter(drawn(Animals(), 90)).values()) > 2
 
 
+def test_the_398_animals_of_imagenet():
+    texts = drawn(ImagenetAnimals(balanced=True), 398)
+    assert len(set(texts)) == 398
+    assert {"tench, Tinca tinca", "Chihuahua", "Mexican hairless", "puffer, pufferfish, blowfish, globefish"} < set(texts)
+
+
+def test_135_animals_at_an_activity():
+    texts = set(drawn(AnimalsActivities(balanced=True), 135))
+    assert len(texts) == 135
+    assert {"an ant riding a bike", "a dog washing the dishes", "a cat playing chess"} < texts
+
+
+def test_154_herds_and_what_is_asked_of_them():
+    prompts = {prompt.text: prompt.metadata for prompt in taken(Counting(balanced=True), 154)}
+    assert len(prompts) == 154
+    assert prompts["six turtles"] == {
+        "questions": ["How many turtles are there in this image?", "What animal is in this image?"],
+        "answers": ["six", "turtle"],
+    }
+    assert {"two wolves", "eight fish", "three sheep"} < set(prompts)
+
+
+def test_15_and_14_prompts_with_three_questions_each():
+    prompts = {prompt.text: prompt.metadata for prompt in taken(VisualQuestions(balanced=True), 15)}
+    assert len(prompts) == 15
+    assert prompts["a monkey washing dishes"] == {
+        "questions": ["who is washing the dishes?", "what is the monkey doing?", "what is the monkey washing?"],
+        "answers": ["monkey", "washing", "dishes"],
+    }
+    assert prompts["a bear riding a bike"]["questions"] == [
+        "who is riding the bike?", "what is the bear doing?", "what is the bear riding?",
+    ]  # fmt: skip
+    assert prompts["a dog playing chess"]["questions"][0] == "who is playing chess?"
+    older = {prompt.text: prompt.metadata for prompt in taken(VisualQuestions("v0", balanced=True), 14)}
+    assert len(older) == 14
+    assert older["an elephant playing basketball"]["answers"] == ["elephant", "playing", "basketball"]
+    assert older["a cat playing piano"]["questions"] == [
+        "who is playing the piano?", "what is the cat doing?", "what is the cat playing?",
+    ]  # fmt: skip
+    assert older["a whale painting a mural"]["questions"][0] == "who is painting the mural?"
+
+
 def test_a_text_file(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_bytes("\ufeffa cat\r\n\r\n  a dog on the moon \nein B\u00e4r\n".encode())
     assert set(drawn(TextFile(path), 100)) == {"a cat", "a dog on the moon", "ein Bär"}
 
 
+def test_json_lines_have_weights_and_more_for_the_reward_to_see(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a cat", "weight": 3, "count": 2}\n\n{"prompt": "a dog"}\n{"prompt": "a bug", "weight": 0}\n')
+    counts = Counter(drawn(TextFile(path), 4000))
+    assert counts["a cat"] / counts["a dog"] == pytest.approx(3, rel=0.15)
+    assert "a bug" not in counts
+    assert Prompt("a cat", {"count": 2}) in taken(TextFile(path), 20)
+    assert Counter(drawn(TextFile(path, balanced=True), 10)) == {"a cat": 5, "a dog": 5}
+
+
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"\n  \n", "holds no prompt"), (b"\xff\xfe\x00", "not UTF-8"), (None, "cannot read")]
+    ("content", "said"),
+    [
+        (b"\n  \n", "holds no prompt"),
+        (b"a cat\n\xff\xfe\x00", "line 2 .* is not UTF-8"),
+        (b"a cat\n\x00\x01\n", "line 2 .* holds a zero byte"),
+        (None, "cannot read .* No such file"),
+        ("a folder", "cannot read .* Is a directory"),
+    ],
 )
-def test_a_bad_text_file(tmp_path, content, said):
-    path = tmp_path / "prompts.txt"
-    if content is not None:
-        path.write_bytes(content)
+@pytest.mark.parametrize("kind", ["txt", "jsonl"])
+def test_a_bad_text_file(tmp_path, content, said, kind):
+    path = tmp_path / f"prompts.{kind}"
+    if isinstance(content, bytes):
+        path.write_bytes(content.replace(b"a cat", b'{"prompt": "a cat"}'))
+    elif content:
+        path.mkdir()
     with pytest.raises(ConfigError, match=said):
+        TextFile(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"prompt": "a dog"', "line 2 .* is not JSON"),
+        ('["a dog"]', "line 2"),
+        ('{"text": "a dog"}', "line 2 .*prompt: Field required"),
+        ('{"prompt": 3}', "line 2 .*prompt: Input should be a valid string"),
+        ('{"prompt": ""}', "line 2 .*prompt"),
+        ('{"prompt": "a dog", "weight": -1}', "line 2 .*weight: .*greater than or equal to 0"),
+    ],
+)
+def test_a_bad_json_line_is_named_by_its_number(tmp_path, line, said):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a cat"}\n' + line + "\n")
+    with pytest.raises(ConfigError, match=said):
+        TextFile(path)
+
+
+def test_weights_that_are_all_zero(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "a cat", "weight": 0}\n')
+    with pytest.raises(ConfigError, match="every weight"):
         TextFile(path)

@@ -1,16 +1,43 @@
-"""Ways to choose n of a list of prompts."""
+"""Ways to choose n of a list of prompts, and the words they share."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import torch
 
 from rediffuse.types import Prompt
 
+if TYPE_CHECKING:
+    import inflect
 
-def chosen(prompts: Sequence[Prompt], n: int, generator: torch.Generator, *, balanced: bool) -> list[Prompt]:
-    """Independent draws; or, balanced, every prompt as often as every other, give or take one."""
-    if not balanced:
-        return [prompts[i] for i in torch.randint(len(prompts), (n,), generator=generator).tolist()]
-    rounds = -(-n // len(prompts))
-    order = [i for _ in range(rounds) for i in torch.randperm(len(prompts), generator=generator).tolist()]
-    return [prompts[i] for i in order[:n]]
+
+def chosen(
+    prompts: Sequence[Prompt],
+    n: int,
+    generator: torch.Generator,
+    *,
+    balanced: bool = False,
+    weights: Sequence[float] | None = None,
+) -> list[Prompt]:
+    """Independent draws, as likely as their weights; or, balanced, every prompt as often as every other, give or take one."""
+    if balanced:
+        rounds = -(-n // len(prompts))
+        order = torch.cat([torch.randperm(len(prompts), generator=generator) for _ in range(rounds)])[:n]
+    elif weights is not None:
+        order = torch.multinomial(torch.tensor(weights, dtype=torch.float64), n, replacement=True, generator=generator)
+    else:
+        order = torch.randint(len(prompts), (n,), generator=generator)
+    return [prompts[i] for i in order.tolist()]
+
+
+@cache
+def english() -> "inflect.engine":
+    import inflect  # seconds to import, so not before a prompt is drawn
+
+    return inflect.engine()
+
+
+@cache
+def with_article(words: str) -> str:
+    return english().a(words)

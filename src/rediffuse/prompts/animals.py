@@ -2,21 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 
-from rediffuse.prompts._draw import chosen
+from rediffuse.prompts._animals import NAMES
+from rediffuse.prompts._draw import chosen, with_article
 from rediffuse.types import Prompt
 
 __all__ = ["Animals"]
-
-NAMES = (
-    "cat", "dog", "horse", "monkey", "rabbit", "zebra", "spider", "bird", "sheep", "deer", "cow", "goat", "lion", "tiger", "bear",
-    "raccoon", "fox", "wolf", "lizard", "beetle", "ant", "butterfly", "fish", "shark", "whale", "dolphin", "squirrel", "mouse",
-    "rat", "snake", "turtle", "frog", "chicken", "duck", "goose", "bee", "pig", "turkey", "fly", "llama", "camel", "bat",
-    "gorilla", "hedgehog", "kangaroo",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,10 +25,3 @@ class Animals:
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         prompts = [Prompt(with_article(name) if self.article else name) for name in NAMES]
         return chosen(prompts, n, generator, balanced=self.balanced)
-
-
-@cache
-def with_article(noun: str) -> str:
-    import inflect  # seconds to import, so not before a prompt is drawn
-
-    return inflect.engine().a(noun)

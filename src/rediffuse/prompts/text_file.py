@@ -1,11 +1,15 @@
-"""One prompt a line from a text file of your own."""
+"""Prompts of your own: a .txt file with one a line, or a .jsonl file with more that the reward may see."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rediffuse.config import problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import chosen
 from rediffuse.types import Prompt
@@ -13,24 +17,78 @@ from rediffuse.types import Prompt
 __all__ = ["TextFile"]
 
 
+class Line(BaseModel):
+    """Of a .jsonl file; what else stands in it becomes the prompt's metadata."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+    prompt: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+
 @dataclass(frozen=True)
 class TextFile:
-    """path: UTF-8, read once; blank lines are skipped."""
+    """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat", "weight": 2, …}.
+
+    balanced: every prompt equally often in an epoch, instead of independent draws, as likely as the weights.
+    """
 
     path: Path
     balanced: bool = False
-    texts: tuple[str, ...] = field(init=False, repr=False)
+    prompts: tuple[Prompt, ...] = field(init=False, repr=False)
+    weights: tuple[float, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        try:
-            lines = self.path.read_text(encoding="utf-8-sig").splitlines()
-        except OSError as error:
-            raise ConfigError(f"prompts.path: cannot read {self.path}: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"prompts.path: {self.path} is not UTF-8 text (byte {error.start}).") from error
-        object.__setattr__(self, "texts", tuple(line.strip() for line in lines if line.strip()))
-        if not self.texts:
+        read = _json_lines if self.path.suffix == ".jsonl" else _plain_lines
+        found = list(read(self.path))
+        if not found:
             raise ConfigError(f"prompts.path: {self.path} holds no prompt; write one a line.")
+        object.__setattr__(self, "prompts", tuple(prompt for prompt, _ in found))
+        object.__setattr__(self, "weights", tuple(weight for _, weight in found))
+        if not any(self.weights):
+            raise ConfigError(f"prompts.path: every weight in {self.path} is 0, so there is nothing to draw.")
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen([Prompt(text) for text in self.texts], n, generator, balanced=self.balanced)
+        if self.balanced:
+            return chosen([p for p, w in zip(self.prompts, self.weights, strict=True) if w], n, generator, balanced=True)
+        return chosen(self.prompts, n, generator, weights=self.weights)
+
+
+def _plain_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
+    for _, line in _lines(path):
+        yield Prompt(line), 1.0
+
+
+def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
+    for number, text in _lines(path):
+        try:
+            line = Line.model_validate(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {error.msg}: {_short(text)}") from error
+        except ValidationError as error:
+            raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
+        yield Prompt(line.prompt, metadata(line)), line.weight
+
+
+def metadata(line: Line) -> dict[str, Any]:
+    return dict(line.model_extra or {})
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number, from 1; text) of each line that is not blank."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"prompts.path: cannot read {path}: {error.strerror}.") from error
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
+        try:
+            text = line.decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"prompts.path: line {number} of {path} is not UTF-8 text (byte {error.start}).") from error
+        if "\0" in text:
+            raise ConfigError(f"prompts.path: line {number} of {path} holds a zero byte; it is not a text file.")
+        if text:
+            yield number, text
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

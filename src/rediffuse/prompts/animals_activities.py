@@ -1,0 +1,25 @@
+"""Each of the 45 common animals at one of three activities: the paper's prompt-image alignment task."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rediffuse.prompts._animals import NAMES
+from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.types import Prompt
+
+__all__ = ["AnimalsActivities"]
+
+ACTIVITIES = ("washing the dishes", "riding a bike", "playing chess")
+
+
+@dataclass(frozen=True)
+class AnimalsActivities:
+    """balanced: each of the 135 equally often in an epoch, instead of independent draws."""
+
+    balanced: bool = False
+
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        prompts = [Prompt(f"{with_article(name)} {activity}") for name in NAMES for activity in ACTIVITIES]
+        return chosen(prompts, n, generator, balanced=self.balanced)

@@ -1,0 +1,36 @@
+"""Two to eight of 22 common animals, "six turtles": the task of the paper's typographic attack."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rediffuse.prompts._draw import chosen, english
+from rediffuse.types import Prompt
+
+__all__ = ["Counting"]
+
+NAMES = (
+    "cat", "dog", "horse", "monkey", "rabbit", "spider", "bird", "sheep", "cow", "lion", "tiger", "bear", "raccoon", "fox",
+    "wolf", "ant", "fish", "squirrel", "turtle", "frog", "chicken", "pig",
+)  # fmt: skip
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Each prompt's metadata holds the published questions and their answers, for a reward that asks.
+
+    balanced: each of the 154 equally often in an epoch, instead of independent draws.
+    """
+
+    balanced: bool = False
+
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        return chosen([_prompt(name, number) for name in NAMES for number in NUMBERS], n, generator, balanced=self.balanced)
+
+
+def _prompt(name: str, number: str) -> Prompt:
+    animals = english().plural(name)
+    questions = {f"How many {animals} are there in this image?": number, "What animal is in this image?": name}
+    return Prompt(f"{number} {animals}", {"questions": list(questions), "answers": list(questions.values())})

@@ -1,0 +1,52 @@
+"""Subjects doing things to objects, each with three questions: the paper's prompts for visual question answering."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.types import Prompt
+
+__all__ = ["VisualQuestions"]
+
+# subject, verb, object; and the object as questions name it, where it has no article of the prompt's own.
+_ANIMALS = ("monkey", "squirrel", "raccoon", "dog", "bear")
+V2 = [(animal, *deed) for deed in (("washing", "dishes"), ("riding", "a bike"), ("playing", "chess")) for animal in _ANIMALS]
+V0 = [
+    ("cat", "playing", "piano"), ("firefighter", "cooking", "spaghetti"), ("baby", "riding", "a skateboard"),
+    ("penguin", "painting", "a picture"), ("robot", "gardening", "a plant"), ("monkey", "washing", "dishes"),
+    ("horse", "reading", "a book"), ("chef", "fixing", "a car"), ("elephant", "playing", "basketball"),
+    ("squirrel", "painting", "a house"), ("turtle", "playing", "guitar"), ("dog", "carrying", "clothes"),
+    ("giraffe", "knitting", "a sweater"), ("whale", "painting", "a mural"),
+]  # fmt: skip
+_DEFINITE = {"dishes": "the dishes", "piano": "the piano"}
+
+
+@dataclass(frozen=True)
+class VisualQuestions:
+    """Each prompt's metadata holds its questions and answers, for a reward that asks.
+
+    version: v2, five animals at three activities, or v0, fourteen mixed prompts.
+    balanced: each prompt equally often in an epoch, instead of independent draws.
+    """
+
+    version: Literal["v2", "v0"] = "v2"
+    balanced: bool = False
+
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        deeds = V2 if self.version == "v2" else V0
+        return chosen([_prompt(*deed) for deed in deeds], n, generator, balanced=self.balanced)
+
+
+def _prompt(subject: str, verb: str, thing: str) -> Prompt:
+    bare = thing.removeprefix("a ")
+    definite = f"the {bare}" if thing != bare else _DEFINITE.get(thing, thing)
+    questions = {
+        f"who is {verb} {definite}?": subject,
+        f"what is the {subject} doing?": verb,
+        f"what is the {subject} {verb}?": bare,
+    }
+    metadata = {"questions": list(questions), "answers": list(questions.values())}
+    return Prompt(f"{with_article(subject)} {verb} {thing}", metadata)
