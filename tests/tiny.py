@@ -80,8 +80,9 @@ class Tiny(LatentDiffusionOptions):
 
     def load(self, device, seed):
         from rediffuse.models._diffusers import LatentDiffusion
+        from rediffuse.models._sources import Source
 
-        return LatentDiffusion(self.path, self, device, seed)
+        return LatentDiffusion(Source(str(self.path)), self, device, seed)
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Toy:
 class ToyDenoiser:
     latent_shape = (3, 4, 4)
     device = torch.device("cpu")
+    needs_loss_scaling = False
     schedule = NoiseSchedule(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
 
     def __init__(self, width, seed):

@@ -43,7 +43,8 @@ class Trainer:
             denoiser.parameters().values(), config.learning_rate, options.betas, options.epsilon, options.weight_decay
         )
         self.average = Average(denoiser.parameters(), config.ema_decay)
-        self.learner = Learner(self.policy, self.algorithm, self.optimizer, self.average, config, world)
+        self.scaler = torch.amp.GradScaler(denoiser.device.type, enabled=denoiser.needs_loss_scaling)
+        self.learner = Learner(self.policy, self.algorithm, self.optimizer, self.scaler, self.average, config, world)
         self.pictures = Pictures(self.policy, self.prompts, config, world)
         self.display = Display(config.epochs, shown=world.is_main)
         self.first_epoch = 0
@@ -66,6 +67,7 @@ class Trainer:
                 parameter.data.copy_(saved.weights[name])
             self.average.load(saved.weights)
             checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
+            self.scaler.load_state_dict(saved.state["loss_scale"])
             self.algorithm.load(saved.state["algorithm"])
             self.first_epoch = saved.epoch
             self.display.start_at(saved.epoch)
@@ -149,7 +151,9 @@ class Trainer:
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
         weights = {**parameters, **self.average.state()}
-        return checkpoint.Checkpoint(epoch, weights, moments, {"algorithm": self.algorithm.state()})
+        return checkpoint.Checkpoint(
+            epoch, weights, moments, {"algorithm": self.algorithm.state(), "loss_scale": self.scaler.state_dict()}
+        )
 
     def _unsaved_state(self, epoch: int) -> checkpoint.Checkpoint | None:
         """A copy of the state before the epoch, unless it is on disk already."""

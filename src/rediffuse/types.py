@@ -123,6 +123,8 @@ class Denoiser(Protocol):
     latent_shape: tuple[int, ...]
     device: torch.device
     schedule: NoiseSchedule
+    needs_loss_scaling: bool
+    """Whether gradients are computed in fp16, which has no room for small ones."""
 
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning: ...
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:

@@ -36,6 +36,7 @@ class Learner:
     policy: DiffusionPolicy
     algorithm: Algorithm
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     average: Average
     config: Config
     world: World
@@ -83,13 +84,14 @@ class Learner:
     def _step(self, rollout: Rollout, advantages: Tensor, rows: Rows, num_rows: int, totals: "Totals", *, first: bool) -> None:
         parameters = list(self.policy.denoiser.parameters().values())
         parts = rows.split(self.config.micro_batch_size)
+        scale = self.scaler.scale(torch.ones((), device=self.world.device))
         references = self._references(rollout, parts) if self.algorithm.needs_reference else [None] * len(parts)
 
         def gradients(work: tuple[Rows, Tensor | None]) -> tuple[tuple[Tensor, ...], Loss, int]:
             part, reference = work
             with torch.enable_grad():
                 loss = self.algorithm.loss(self.policy, self._batch(rollout, advantages, part, reference))
-                share = loss.value * (len(part.sample) / num_rows)
+                share = scale * loss.value * (len(part.sample) / num_rows)
                 found = torch.autograd.grad(share, parameters, materialize_grads=True)
             return found, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(part.sample)
 
@@ -100,11 +102,13 @@ class Learner:
             totals.add(loss, weight, first=first)
         for parameter, gradient in zip(parameters, self.world.summed(total), strict=True):
             parameter.grad = gradient
+        self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_grad_norm).item()
         totals.grad_norms.append(norm)
         if math.isfinite(norm):
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
             self.average.update()
+        self.scaler.update()
         self.optimizer.zero_grad()
 
     def _references(self, rollout: Rollout, parts: Sequence[Rows]) -> list[Tensor]:

@@ -125,7 +125,7 @@ def test_targets_that_name_no_module_are_an_error(pipeline):
         tiny.Tiny(path=pipeline, lora_targets=("nothing_like_it",)).load("cpu", 0)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_predictions_are_fp32_whatever_the_network_is(precision, pipeline):
     denoiser = tiny.Tiny(path=pipeline, precision=precision).load("cpu", 0)
     conditioning = denoiser.encode([Prompt("a cat")])

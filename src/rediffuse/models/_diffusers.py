@@ -7,36 +7,36 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.utils import logging as diffusers_log
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_log
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.models._options import LatentDiffusionOptions
+from rediffuse.models._sources import Source, quiet
 from rediffuse.types import Conditioning, Prompt
 
 Network = TypeVar("Network", bound=nn.Module)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class LatentDiffusion:
     """A U-Net, a text encoder and an autoencoder of the classes that Stable Diffusion is made of; a `Denoiser`."""
 
-    def __init__(self, source: str | Path, options: LatentDiffusionOptions, device: str, seed: int) -> None:
+    def __init__(self, source: Source, options: LatentDiffusionOptions, device: str, seed: int) -> None:
         self.options, self.device = options, torch.device(device)
-        self._source = source
-        self.unet = self._loaded(UNet2DConditionModel, "unet")
-        self.vae = self._loaded(AutoencoderKL, "vae")
-        self.text_encoder = self._loaded(CLIPTextModel, "text_encoder")
-        self.tokenizer = CLIPTokenizer.from_pretrained(source, subfolder="tokenizer")
-        self.schedule = noise_schedule(DDIMScheduler.from_pretrained(source, subfolder="scheduler"))
-        size = self.unet.config.sample_size
+        self._source, self._dtype = source, PRECISIONS[options.precision if options.train == "lora" else "fp32"]
+        self.needs_loss_scaling = options.precision == "fp16"
+        parts = source.networks(self._dtype)
+        self.unet, self.vae, self.text_encoder = map(self._placed, (parts.unet, parts.vae, parts.text_encoder))
+        self.tokenizer, self.schedule = parts.tokenizer, noise_schedule(parts.scheduler)
+        size = self._latent_size()
         self.latent_shape = (self.unet.config.in_channels, size, size)
+        if options.gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
         self._encoded: dict[str, Tensor] = {}
         self._pretrained: UNet2DConditionModel | None = None
         if options.train == "lora":
@@ -87,7 +87,7 @@ class LatentDiffusion:
                 self.unet.enable_adapters()
         else:
             if self._pretrained is None:
-                self._pretrained = self._loaded(UNet2DConditionModel, "unet")
+                self._pretrained = self._placed(self._source.unet(self._dtype))
             tuned, self.unet = self.unet, self._pretrained
             try:
                 yield
@@ -139,33 +139,25 @@ class LatentDiffusion:
         """(tokens, width)"""
         if text not in self._encoded:
             tokens = self.tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
-            self._encoded[text] = self.text_encoder(tokens.to(self.device)).last_hidden_state[0]
+            self._encoded[text] = self.text_encoder(tokens.to(self.device)).last_hidden_state[0].float()
         return self._encoded[text]
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
-        bf16 = self.options.precision == "bf16"
-        return torch.autocast(self.device.type, torch.bfloat16) if bf16 else nullcontext()
+        dtype = PRECISIONS[self.options.precision]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _loaded(self, kind: type[Network], part: str) -> Network:
-        with quiet():
-            network: Network = kind.from_pretrained(self._source, subfolder=part, dtype=torch.float32)  # type: ignore[attr-defined]
+    def _latent_size(self) -> int:
+        """Of one side, as the model was trained or as asked."""
+        pixels_per_latent = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        pixels = self.options.size_pixels or self.unet.config.sample_size * pixels_per_latent
+        step = pixels_per_latent * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        if pixels % step:
+            raise ConfigError(f"model.size_pixels: {pixels} is not a multiple of {step}, which this model's layers need.")
+        return int(pixels // pixels_per_latent)
+
+    def _placed(self, network: Network) -> Network:
         network = network.requires_grad_(False).eval().to(self.device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Progress bars and advice of the libraries are about their own use, not the run's."""
-    levels = diffusers_log.get_verbosity(), transformers_log.get_verbosity()
-    for each in (diffusers_log, transformers_log):
-        each.set_verbosity_error()
-        each.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for each, level in zip((diffusers_log, transformers_log), levels, strict=True):
-            each.set_verbosity(level)
-            each.enable_progress_bar()
 
 
 def sort_header(path: Path) -> None:

@@ -15,7 +15,9 @@ class LatentDiffusionOptions:
     train: a LoRA adapter of the U-Net, or all of its weights.
     lora_alpha: None takes the rank, which every tool that reads the file agrees on.
     lora_targets: names of modules, or their ends; the attention projections are peft's and the paper code's usual.
-    precision: of the networks; latents and log-probabilities are fp32 whatever it is.
+    precision: of the networks; latents and log-probabilities are fp32 whatever it is, and so is what learns.
+    gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
+    size_pixels: of one side of the images; None: as the model was trained.
     """
 
     guidance_scale: Positive = 5.0
@@ -23,4 +25,6 @@ class LatentDiffusionOptions:
     lora_rank: PositiveInt = 4
     lora_alpha: Positive | None = None
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+    size_pixels: PositiveInt | None = None

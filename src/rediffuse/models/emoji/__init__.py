@@ -29,5 +29,6 @@ class Emoji(LatentDiffusionOptions):
 
     def load(self, device: str, seed: int) -> "LatentDiffusion":
         from rediffuse.models._diffusers import LatentDiffusion
+        from rediffuse.models._sources import Source
 
-        return LatentDiffusion(PIPELINE, self, device, seed)
+        return LatentDiffusion(Source(str(PIPELINE)), self, device, seed)

@@ -1,0 +1,34 @@
+"""Stable Diffusion 1.x and 2.x: from the Hub, a folder, or a single .safetensors file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rediffuse.models._options import LatentDiffusionOptions
+
+if TYPE_CHECKING:
+    from rediffuse.models._diffusers import LatentDiffusion
+
+__all__ = ["StableDiffusion"]
+
+
+@dataclass(frozen=True)
+class StableDiffusion(LatentDiffusionOptions):
+    """source: an id of the Hub, a folder as diffusers saves it, or a .safetensors file as the community ships them.
+
+    revision: a commit hash, a tag or a branch of the Hub; None: the newest.
+    config: of a single file, the folder or Hub id of a pipeline of the same kind; None: diffusers looks for it on the Hub.
+    allow_pickle: read .bin and .ckpt files too, which may run any code.
+    """
+
+    source: str = "CompVis/stable-diffusion-v1-4"
+    revision: str | None = None
+    config: Path | None = None
+    allow_pickle: bool = False
+
+    def load(self, device: str, seed: int) -> "LatentDiffusion":
+        from rediffuse.models._diffusers import LatentDiffusion
+        from rediffuse.models._sources import Source
+
+        source = Source(self.source, self.revision, str(self.config) if self.config else None, self.allow_pickle)
+        return LatentDiffusion(source, self, device, seed)

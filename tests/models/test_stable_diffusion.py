@@ -1,0 +1,208 @@
+"""Stable Diffusion in every form that it is shipped in; on small models of the same classes, and its real size on no device."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import ldm
+import pytest
+import tiny
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from test_latent_diffusion import PROMPTS, loaded, ours, theirs
+
+from rediffuse.errors import ConfigError
+from rediffuse.lookup import build
+from rediffuse.models._diffusers import LatentDiffusion
+from rediffuse.models._sources import Networks
+from rediffuse.models.stable_diffusion import StableDiffusion
+
+PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+
+
+@pytest.fixture
+def single_file(pipeline, tmp_path):
+    ldm.save_single_file(loaded(pipeline), tmp_path / "model.safetensors")
+    return tmp_path / "model.safetensors"
+
+
+def test_a_folder_and_a_single_file_are_the_same_model(pipeline, single_file):
+    want = theirs(loaded(pipeline), 5.0)
+    for options in ({"source": str(pipeline)}, {"source": str(single_file), "config": pipeline}):
+        torch.testing.assert_close(ours(StableDiffusion(**options).load("cpu", 0)), want, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+def test_images_are_those_of_the_pipeline(prediction, guidance_scale, pipeline, tmp_path):
+    plain = loaded(pipeline)
+    plain.scheduler = DDIMScheduler.from_config(plain.scheduler.config, prediction_type=prediction)
+    plain.save_pretrained(tmp_path / "model")
+    got = ours(StableDiffusion(source=str(tmp_path / "model"), guidance_scale=guidance_scale).load("cpu", 0))
+    torch.testing.assert_close(got, theirs(plain, guidance_scale), atol=2e-4, rtol=0)
+
+
+def test_the_weights_of_a_full_fine_tuning_are_fp32_and_an_adapters_base_is_not(pipeline):
+    for train, precision, want in (("lora", "bf16", torch.bfloat16), ("full", "bf16", torch.float32)):
+        denoiser = StableDiffusion(source=str(pipeline), train=train, precision=precision).load("cpu", 0)
+        assert denoiser.unet.conv_in.weight.dtype == want
+        assert {p.dtype for p in denoiser.parameters().values()} == {torch.float32}
+
+
+def test_gradient_checkpointing_changes_no_gradient(pipeline):
+    found = []
+    for checkpointing in (False, True):
+        denoiser = StableDiffusion(source=str(pipeline), gradient_checkpointing=checkpointing).load("cpu", 0)
+        assert denoiser.unet.is_gradient_checkpointing == checkpointing
+        prompts = [tiny.Prompt(text) for text in PROMPTS]
+        x = torch.randn(2, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+        output = denoiser.predict(x, torch.tensor([500, 20]), denoiser.encode(prompts))
+        found.append(torch.autograd.grad(output.square().mean(), list(denoiser.parameters().values())))
+    for plain, checkpointed in zip(*found, strict=True):
+        torch.testing.assert_close(plain, checkpointed)
+
+
+def test_another_size_of_image(pipeline):
+    denoiser = StableDiffusion(source=str(pipeline), size_pixels=24).load("cpu", 0)
+    assert denoiser.latent_shape == (4, 12, 12)
+    assert ours(denoiser).shape == (2, 3, 24, 24)
+    with pytest.raises(ConfigError, match="model.size_pixels: 17 is not a multiple of 4"):
+        StableDiffusion(source=str(pipeline), size_pixels=17).load("cpu", 0)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_folder_that_lacks_a_component_is_told_which(part, pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    shutil.rmtree(tmp_path / "model" / part)
+    with pytest.raises(ConfigError, match=rf"has no {part}/.* A pipeline needs unet, vae, text_encoder, tokenizer, scheduler"):
+        StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
+
+
+def pickled(pipeline, folder):
+    shutil.copytree(pipeline, folder)
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save(unet.state_dict(), folder / "unet" / "diffusion_pytorch_model.bin")
+    return folder
+
+
+def test_pickles_are_refused_unless_a_flag_asks_for_them(pipeline, single_file, tmp_path):
+    folder = pickled(pipeline, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"as a pickle .* --model.allow-pickle true"):
+        StableDiffusion(source=str(folder)).load("cpu", 0)
+    got = ours(StableDiffusion(source=str(folder), allow_pickle=True).load("cpu", 0))
+    torch.testing.assert_close(got, theirs(loaded(pipeline), 5.0), atol=2e-4, rtol=0)
+    old = single_file.rename(tmp_path / "model.ckpt")
+    with pytest.raises(ConfigError, match=r"not a .safetensors file"):
+        StableDiffusion(source=str(old), config=pipeline).load("cpu", 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("./nowhere", r"no folder ./nowhere"),
+        ("nowhere.safetensors", r"no file nowhere.safetensors"),
+        ("a model of mine", r"no folder and no model on the Hub is called 'a model of mine'"),
+    ],
+)
+def test_a_source_that_is_not_there(source, said):
+    with pytest.raises(ConfigError, match=said):
+        StableDiffusion(source=source).load("cpu", 0)
+
+
+def test_a_file_that_is_no_model(pipeline, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"hello")
+    with pytest.raises(ConfigError, match="cannot read"):
+        StableDiffusion(source=str(tmp_path / "model.safetensors"), config=pipeline).load("cpu", 0)
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Refuses as the real one does: by a status and a header."""
+
+    def do_GET(self):
+        status, code = (403, "GatedRepo") if "gated" in self.path else (401, "RepoNotFound")
+        if "revision/v9" in self.path:
+            status, code = 404, "RevisionNotFound"
+        self.send_response(status)
+        self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "said"),
+    [
+        ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
+        ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
+        ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
+        ("offline", [], "cannot reach the Hub"),
+    ],
+)
+def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, more, said, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    endpoint = f"http://127.0.0.1:{server.server_port}" if source != "offline" else "http://127.0.0.1:9"
+    source = "someone/model" if source == "offline" else source
+    command = ["-m", "rediffuse", "train", "--model", "stable_diffusion", "--model.source", source, *more, "--run-dir", "run"]
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    server.shutdown()
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert time.monotonic() - began < 30
+    assert not (tmp_path / "run").exists()
+
+
+class RealSize:
+    """Stable Diffusion v1-4 without a single weight."""
+
+    def networks(self, dtype):
+        with torch.device("meta"):
+            unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+            vae = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                sample_size=512,
+            )
+        scheduler = DDIMScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+            clip_sample=False, set_alpha_to_one=False, steps_offset=1,
+        )  # fmt: skip
+        return Networks(unet, vae, torch.nn.Linear(1, 1, device="meta"), None, scheduler)
+
+
+def test_the_real_size_of_stable_diffusion_v1_4():
+    """LoRA by hand: 16 transformers, of width C twice 320, 640, 1280 down, 1280 in the middle, thrice 1280, 640, 320 up, which
+    sum to 12,480. Each has six maps from C to C, of 4 (C + C) at rank 4, and two from the text's 768, of 4 (768 + C).
+    """
+    model = LatentDiffusion(RealSize(), StableDiffusion(), "meta", 0)
+    assert model.latent_shape == (4, 64, 64)
+    widths = 2 * (320 + 640 + 1280) + 1280 + 3 * (1280 + 640 + 320)
+    by_hand = 6 * 8 * widths + 2 * 4 * (16 * 768 + widths)
+    assert by_hand == 797_184
+    assert sum(p.numel() for p in model.parameters().values()) == by_hand
+    assert sum(p.numel() for p in model.unet.parameters()) - by_hand == 859_520_964
+    schedule = model.schedule
+    assert schedule.steps_offset == 1 and schedule.spacing == "leading" and schedule.clip_sample_range is None
+    assert schedule.alpha_bar[0].item() == pytest.approx(1 - 0.00085)
+    assert schedule.final_alpha_bar == pytest.approx(1 - 0.00085)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    assert schedule.alpha_bar[999].item() == pytest.approx((1 - betas).prod().item(), rel=1e-4)
+
+
+def test_its_options_are_checked_before_anything_is_loaded():
+    with pytest.raises(ConfigError, match=r"model.train: .*'lora' or 'full'"):
+        build("model", {"name": "stable_diffusion", "train": "all"})
