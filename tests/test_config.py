@@ -88,3 +88,55 @@ def test_recipes_are_found_by_name():
         read_recipe("demo/compresibility")
     with pytest.raises(ConfigError, match="Cannot read"):
         read_recipe("nowhere.yaml")
+
+
+def test_a_recipe_may_extend_another(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: demo/compressibility\nepochs: 3\nalgorithm: {steps_per_sample: 2}\n")
+    mine, base = resolved(read_recipe(str(path)), {}), resolved(read_recipe("demo/compressibility"), {})
+    assert mine.epochs == 3
+    assert mine.algorithm == base.algorithm | {"steps_per_sample": 2}
+    assert mine.prompts == base.prompts
+
+
+def test_recipes_that_extend_one_another(tmp_path):
+    one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
+    one.write_text(f"extends: {other}\n")
+    other.write_text(f"extends: {one}\n")
+    with pytest.raises(ConfigError, match="which has no end"):
+        read_recipe(str(one))
+
+
+PUBLISHED = {
+    # samples an epoch, updates, epochs, learning rate, buffer, minimum, clip of advantages
+    "paper/compressibility": (256, 4, 100, 3e-4, 16, 16, 5),
+    "paper/incompressibility": (256, 4, 100, 3e-4, 16, 16, 5),
+    "paper/aesthetic": (256, 2, 200, 3e-4, 32, 16, 5),
+    "paper/alignment": (288, 2, 200, 3e-4, 32, 16, 5),
+    "paper_tpu/compressibility": (256, 4, 200, 1e-5, 32, 16, 10),
+    "paper_tpu/incompressibility": (256, 4, 200, 1e-5, 32, 16, 10),
+    "paper_tpu/aesthetic": (256, 4, 200, 1e-5, 32, 16, 10),
+    "paper_tpu/alignment": (256, 4, 120, 1e-5, 128, 32, 10),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_papers_recipes_are_its_published_settings(name):
+    recipe = read_recipe(name)
+    config = resolved(recipe, {})
+    own = config.algorithm
+    statistics = own["buffer_size"], own["min_count"], own["advantage_clip"]
+    assert (config.num_samples, config.updates_per_epoch, config.epochs, config.learning_rate, *statistics) == PUBLISHED[name]
+    assert own["clip_range"] == 1e-4 and config.model["guidance_scale"] == 5 and config.sampler["num_steps"] == 50
+    assert config.model["train"] == ("full" if name.startswith("paper_tpu") else "lora")
+    score_function, regression, sparse = (
+        resolved(recipe, {"algorithm": {"name": other}}) for other in ("ddpo_sf", "rwr", "rwr_sparse")
+    )
+    assert score_function.updates_per_epoch == 1
+    assert tuple(score_function.algorithm[key] for key in ("buffer_size", "min_count", "advantage_clip"))[::2] == statistics[::2]
+    assert regression.num_samples == 10_240
+    assert regression.updates_per_epoch * regression.algorithm["inner_epochs"] == 400
+    assert regression.algorithm["inverse_temperature"] == 0.2
+    assert regression.algorithm.get("per_prompt", False) == name.endswith("aesthetic")
+    assert sparse.num_samples == 10_240 and sparse.images_per_prompt == 32
+    assert sparse.algorithm["percentile"] == 90

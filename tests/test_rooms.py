@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from rediffuse.config import from_yaml, read_recipe, recipe_names, resolved
+from rediffuse.errors import ConfigError
 from rediffuse.lookup import KEYS, assemble, build, find, first_line, names
 from rediffuse.types import Algorithm, Prompt
 
 EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]
+STILL_TO_COME = {"aesthetic", "alignment"} - set(names("rewards"))
 NEEDED = {"text_file": {"path": "prompts.txt"}}
 
 
@@ -51,8 +53,12 @@ def test_every_recipe_is_a_run_under_every_algorithm(name, algorithm, tmp_path):
     recipe = read_recipe(name)
     assert recipe["claim"]
     config = resolved(recipe, {"algorithm": {"name": algorithm}} if algorithm else {})
-    assemble(config)
     assert config.algorithm["name"] == algorithm or algorithm is None
+    if config.reward["name"] in STILL_TO_COME:
+        with pytest.raises(ConfigError, match=f"no '{config.reward['name']}' among rewards"):
+            assemble(config)
+    else:
+        assemble(config)
 
 
 def test_a_recipe_may_leave_out_what_has_a_default(tmp_path):

@@ -15,7 +15,7 @@ Options = dict[str, Any]
 
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = "demo/incompressibility"
-_NOT_OF_THE_RUN = ("claim", "with_algorithm")
+_NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -113,13 +113,22 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe of the package by its name, or anyone's YAML file by its path."""
-    if name in recipe_names():
-        return read_yaml(RECIPES / f"{name}.yaml")
-    if Path(name).suffix in (".yaml", ".yml"):
-        return read_yaml(Path(name))
+    """A recipe of the package by its name, or anyone's YAML file by its path; over the one that it `extends`, if it does."""
+    return _read_recipe(name, ())
+
+
+def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     known = recipe_names()
-    raise ConfigError(f"No recipe {name!r}; there are {', '.join(known)}, or the path of a YAML file.{did_you_mean(name, known)}")
+    if name in extended_by:
+        raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which has no end.")
+    if name in known:
+        recipe = read_yaml(RECIPES / f"{name}.yaml")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        recipe = read_yaml(Path(name))
+    else:
+        near = did_you_mean(name, known)
+        raise ConfigError(f"No recipe {name!r}; there are {', '.join(known)}, or the path of a YAML file.{near}")
+    return merge(_read_recipe(str(recipe["extends"]), (*extended_by, name)), recipe) if "extends" in recipe else recipe
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
