@@ -1,4 +1,4 @@
-"""The commands: train, resume, sample, report, plan, list."""
+"""The commands: train, resume, sample, report, compare, plan, list."""
 
 import argparse
 import os
@@ -29,7 +29,7 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
-COMMANDS = ("train", "plan", "resume", "sample", "report", "list")
+COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "list")
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,7 +77,7 @@ def run(arguments: list[str]) -> None:
         config = resolved(read_recipe(args.recipe), flags(rest))
         train(config, args) if args.command == "train" else plan(config)
     else:
-        {"resume": resume, "sample": sample, "report": report, "list": show_list}[args.command](args)
+        {"resume": resume, "sample": sample, "report": report, "compare": compare, "list": show_list}[args.command](args)
 
 
 def flags(rest: Sequence[str]) -> dict[str, Any]:
@@ -160,6 +160,12 @@ def report(args: argparse.Namespace) -> None:
     print(page.write(existing(args.run)))
 
 
+def compare(args: argparse.Namespace) -> None:
+    from rediffuse.report import compare as comparison
+
+    print(comparison.write(args.runs, args.out, args.reach))
+
+
 def show_list(args: argparse.Namespace) -> None:
     if args.what == "recipes":
         lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
@@ -199,6 +205,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="the PNG to write; without it, in the run's samples/")
     command = commands.add_parser("report", help="write the run's page from its folder", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
+    command = commands.add_parser("compare", help="runs side by side: a chart, a table, the same pictures", allow_abbrev=False)
+    command.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="runs that differ in their seed alone count as one method"
+    )
+    command.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="where to; comparison/ without it")
+    command.add_argument("--reach", type=float, metavar="REWARD", help="tell how many queries each method took to reach it")
     command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
     command.add_argument("what", choices=[*KEYS.values(), "recipes"])
     return parser

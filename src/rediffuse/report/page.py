@@ -13,7 +13,7 @@ from rediffuse.errors import RunError
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 
-_ENVIRONMENT = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
+ENVIRONMENT = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
 STRIP_LENGTH = 8
 NUM_STRIPS = 6
 
@@ -27,7 +27,7 @@ def write(run: RunFolder) -> Path:
     config = run.config()
     shown = [stages[round(i * (len(stages) - 1) / (STRIP_LENGTH - 1))] for i in range(STRIP_LENGTH)]
     shown = list(dict.fromkeys(shown))
-    page = _ENVIRONMENT.get_template("page.html.jinja").render(
+    page = ENVIRONMENT.get_template("page.html.jinja").render(
         name=run.path.resolve().name,
         config=config,
         yaml=(run.path / "config.yaml").read_text(),
@@ -38,9 +38,9 @@ def write(run: RunFolder) -> Path:
         masked=sum(row["masked_rewards"] for row in metrics),
         curve=_curve(metrics),
         prompts=json.loads((run.samples / "prompts.json").read_text()),
-        before=_embedded(stages[0]),
-        after=_embedded(stages[-1]) if len(stages) > 1 else None,
-        strip=[(int(path.parent.name.removeprefix("epoch-")), _embedded(path, NUM_STRIPS)) for path in shown],
+        before=embedded(Image.open(stages[0])),
+        after=embedded(Image.open(stages[-1])) if len(stages) > 1 else None,
+        strip=[(int(path.parent.name.removeprefix("epoch-")), embedded(_column(path))) for path in shown],
     )
     run.report.write_text(page, encoding="utf-8")
     return run.report
@@ -59,23 +59,30 @@ def _curve(metrics: list[dict[str, float]]) -> str:
     axes.set_xlabel("reward queries")
     axes.set_ylabel("reward (mean ± one standard deviation)")
     axes.spines[["top", "right"]].set_visible(False)
+    return data_uri("image/svg+xml", drawn(figure, "svg"))
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """kind: svg or png."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _data_uri("image/svg+xml", buffer.getvalue())
+    figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
+    return buffer.getvalue()
 
 
-def _embedded(path: Path, rows: int | None = None) -> str:
-    """The grid as a data URI; or its first pictures as one column."""
-    image: Image.Image = Image.open(path)
-    if rows is not None:
-        side = image.width // max(1, _columns(path))
-        column = Image.new("RGB", (side, side * min(rows, _columns(path))))
-        for row in range(min(rows, _columns(path))):
-            column.paste(image.crop((row * side, 0, (row + 1) * side, side)), (0, row * side))
-        image = column
+def _column(grid: Path) -> Image.Image:
+    """The first prompts' first pictures, one above the other."""
+    image = Image.open(grid)
+    side, rows = image.width // _columns(grid), min(NUM_STRIPS, _columns(grid))
+    column = Image.new("RGB", (side, side * rows))
+    for row in range(rows):
+        column.paste(image.crop((row * side, 0, (row + 1) * side, side)), (0, row * side))
+    return column
+
+
+def embedded(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
-    return _data_uri("image/png", buffer.getvalue())
+    return data_uri("image/png", buffer.getvalue())
 
 
 def _columns(grid: Path) -> int:
@@ -83,5 +90,5 @@ def _columns(grid: Path) -> int:
         return whole.width // single.width
 
 
-def _data_uri(kind: str, content: bytes) -> str:
+def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"

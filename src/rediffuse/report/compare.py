@@ -1,0 +1,209 @@
+"""Several runs of one task side by side: reward against reward queries, a table, the same pictures."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rediffuse.config import Config
+from rediffuse.errors import RunError
+from rediffuse.report.page import ENVIRONMENT, data_uri, drawn, embedded
+from rediffuse.runs import log
+from rediffuse.runs.folder import RunFolder, existing
+
+TASK = ("reward", "prompts", "sampler")
+HOW_IT_LEARNS = {"train", "lora_rank", "lora_alpha", "lora_targets", "precision", "gradient_checkpointing"}
+"""Options of a model in which methods may differ and still be compared."""
+MUTE = {"seed", "epochs", "micro_batch_size"}
+NUM_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: RunFolder
+    config: Config
+    metrics: Sequence[Mapping[str, float]]
+
+    def curve(self) -> list[tuple[int, float]]:
+        """(queries that the policy had learned from, mean reward of its samples) of each epoch."""
+        return [(int(row["reward_queries"]) - self.config.num_samples, row["reward_mean"]) for row in self.metrics]
+
+    @property
+    def seconds(self) -> float:
+        return sum(row["seconds_sampling"] + row["seconds_training"] for row in self.metrics)
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in their seed alone."""
+
+    label: str
+    runs: Sequence[Run]
+
+    def curve(self) -> list[tuple[int, float, float, float]]:
+        """(queries, mean over seeds, least, most), as far as every seed went."""
+        points = zip(*(run.curve() for run in self.runs), strict=False)
+        return [(at[0][0], sum(r for _, r in at) / len(at), min(r for _, r in at), max(r for _, r in at)) for at in points]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row of the table. queries_to_reach: None where the mean never got there."""
+
+    label: str
+    seeds: Sequence[int]
+    first: float
+    final: float
+    least: float
+    most: float
+    best: float
+    queries: int
+    queries_to_reach: int | None
+    seconds: float
+
+
+def write(paths: Sequence[Path], out: Path, reach: float | None = None) -> Path:
+    """compare.html, .png, .svg and .csv in `out`. Raises RunError for runs that cannot be compared.
+
+    reach: the reward of the table's "queries to reach"; None: half way from where all begin to where the best ends.
+    """
+    runs = [_read(path) for path in paths]
+    refuse_incomparable(runs)
+    methods = grouped(runs)
+    curves = [method.curve() for method in methods]
+    if reach is None:
+        start = sum(curve[0][1] for curve in curves) / len(curves)
+        reach = (start + max(curve[-1][1] for curve in curves)) / 2
+    standings = [_standing(method, reach) for method in methods]
+    figure = chart(methods, runs[0].config.reward["name"])
+    out.mkdir(parents=True, exist_ok=True)
+    for kind in ("png", "svg"):
+        (out / f"compare.{kind}").write_bytes(drawn(figure, kind))
+    with (out / "compare.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["method", "run", "seed", "reward_queries", "reward_mean"])
+        for method in methods:
+            for run in method.runs:
+                table.writerows([method.label, run.folder.path, run.config.seed, *point] for point in run.curve())
+    page = ENVIRONMENT.get_template("compare.html.jinja").render(
+        config=runs[0].config,
+        curve=data_uri("image/svg+xml", drawn(figure, "svg")),
+        standings=sorted(standings, key=lambda standing: -standing.final),
+        reach=reach,
+        pictures=_pictures(methods),
+        seed=_common_seed(methods),
+        runs=runs,
+    )
+    (out / "compare.html").write_text(page, encoding="utf-8")
+    return out / "compare.html"
+
+
+def refuse_incomparable(runs: Iterable[Run]) -> None:
+    """Raises RunError, naming the key, if two runs differ in their task, their prompts or their model."""
+    first, *others = runs
+    for other in others:
+        ours, theirs = _task(first.config), _task(other.config)
+        for key in sorted(ours.keys() | theirs.keys()):
+            if ours.get(key) != theirs.get(key):
+                raise RunError(
+                    f"{first.folder.path} and {other.folder.path} cannot be compared: {key} is {ours.get(key)!r} in one and"
+                    f" {theirs.get(key)!r} in the other. Compare runs of one task, with one model and one set of prompts."
+                )
+
+
+def grouped(runs: Sequence[Run]) -> list[Method]:
+    """Runs that differ in their seed alone are one method; its label says what sets it apart."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(str(_settings(run.config)), []).append(run)
+    of_algorithm: dict[str, list[Mapping[str, Any]]] = {}
+    for members in groups.values():
+        of_algorithm.setdefault(members[0].config.algorithm["name"], []).append(_settings(members[0].config))
+    methods = []
+    for members in groups.values():
+        name, settings = members[0].config.algorithm["name"], _settings(members[0].config)
+        alike = of_algorithm[name]
+        apart = [key for key in settings if any(other.get(key) != settings[key] for other in alike)]
+        methods.append(Method(", ".join([name, *(f"{key} {settings[key]}" for key in apart)]), members))
+    return methods
+
+
+def chart(methods: Sequence[Method], reward: str) -> Figure:
+    """The mean over seeds, and from the least to the most of them."""
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for method in methods:
+        queries, mean, least, most = zip(*method.curve(), strict=True)
+        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=f"{method.label} ({len(method.runs)})")
+        axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
+    axes.set_xlabel("reward queries learned from")
+    axes.set_ylabel(f"{reward} (mean, least and most of the seeds)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def _read(path: Path) -> Run:
+    folder = existing(path)
+    metrics = log.read(folder.metrics)
+    if not metrics:
+        raise RunError(f"{path} has no finished epoch to compare. Go on with it: rediffuse resume {path}")
+    return Run(folder, folder.config(), metrics)
+
+
+def _task(config: Config) -> dict[str, Any]:
+    whole = _flat(asdict(config))
+    hidden = {f"model.{option}" for option in HOW_IT_LEARNS}
+    return {key: value for key, value in whole.items() if key.split(".")[0] in (*TASK, "model") and key not in hidden}
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """What may set one method apart from another."""
+    own = ("evaluation", "logging", "scoring")
+    return {key: value for key, value in _flat(asdict(config)).items() if key not in MUTE and key.split(".")[0] not in own}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _standing(method: Method, reach: float) -> Standing:
+    curve = method.curve()
+    queries, final, least, most = curve[-1]
+    seeds = [run.config.seed for run in method.runs]
+    reached = next((at for at, mean, _, _ in curve if mean >= reach), None)
+    seconds = sum(run.seconds for run in method.runs) / len(method.runs)
+    best = max(mean for _, mean, _, _ in curve)
+    return Standing(method.label, seeds, curve[0][1], final, least, most, best, queries, reached, seconds)
+
+
+def _common_seed(methods: Sequence[Method]) -> int | None:
+    seeds = [{run.config.seed for run in method.runs if _last_grid(run)} for method in methods]
+    return min(set.intersection(*seeds), default=None)
+
+
+def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
+    """(label, data URI): before, then each method's last pictures of the seed that all have; one image a prompt."""
+    seed = _common_seed(methods)
+    if seed is None:
+        return []
+    chosen = [(method.label, next(run for run in method.runs if run.config.seed == seed)) for method in methods]
+    before = min(chosen[0][1].folder.samples.glob("epoch-*/grid.png"))
+    return [("before", _row(before)), *((label, _row(_last_grid(run))) for label, run in chosen)]
+
+
+def _last_grid(run: Run) -> Path:
+    return max(run.folder.samples.glob("epoch-*/grid.png"), default=Path())
+
+
+def _row(grid: Path) -> str:
+    """The first picture of each prompt."""
+    with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
+        return embedded(whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height)))

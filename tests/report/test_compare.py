@@ -1,0 +1,85 @@
+import csv
+import shutil
+
+import pytest
+import tiny
+
+from rediffuse import train
+from rediffuse.errors import RunError
+from rediffuse.report import compare
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two seeds of one method, one of another."""
+    folder = tmp_path_factory.mktemp("runs")
+    sf = {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1}
+    plans = {"is_0": {"seed": 0}, "is_1": {"seed": 1}, "sf_0": sf, "twice": {"prompts": {"name": f"{tiny.FILE}:Few"}}}
+    for name, over in plans.items():
+        train(tiny.config(epochs=3, **over), folder / name)
+    return folder
+
+
+def test_runs_that_differ_in_their_seed_alone_are_one_method(runs, tmp_path):
+    page = compare.write([runs / "is_0", runs / "is_1", runs / "sf_0"], tmp_path / "out")
+    text = page.read_text()
+    assert "2 methods, 3 runs" in text
+    assert text.count("data:image/png") == 3  # before, and after by each method
+    assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert b"<svg" in (tmp_path / "out" / "compare.svg").read_bytes()
+    with (tmp_path / "out" / "compare.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 9
+    assert [int(row["reward_queries"]) for row in rows[:3]] == [0, 8, 16]
+    assert {row["method"] for row in rows} == {"ddpo_is", "ddpo_sf"}
+
+
+def metrics(*rewards):
+    return [
+        {"reward_queries": 8 * (i + 1), "reward_mean": reward, "seconds_sampling": 1.0, "seconds_training": 2.0}
+        for i, reward in enumerate(rewards)
+    ]
+
+
+def test_the_table_by_hand():
+    config = tiny.config()
+    method = compare.Method(
+        "a", [compare.Run(None, config, metrics(0.0, 1.0, 2.0, 9.0)), compare.Run(None, config, metrics(0.0, 3.0, 6.0))]
+    )
+    assert method.curve() == [(0, 0.0, 0.0, 0.0), (8, 2.0, 1.0, 3.0), (16, 4.0, 2.0, 6.0)]
+    standing = compare._standing(method, reach=2.0)
+    assert (standing.final, standing.least, standing.most, standing.best) == (4.0, 2.0, 6.0, 4.0)
+    assert (standing.queries, standing.queries_to_reach, standing.seconds) == (16, 8, 10.5)
+    assert compare._standing(method, reach=5.0).queries_to_reach is None
+
+
+def test_methods_of_one_algorithm_are_told_apart_by_what_differs(runs, tmp_path):
+    shutil.copytree(runs / "is_0", tmp_path / "hot")
+    path = tmp_path / "hot" / "config.yaml"
+    path.write_text(path.read_text().replace("learning_rate: 0.003", "learning_rate: 0.03"))
+    labels = [method.label for method in compare.grouped([compare._read(each) for each in (runs / "is_0", tmp_path / "hot")])]
+    assert labels == ["ddpo_is, learning_rate 0.003", "ddpo_is, learning_rate 0.03"]
+
+
+def test_runs_of_other_prompts_cannot_be_compared(runs, tmp_path):
+    with pytest.raises(RunError, match=r"cannot be compared: prompts.* Compare runs of one task"):
+        compare.write([runs / "is_0", runs / "twice"], tmp_path)
+
+
+@pytest.mark.parametrize("key", ["reward:\n  name: redness", "sampler:\n  name: ddim\n  num_steps: 4"])
+def test_nor_those_of_another_task(key, runs, tmp_path):
+    shutil.copytree(runs / "is_0", tmp_path / "other")
+    path = tmp_path / "other" / "config.yaml"
+    assert key in path.read_text()
+    path.write_text(path.read_text().replace(key, key.replace("redness", "jpeg_compressibility").replace(": 4", ": 5")))
+    with pytest.raises(RunError, match=f"cannot be compared: {key.split(':')[0]}"):
+        compare.write([runs / "is_0", tmp_path / "other"], tmp_path / "out")
+
+
+def test_what_is_not_a_run_or_has_no_epoch(runs, tmp_path):
+    with pytest.raises(RunError, match="is not a run"):
+        compare.write([tmp_path], tmp_path)
+    shutil.copytree(runs / "is_0", tmp_path / "new")
+    (tmp_path / "new" / "metrics.jsonl").unlink()
+    with pytest.raises(RunError, match="no finished epoch"):
+        compare.write([runs / "is_0", tmp_path / "new"], tmp_path / "out")
