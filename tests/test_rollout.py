@@ -19,7 +19,7 @@ def policy():
 
 def sampled(policy, size, lanes=1, indices=range(5), keep="transitions"):
     draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
-    return joined(list(collect(policy, draws, size, World(lanes=lanes), keep)))
+    return joined(collect(policy, draws, size, World(lanes=lanes), keep), len(indices))
 
 
 def test_shapes(policy):

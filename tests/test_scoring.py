@@ -91,7 +91,7 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
         assert second_began.wait(timeout=20)
         return [0.0]
 
-    rollout, scores = scoring.score(patient, parts(), lambda: None)
+    rollout, scores = scoring.score(patient, parts(), 2, lambda: None)
     assert scores.rewards.tolist() == [0.0, 0.0]
     assert rollout.indices.tolist() == [0, 1]
 
@@ -121,7 +121,7 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
         raise Interrupted(15)
 
     with pytest.raises((RewardError, Interrupted)):
-        scoring.score(slow, all_batches(), stop)
+        scoring.score(slow, all_batches(), 4 * scoring.MAX_WAITING, stop)
     assert len(calls) <= 2
 
 

@@ -109,7 +109,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(list(collect(trainer.policy, draws, 4, trainer.world, "transitions")))
+        rollout = joined(collect(trainer.policy, draws, 4, trainer.world, "transitions"), len(indices))
         rows = trainer.learner._rows(rollout, torch.arange(8), (0, 0))
         return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
 

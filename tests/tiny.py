@@ -175,3 +175,28 @@ def numbers(run, name="metrics.jsonl"):
 def weights(run):
     newest = max((run / "checkpoints").glob("epoch-*"))
     return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
+
+
+@dataclass(frozen=True)
+class Large:
+    """As large as Stable Diffusion's latents, and with nothing but a gain to learn."""
+
+    def load(self, device, seed):
+        return LargeDenoiser(8, seed)
+
+
+class LargeDenoiser(ToyDenoiser):
+    latent_shape = (4, 64, 64)
+
+    def __init__(self, width, seed):
+        super().__init__(width, seed)
+        self.gain = nn.Parameter(torch.zeros(()))
+
+    def predict(self, x, time, conditioning):
+        return (1 + self.gain) * x
+
+    def decode(self, latents):
+        return latents[:, :3].sigmoid()
+
+    def parameters(self):
+        return {"gain": self.gain}

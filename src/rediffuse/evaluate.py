@@ -13,7 +13,7 @@ from rediffuse.config import Config
 from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.rollout import Draws, collect, denoise, joined
+from rediffuse.rollout import Draws, collect, denoise
 from rediffuse.runs import checkpoint, folder
 from rediffuse.types import Prompt, PromptSet
 from rediffuse.world import World
@@ -33,7 +33,7 @@ class Pictures:
         """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts."""
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world)
-        images = joined(list(rollouts)).images
+        images = torch.cat([rollout.images for rollout in rollouts])
         folder.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(images):
             to_pil(image).save(folder / f"{number:03d}.png")

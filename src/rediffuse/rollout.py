@@ -1,7 +1,7 @@
 """Prompts in; images, and the way to them, out."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,7 +38,7 @@ def collect(
         trajectory = denoise(policy, batch)
         images = policy.denoiser.decode(trajectory.latents.to(world.device))
         if keep == "latents":
-            trajectory = arrived(trajectory.latents.clone())
+            trajectory = arrived(trajectory.latents)
         elif keep == "images":
             fresh = noise.draw([noise.generator(*batch.key, "encode", i) for i in batch.indices], policy.denoiser.latent_shape)
             trajectory = arrived(policy.denoiser.encode_images(images, fresh.to(images.device)).cpu())
@@ -75,20 +75,22 @@ def arrived(latents: Tensor) -> Trajectory:
     return Trajectory(torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0))
 
 
-def joined(parts: Sequence[Rollout]) -> Rollout:
-    """The rollouts of several micro-batches as one."""
-    trajectory = Trajectory(
-        parts[0].trajectory.steps,
-        torch.cat([part.trajectory.path for part in parts]),
-        torch.cat([part.trajectory.log_probs for part in parts]),
-    )
-    return Rollout(
-        [prompt for part in parts for prompt in part.prompts],
-        torch.cat([part.groups for part in parts]),
-        torch.cat([part.indices for part in parts]),
-        torch.cat([part.images for part in parts]),
-        trajectory,
-    )
+def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
+    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory twice."""
+    prompts: list[Prompt] = []
+    images, indices, log_probs = [], [], []
+    steps, path = torch.empty(0, dtype=torch.int64), torch.empty(0)
+    for part in parts:
+        way, begin = part.trajectory, len(prompts)
+        if not prompts:
+            steps, path = way.steps, torch.empty(num_samples, *way.path.shape[1:])
+        path[begin : begin + len(part.prompts)] = way.path
+        prompts.extend(part.prompts)
+        images.append(part.images)
+        indices.append(part.indices)
+        log_probs.append(way.log_probs)
+    groups = torch.tensor([group_of(prompt) for prompt in prompts])
+    return Rollout(prompts, groups, torch.cat(indices), torch.cat(images), Trajectory(steps, path, torch.cat(log_probs)))
 
 
 def group_of(prompt: Prompt) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,13 +28,14 @@ class Scores:
     seconds: float
 
 
-def score(reward: Reward, rollouts: Iterable[Rollout], stop_if_asked: Callable[[], None]) -> tuple[Rollout, Scores]:
-    """Each rollout's rewards are computed while the next is sampled; all come back as one, without the images.
+def score(
+    reward: Reward, rollouts: Iterable[Rollout], num_samples: int, stop_if_asked: Callable[[], None]
+) -> tuple[Rollout, Scores]:
+    """Each rollout's rewards are computed while the next is sampled; all, of `num_samples`, come back as one, without the images.
 
     At most MAX_WAITING rollouts wait for their rewards: then the sampling waits. Where a reward fails or
     `stop_if_asked` raises, those not yet begun are never computed.
     """
-    parts: list[Rollout] = []
     all_scores: list[Future[Scores]] = []
     waiting: set[Future[Scores]] = set()
 
@@ -50,19 +51,22 @@ def score(reward: Reward, rollouts: Iterable[Rollout], stop_if_asked: Callable[[
             wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
             stop_if_asked()
 
-    worker = ThreadPoolExecutor(1)
-    try:
+    def handed_over() -> Iterator[Rollout]:
         for part in rollouts:
             until_waiting(MAX_WAITING - 1)
             future = worker.submit(_scored, reward, part)
             all_scores.append(future)
             waiting.add(future)
-            parts.append(replace(part, images=part.images[:0].clone()))
+            yield replace(part, images=part.images[:0].clone())
+
+    worker = ThreadPoolExecutor(1)
+    try:
+        rollout = joined(handed_over(), num_samples)
         until_waiting(0)
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
     scores = [future.result() for future in all_scores]
-    return joined(parts), Scores(
+    return rollout, Scores(
         torch.cat([each.rewards for each in scores]),
         torch.cat([each.image_hashes for each in scores]),
         sum(each.seconds for each in scores),

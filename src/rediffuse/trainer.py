@@ -118,7 +118,7 @@ class Trainer:
         mine = self.world.share(len(prompts))
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
         rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world, self.algorithm.learns_from)
-        return scoring.score(self.reward, self.display.counted(rollouts), self.world.stop_here_if_asked)
+        return scoring.score(self.reward, self.display.counted(rollouts), len(mine), self.world.stop_here_if_asked)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""

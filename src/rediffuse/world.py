@@ -5,8 +5,9 @@ import resource
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
@@ -64,8 +65,21 @@ class World:
         return range(self.rank, num_samples, self.size)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items, worked on in lanes."""
-        return map(function, items) if self.lanes == 1 else self._pool.map(function, items)
+        """Results in the order of the items, worked on in lanes, never far ahead of who takes them."""
+        return map(function, items) if self.lanes == 1 else self._in_lanes(function, items)
+
+    def _in_lanes(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        begun: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                begun.append(self._pool.submit(function, item))
+                if len(begun) > 2 * self.lanes:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
 
     def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
         """(B,) of this process -> (num_samples,) of all, each at its index."""
