@@ -2,7 +2,7 @@
 
     npm install --prefix pretraining && python -m pretraining.make --work ~/emoji --out src/rediffuse/models/emoji/pipeline
 
-About three hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
+About four hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
 Training state stays in --work, outside the repository.
 """
 
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=80_000)
     parser.add_argument("--vae-steps", type=int, default=5000)
     parser.add_argument("--decoder-steps", type=int, default=2500)
-    parser.add_argument("--unet-steps", type=int, default=11_700)
+    parser.add_argument("--unet-steps", type=int, default=16_400)
     args = parser.parse_args()
     work, scenes = args.work, args.work / "scenes"
     work.mkdir(parents=True, exist_ok=True)

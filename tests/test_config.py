@@ -99,10 +99,19 @@ def test_a_recipe_may_extend_another(tmp_path):
     assert mine.prompts == base.prompts
 
 
+def test_a_recipe_that_extends_another_and_changes_the_algorithm_keeps_its_own_settings(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: paper/compressibility\nepochs: 3\nalgorithm: {name: rwr, inverse_temperature: 1.0}\n")
+    config = resolved(read_recipe(str(path)), {})
+    assert (config.epochs, config.num_samples) == (3, 10_240)
+    assert config.algorithm == {"name": "rwr", "inverse_temperature": 1.0, "inner_epochs": 5, "learns_from": "images"}
+
+
 def test_recipes_that_extend_one_another(tmp_path):
+    """Each is looked for beside the other, wherever the command is given."""
     one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
-    one.write_text(f"extends: {other}\n")
-    other.write_text(f"extends: {one}\n")
+    one.write_text("extends: other.yaml\n")
+    other.write_text("extends: one.yaml\n")
     with pytest.raises(ConfigError, match="which has no end"):
         read_recipe(str(one))
 
@@ -116,7 +125,7 @@ PUBLISHED = {
     "paper_tpu/compressibility": (256, 4, 200, 1e-5, 32, 16, 10),
     "paper_tpu/incompressibility": (256, 4, 200, 1e-5, 32, 16, 10),
     "paper_tpu/aesthetic": (256, 4, 200, 1e-5, 32, 16, 10),
-    "paper_tpu/alignment": (256, 4, 120, 1e-5, 128, 32, 10),
+    "paper_tpu/alignment": (256, 4, 200, 1e-5, 32, 16, 10),
 }
 
 
@@ -138,5 +147,8 @@ def test_the_papers_recipes_are_its_published_settings(name):
     assert regression.updates_per_epoch * regression.algorithm["inner_epochs"] == 400
     assert regression.algorithm["inverse_temperature"] == 0.2
     assert regression.algorithm.get("per_prompt", False) == name.endswith("aesthetic")
-    assert sparse.num_samples == 10_240 and sparse.images_per_prompt == 32
+    assert sparse.images_per_prompt == 32
     assert sparse.algorithm["percentile"] == 90
+    assert sparse.updates_per_epoch * sparse.algorithm["inner_epochs"] == 400
+    for other in (regression, sparse):
+        assert other.model["train"] == "full" and other.learning_rate == 1e-5

@@ -6,7 +6,8 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
     {"errors", "maths"},
-    {"types", "config"},
+    {"config"},
+    {"types"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "report"},

@@ -1,5 +1,6 @@
 """A stopped run goes on to the numbers and weights of one that was never stopped."""
 
+import json
 import os
 import signal
 import subprocess
@@ -70,6 +71,38 @@ def test_stop_anywhere_and_resume_is_as_if_never_stopped(variant, call, tmp_path
         train(config, tmp_path / "run", reward_that_dies_at(call))
     resume(tmp_path / "run", reward=reward_that_dies_at(None))
     assert_equal_to_the_bit(straight, tmp_path / "run")
+
+
+def test_fp16_and_the_pretrained_model_in_lanes(pipeline, tmp_path, monkeypatch):
+    """Loss scaling and an adapter that is switched off for a while: stopped and resumed, the same to the bit."""
+    monkeypatch.setattr("rediffuse.world._num_cores", lambda: 3)
+    targets = ["to_q", "to_k", "conv1"]
+    config = tiny.config(
+        epochs=3,
+        model={"name": f"{tiny.FILE}:Tiny", "path": str(pipeline), "precision": "fp16", "lora_targets": targets},
+        sampler={"num_steps": 3, "spacing": "trailing"},
+        algorithm={"name": "ddpo_sf", "advantage": "batch", "kl_weight": 1.0},
+        updates_per_epoch=1,
+        micro_batch_size=2,
+    )
+    train(config, tmp_path / "straight", reward_that_dies_at(None))
+    with pytest.raises(StoppedError):
+        train(config, tmp_path / "run", reward_that_dies_at(6))
+    resume(tmp_path / "run", reward=reward_that_dies_at(None))
+    assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+    rows = numbers(tmp_path / "run")
+    assert rows[0]["kl_to_pretrained"] < 1e-6 < rows[2]["kl_to_pretrained"]
+    assert all(row["skipped_updates"] == 0 and row["grad_norm"] > 0 for row in rows)
+    state = json.loads((tmp_path / "run" / "checkpoints" / "epoch-00003" / "state.json").read_text())
+    assert state["loss_scale"]["scale"] == 2.0**16
+
+
+def test_a_checkpoint_of_other_shapes_is_told_with_its_key(tmp_path):
+    train(tiny.config(model={"name": f"{tiny.FILE}:Toy", "width": 8}), tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("width: 8", "width: 9"))
+    with pytest.raises(CheckpointError, match=r"0.weight is \(8, 50\) there, but \(9, 50\) in this model"):
+        resume(tmp_path / "run", epochs=3)
 
 
 CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]

@@ -114,14 +114,14 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
         return [0.0] * len(prompts)
 
     def all_batches():
-        yield from batches(scoring.MAX_WAITING)
+        yield from batches(scoring.MAX_WAITING // 4)
         all_queued.set()
 
     def stop():
         raise Interrupted(15)
 
     with pytest.raises((RewardError, Interrupted)):
-        scoring.score(slow, all_batches(), 4 * scoring.MAX_WAITING, stop)
+        scoring.score(slow, all_batches(), scoring.MAX_WAITING, stop)
     assert len(calls) <= 2
 
 

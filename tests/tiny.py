@@ -102,6 +102,7 @@ class ToyDenoiser:
     schedule = NoiseSchedule(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
 
     def __init__(self, width, seed):
+        self.pinned = {}
         torch.manual_seed(seed)
         last = nn.Linear(width, 48)
         nn.init.zeros_(last.weight)

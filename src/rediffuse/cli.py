@@ -136,9 +136,10 @@ def plan(config: Config) -> None:
     parts = assemble(config)
     queries = config.num_samples * config.epochs
     updates = config.updates_per_epoch * parts.algorithm.inner_epochs
-    sizes = f"{config.num_samples // config.updates_per_epoch}"
-    if config.num_samples % config.updates_per_epoch:
-        sizes += f" or {config.num_samples // config.updates_per_epoch + 1}"
+    num_trained = parts.algorithm.num_trained(config)
+    sizes = f"{num_trained // config.updates_per_epoch}"
+    if num_trained % config.updates_per_epoch:
+        sizes += f" or {num_trained // config.updates_per_epoch + 1}"
     print(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"

@@ -118,7 +118,10 @@ def read_recipe(name: str) -> dict[str, Any]:
 
 
 def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
+    """A file that is extended is looked for beside the one that extends it."""
     known = recipe_names()
+    if extended_by and name not in known:
+        name = str(Path(extended_by[-1]).parent / name)
     if name in extended_by:
         raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which has no end.")
     if name in known:
@@ -128,7 +131,10 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     else:
         near = did_you_mean(name, known)
         raise ConfigError(f"No recipe {name!r}; there are {', '.join(known)}, or the path of a YAML file.{near}")
-    return merge(_read_recipe(str(recipe["extends"]), (*extended_by, name)), recipe) if "extends" in recipe else recipe
+    if "extends" not in recipe:
+        return recipe
+    base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
+    return merge(_by_its_algorithm(base, recipe), recipe)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -145,13 +151,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     """A recipe, then its settings for the algorithm asked for, then the flags."""
-    usual = _mapping(recipe, "algorithm").get("name")
-    asked = _mapping(flags, "algorithm").get("name", usual)
-    if asked != usual:
-        recipe = {**recipe, "algorithm": {"name": asked}}
-    special = _mapping(_mapping(recipe, "with_algorithm"), str(asked))
-    merged = merge(merge(recipe, special), flags)
+    merged = merge(_by_its_algorithm(recipe, flags), flags)
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
+
+
+def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe as it is for the algorithm that `over` asks for."""
+    usual, specials = _mapping(recipe, "algorithm").get("name"), _mapping(recipe, "with_algorithm")
+    asked = _mapping(over, "algorithm").get("name", usual)
+    if asked == usual:
+        return recipe
+    special = _mapping(specials, str(asked))
+    return merge({**recipe, "algorithm": {"name": asked}}, special)
 
 
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:

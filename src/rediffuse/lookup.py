@@ -51,7 +51,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         if not (key == "reward" and reward):
             check_names(key, getattr(config, key))
     algorithm = build("algorithm", config.algorithm)
-    algorithm.check(config.updates_per_epoch)
+    algorithm.check(config)
     return Parts(
         build("model", config.model),
         build("sampler", config.sampler),

@@ -16,7 +16,7 @@ from rediffuse.rollout import joined
 from rediffuse.types import Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
-MAX_WAITING = 8
+MAX_WAITING = 128
 
 
 @dataclass(frozen=True)
@@ -33,30 +33,28 @@ def score(
 ) -> tuple[Rollout, Scores]:
     """Each rollout's rewards are computed while the next is sampled; all, of `num_samples`, come back as one, without the images.
 
-    At most MAX_WAITING rollouts wait for their rewards: then the sampling waits. Where a reward fails or
+    At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Where a reward fails or
     `stop_if_asked` raises, those not yet begun are never computed.
     """
     all_scores: list[Future[Scores]] = []
-    waiting: set[Future[Scores]] = set()
+    waiting: dict[Future[Scores], int] = {}
 
     def until_waiting(most: int) -> None:
-        nonlocal waiting
         while True:
-            done = {future for future in waiting if future.done()}
-            for future in done:
+            for future in [each for each in waiting if each.done()]:
                 future.result()  # a reward that fails is told now, not when all is sampled
-            waiting -= done
-            if len(waiting) <= most:
+                del waiting[future]
+            if sum(waiting.values()) <= most or not waiting:
                 return
             wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
             stop_if_asked()
 
     def handed_over() -> Iterator[Rollout]:
         for part in rollouts:
-            until_waiting(MAX_WAITING - 1)
+            until_waiting(MAX_WAITING - len(part.prompts))
             future = worker.submit(_scored, reward, part)
             all_scores.append(future)
-            waiting.add(future)
+            waiting[future] = len(part.prompts)
             yield replace(part, images=part.images[:0].clone())
 
     worker = ThreadPoolExecutor(1)

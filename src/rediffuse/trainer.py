@@ -63,8 +63,7 @@ class Trainer:
         parameters = self.policy.denoiser.parameters()
         if any(self.run.checkpoints.glob("epoch-*")):
             saved = checkpoint.load_newest(self.run.checkpoints)
-            for name, parameter in parameters.items():
-                parameter.data.copy_(saved.weights[name])
+            checkpoint.put_back(saved.weights, parameters)
             self.average.load(saved.weights)
             checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
             self.scaler.load_state_dict(saved.state["loss_scale"])
@@ -182,6 +181,8 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
                 if world.is_main:
                     folder.discard(run)
                 raise
+            if world.is_main and trainer.policy.denoiser.pinned:
+                run.write_config(replace(config, model={**config.model, **trainer.policy.denoiser.pinned}))
             return trainer.train()
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from rediffuse.config import Config
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 
@@ -126,6 +127,9 @@ class Denoiser(Protocol):
     needs_loss_scaling: bool
     """Whether gradients are computed in fp16, which has no room for small ones."""
 
+    pinned: Mapping[str, Any]
+    """Options of the model that loading made exact, such as the commit that a branch stood for."""
+
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning: ...
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         """x (N, *L), time (N,) -> (N, *L) fp32, guidance included."""
@@ -232,7 +236,11 @@ class Algorithm(Protocol):
         """batch: Transitions or CleanSamples, as `learns_from` says."""
         ...
 
-    def check(self, updates_per_epoch: int) -> None:
+    def num_trained(self, config: Config) -> int:
+        """Of an epoch's samples, how many it trains on if all prompts differ."""
+        ...
+
+    def check(self, config: Config) -> None:
         """Raises ConfigError where the algorithm's mathematics forbids the plan."""
         ...
 

@@ -91,14 +91,13 @@ class Learner:
             part, reference = work
             with torch.enable_grad():
                 loss = self.algorithm.loss(self.policy, self._batch(rollout, advantages, part, reference))
-                share = scale * loss.value * (len(part.sample) / num_rows)
-                found = torch.autograd.grad(share, parameters, materialize_grads=True)
+                found = torch.autograd.grad(scale * loss.value, parameters, materialize_grads=True)
             return found, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(part.sample)
 
         total = [torch.zeros_like(each) for each in parameters]
         for part, loss, weight in self.world.map(gradients, list(zip(parts, references, strict=True))):
             for sum_, gradient in zip(total, part, strict=True):
-                sum_ += gradient
+                sum_.add_(gradient, alpha=weight / num_rows)
             totals.add(loss, weight, first=first)
         for parameter, gradient in zip(parameters, self.world.summed(total), strict=True):
             parameter.grad = gradient
@@ -117,14 +116,15 @@ class Learner:
         @torch.no_grad()
         def means(part: Rows) -> Tensor:
             batch = self._transitions(rollout, torch.zeros(len(rollout.indices)), part)
-            return self.policy.act(batch.state, batch.step, batch.conditioning).mean
+            return self.policy.act(batch.state, batch.step, batch.conditioning).mean.cpu()
 
         with self.policy.frozen():
             return list(self.world.map(means, parts))
 
     def _batch(self, rollout: Rollout, advantages: Tensor, rows: Rows, reference: Tensor | None) -> Transitions | CleanSamples:
         if self.algorithm.learns_from == "transitions":
-            return replace(self._transitions(rollout, advantages, rows), reference_mean=reference)
+            batch = self._transitions(rollout, advantages, rows)
+            return batch if reference is None else replace(batch, reference_mean=reference.to(self.world.device))
         return self._clean_samples(rollout, advantages, rows)
 
     def _transitions(self, rollout: Rollout, advantages: Tensor, rows: Rows) -> Transitions:

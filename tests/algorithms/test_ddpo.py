@@ -2,6 +2,7 @@ import math
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from tiny import ToyDenoiser
 
@@ -83,7 +84,7 @@ def test_sensitivity_by_hand(policy):
 @pytest.mark.parametrize(("updates", "inner"), [(2, 1), (1, 3)])
 def test_the_score_function_refuses_more_than_one_update(updates, inner):
     with pytest.raises(ConfigError, match="exactly one update"):
-        DDPOScoreFunction(inner_epochs=inner).check(updates)
+        DDPOScoreFunction(inner_epochs=inner).check(tiny.config(updates_per_epoch=updates))
 
 
 def test_a_minimum_no_buffer_can_reach_is_refused():

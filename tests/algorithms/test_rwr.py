@@ -1,11 +1,13 @@
 import math
 
 import pytest
+import tiny
 import torch
 from tiny import ToyDenoiser
 
 from rediffuse.algorithms.rwr import RewardWeightedRegression
 from rediffuse.algorithms.rwr_sparse import SparseRegression
+from rediffuse.errors import ConfigError
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import CleanSamples, Prompt
@@ -67,3 +69,24 @@ def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts
     targets = {"epsilon": (1.0, 3.0), "v_prediction": (0.8 * 1 - 0.6 * 2, 0.8 * 3 - 0.6 * 1), "sample": (2.0, 1.0)}[prediction]
     want = (0.5 * targets[0] ** 2 + 1.5 * targets[1] ** 2) / 2
     assert RewardWeightedRegression().loss(policy, batch).value.item() == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.parametrize("among", ["prompt", "epoch", "all_so_far"])
+def test_equal_rewards_of_double_precision_reach_their_own_percentile(among):
+    rewards = torch.tensor([1 / 3, 2 / 3, 2 / 3], dtype=torch.float64)
+    weights = SparseRegression(among=among, percentile=50).advantages(rewards, torch.zeros(3))
+    assert weights.isfinite().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "plan", "said"),
+    [
+        ({}, {"images_per_prompt": 1}, "images_per_prompt: with 1"),
+        ({}, {"images_per_prompt": 4, "prompts_per_epoch": 2, "updates_per_epoch": 3}, "but of 8 only 2 reach percentile 90"),
+        ({"among": "epoch"}, {"updates_per_epoch": 2}, "but of 8 only 1 reach percentile 90"),
+    ],
+)
+def test_a_plan_that_leaves_too_little_or_nothing_out(algorithm, plan, said):
+    with pytest.raises(ConfigError, match=said):
+        SparseRegression(**algorithm).check(tiny.config(**plan))
+    SparseRegression(percentile=0).check(tiny.config(updates_per_epoch=8))

@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
+from rediffuse.models import _diffusers
 from rediffuse.models.emoji import PIPELINE, Emoji
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, denoise
@@ -137,3 +138,19 @@ def test_a_prompt_is_encoded_to_the_same_bits_in_any_company(pipeline):
     one, other = (tiny.Tiny(path=pipeline).load("cpu", 0) for _ in range(2))
     alone = one.encode([Prompt("a cat")])["text"][0]
     assert torch.equal(alone, other.encode([Prompt("a dog"), Prompt("a cat")])["text"][1])
+
+
+def test_images_are_encoded_as_the_autoencoder_does(pipeline):
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    images, fresh = torch.rand(2, 3, 16, 16), torch.randn(2, *denoiser.latent_shape)
+    vae = loaded(pipeline).vae
+    law = vae.encode(2 * images - 1).latent_dist
+    want = (law.mean + law.std * fresh) * vae.config.scaling_factor
+    torch.testing.assert_close(denoiser.encode_images(images, fresh), want, atol=1e-5, rtol=1e-5)
+
+
+def test_texts_are_remembered_up_to_a_number(pipeline, monkeypatch):
+    monkeypatch.setattr(_diffusers, "MAX_EMBEDDINGS", 2)
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    denoiser.encode([Prompt(text) for text in ("a", "b", "c", "a")])
+    assert denoiser._embedding.cache_info().currsize == 2

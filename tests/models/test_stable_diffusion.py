@@ -1,5 +1,6 @@
 """Stable Diffusion in every form that it is shipped in; on small models of the same classes, and its real size on no device."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from test_latent_diffusion import PROMPTS, loaded, ours, theirs
 
+from rediffuse import resume, train
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import build
 from rediffuse.models._diffusers import LatentDiffusion
@@ -47,8 +49,8 @@ def test_images_are_those_of_the_pipeline(prediction, guidance_scale, pipeline, 
 
 
 def test_the_weights_of_a_full_fine_tuning_are_fp32_and_an_adapters_base_is_not(pipeline):
-    for train, precision, want in (("lora", "bf16", torch.bfloat16), ("full", "bf16", torch.float32)):
-        denoiser = StableDiffusion(source=str(pipeline), train=train, precision=precision).load("cpu", 0)
+    for what, precision, want in (("lora", "bf16", torch.bfloat16), ("full", "bf16", torch.float32)):
+        denoiser = StableDiffusion(source=str(pipeline), train=what, precision=precision).load("cpu", 0)
         assert denoiser.unet.conv_in.weight.dtype == want
         assert {p.dtype for p in denoiser.parameters().values()} == {torch.float32}
 
@@ -114,6 +116,33 @@ def test_a_source_that_is_not_there(source, said):
         StableDiffusion(source=source).load("cpu", 0)
 
 
+def test_a_folder_with_a_variant_alone(pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    whole = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    whole.rename(whole.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(ConfigError, match=r"has no unet/.*, only diffusion_pytorch_model.fp16.safetensors"):
+        StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
+
+
+def test_latents_are_not_clipped_where_the_scheduler_says_nothing(pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    path = tmp_path / "model" / "scheduler" / "scheduler_config.json"
+    config = json.loads(path.read_text())
+    del config["clip_sample"]
+    path.write_text(json.dumps(config))
+    assert StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0).schedule.clip_sample_range is None
+
+
+def test_a_run_means_the_same_model_in_any_working_directory(pipeline, single_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(pipeline.parent)
+    source = os.path.relpath(single_file)
+    model = {"name": "stable_diffusion", "source": source, "config": pipeline.name, "guidance_scale": 1.0}
+    config = tiny.config(epochs=1, model=model, sampler={"num_steps": 2})
+    train(config, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    resume(tmp_path / "run", epochs=2)
+
+
 def test_a_file_that_is_no_model(pipeline, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"hello")
     with pytest.raises(ConfigError, match="cannot read"):
@@ -124,6 +153,8 @@ class Hub(BaseHTTPRequestHandler):
     """Refuses as the real one does: by a status and a header."""
 
     def do_GET(self):
+        if "silent" in self.path:
+            time.sleep(60)
         status, code = (403, "GatedRepo") if "gated" in self.path else (401, "RepoNotFound")
         if "revision/v9" in self.path:
             status, code = 404, "RevisionNotFound"
@@ -141,6 +172,8 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("source", "more", "said"),
     [
+        ("someone/silent", [], "cannot reach the Hub"),
+        ("offline", ["--model.revision", "a1" * 20], "cannot reach the Hub"),
         ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
         ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
         ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
@@ -166,6 +199,8 @@ def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, mo
 
 class RealSize:
     """Stable Diffusion v1-4 without a single weight."""
+
+    commit = None
 
     def networks(self, dtype):
         with torch.device("meta"):

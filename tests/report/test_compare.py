@@ -83,3 +83,11 @@ def test_what_is_not_a_run_or_has_no_epoch(runs, tmp_path):
     (tmp_path / "new" / "metrics.jsonl").unlink()
     with pytest.raises(RunError, match="no finished epoch"):
         compare.write([runs / "is_0", tmp_path / "new"], tmp_path / "out")
+
+
+def test_without_the_same_pictures_there_is_no_row_of_them(runs, tmp_path):
+    shutil.copytree(runs / "sf_0", tmp_path / "bare")
+    shutil.rmtree(tmp_path / "bare" / "samples")
+    text = compare.write([runs / "is_0", tmp_path / "bare"], tmp_path / "out").read_text()
+    assert "data:image/png" not in text
+    assert "The same prompts" not in text

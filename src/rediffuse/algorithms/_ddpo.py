@@ -7,7 +7,7 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config import Config, Positive
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.maths.gaussian import Gaussian
@@ -79,7 +79,10 @@ class DDPO:
         divergence = law.kl(Gaussian(batch.reference_mean, law.std)).mean()
         return self.kl_weight * divergence, {"kl_to_pretrained": divergence.item()}
 
-    def check(self, updates_per_epoch: int) -> None:
+    def num_trained(self, config: Config) -> int:
+        return config.num_samples
+
+    def check(self, config: Config) -> None:
         """Any number of updates will do."""
 
     def state(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from pydantic import PositiveInt
 
+from rediffuse.config import Config
 from rediffuse.types import CleanSamples, Loss, Policy
 
 
@@ -12,7 +13,8 @@ from rediffuse.types import CleanSamples, Loss, Policy
 class WeightedRegression:
     """inner_epochs: passes over each epoch's samples, every time with new noise and new times.
 
-    learns_from: the sampled latents or, as the paper's code, the decoded images encoded again.
+    learns_from: the sampled latents or, as the paper's code, the decoded images encoded again; drawn once from the
+    autoencoder's law, where that code draws anew in every pass.
     restart_optimizer: with fresh moments after each sampling, as the paper's code.
     """
 
@@ -27,7 +29,10 @@ class WeightedRegression:
     def loss(self, policy: Policy, batch: CleanSamples) -> Loss:
         return Loss((batch.weight * policy.denoising_error(batch)).mean())
 
-    def check(self, updates_per_epoch: int) -> None:
+    def num_trained(self, config: Config) -> int:
+        return config.num_samples
+
+    def check(self, config: Config) -> None:
         """Any number of updates will do."""
 
     def state(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from rediffuse.algorithms._ddpo import DDPO
+from rediffuse.config import Config
 from rediffuse.errors import ConfigError
 from rediffuse.maths.objectives import score_function
 from rediffuse.types import Loss, Policy, Transitions
@@ -16,8 +17,8 @@ class DDPOScoreFunction(DDPO):
 
     max_ratio_drift = 1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
 
-    def check(self, updates_per_epoch: int) -> None:
-        for key, value in (("updates_per_epoch", updates_per_epoch), ("algorithm.inner_epochs", self.inner_epochs)):
+    def check(self, config: Config) -> None:
+        for key, value in (("updates_per_epoch", config.updates_per_epoch), ("algorithm.inner_epochs", self.inner_epochs)):
             if value != 1:
                 raise ConfigError(
                     f"{key}: {value} asked, but ddpo_sf makes exactly one update on each epoch's samples: after it they are"

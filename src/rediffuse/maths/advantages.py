@@ -42,7 +42,7 @@ class PromptStatistics:
             mine = groups == group
             buffer = self.buffers.setdefault(group, deque(maxlen=self.buffer_size))
             buffer.extend(rewards[mine].tolist())
-            known = rewards if len(buffer) < self.min_count else torch.tensor(list(buffer)).to(rewards)
+            known = rewards if len(buffer) < self.min_count else rewards.new_tensor(list(buffer))
             advantages[mine] = (rewards[mine] - known.mean()) / (known.std(correction=0) + EPS)
         return advantages
 

@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_log
-from huggingface_hub import snapshot_download
+from httpx2 import HTTPError
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
@@ -54,7 +56,7 @@ class Source:
     def networks(self, dtype: torch.dtype) -> Networks:
         if self._is_file():
             return self._of_single_file(dtype)
-        folder = self.folder()
+        folder = self.folder
         options = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
         with quiet():
             return Networks(
@@ -62,7 +64,7 @@ class Source:
                 AutoencoderKL.from_pretrained(folder, subfolder="vae", **options),
                 CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **options),
                 CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                DDIMScheduler.from_pretrained(folder, subfolder="scheduler"),
+                ddim(DDIMScheduler.load_config(folder, subfolder="scheduler")),
             )
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -70,9 +72,15 @@ class Source:
         if self._is_file():
             return self._of_single_file(dtype).unet
         with quiet():
-            unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(self.folder(), subfolder="unet", dtype=dtype)
+            unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(self.folder, subfolder="unet", dtype=dtype)
         return unet
 
+    @property
+    def commit(self) -> str | None:
+        """Of the Hub, where the place is an id of it."""
+        return self.folder.name if not self._is_file() and self.folder.parent.name == "snapshots" else None
+
+    @cached_property
     def folder(self) -> Path:
         """Where the parts lie on this machine, whole; from the Hub if need be."""
         path = Path(self.place)
@@ -81,7 +89,7 @@ class Source:
                 raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
             path = self._downloaded()
         for part, stem in WEIGHTS.items():
-            found = list((path / part).glob(f"{stem}*.safetensors"))
+            found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
             pickled = (path / part / PICKLED[part]).exists()
             if not found and pickled and not self.allow_pickle:
                 raise ConfigError(
@@ -89,7 +97,11 @@ class Source:
                     " for a revision with .safetensors or, if you trust whoever made it, add --model.allow-pickle true."
                 )
             if not found and not pickled:
-                raise ConfigError(f"model.source: {path} has no {part}/{stem}.safetensors. A pipeline needs {_parts()}.")
+                others = ", ".join(sorted(each.name for each in (path / part).glob("*.safetensors")))
+                raise ConfigError(
+                    f"model.source: {path} has no {part}/{stem}.safetensors{f', only {others}' if others else ''}."
+                    f" A pipeline needs {_parts()}."
+                )
         for part, name in OTHERS.items():
             if not (path / part / name).exists():
                 raise ConfigError(f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}.")
@@ -110,50 +122,61 @@ class Source:
         options = {"config": self.config} if self.config else {}
         try:
             with quiet():
+                from diffusers import StableDiffusionPipeline
+
                 pipeline = StableDiffusionPipeline.from_single_file(self.place, torch_dtype=dtype, safety_checker=None, **options)
         except Exception as error:  # diffusers raises whatever its conversion stumbles over
             advice = "" if self.config else " Without the Hub, say which pipeline it is one of: --model.config FOLDER."
             raise ConfigError(f"model.source: cannot read {self.place}: {error}.{advice}") from error
-        scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+        scheduler = ddim(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
 
     def _downloaded(self) -> Path:
+        """The Hub is asked once, with a limit on its time, what the revision stands for; if it is silent, the cache answers."""
         patterns = ["model_index.json", "*/*.json", "*/merges.txt"]
         patterns += [f"{part}/{stem}{end}" for part, stem in WEIGHTS.items() for end in (".safetensors", "-0*.safetensors")]
         if self.allow_pickle:
             patterns += [f"{part}/{name}" for part, name in PICKLED.items()]
-        with _told(self.place, self.revision):
-            found: str = snapshot_download(self.place, revision=self.revision, allow_patterns=patterns, etag_timeout=HUB_SECONDS)
-        return Path(found)
+        try:
+            commit = self._commit_on_the_hub()
+        except (HTTPError, ConnectionError) as error:
+            try:
+                cached = snapshot_download(self.place, revision=self.revision, allow_patterns=patterns, local_files_only=True)
+            except LocalEntryNotFoundError:
+                raise ConfigError(
+                    f"model.source: cannot reach the Hub for {self.place}, and it is not in the cache. Connect and try again, or"
+                    " give a folder or a .safetensors file that is on this machine."
+                ) from error
+            return Path(cached)
+        return Path(snapshot_download(self.place, revision=commit, allow_patterns=patterns))
+
+    def _commit_on_the_hub(self) -> str | None:
+        try:
+            return HfApi().model_info(self.place, revision=self.revision, timeout=HUB_SECONDS).sha
+        except GatedRepoError as error:
+            raise ConfigError(
+                f"model.source: {self.place} asks for consent first: accept its licence at https://huggingface.co/{self.place},"
+                " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
+            ) from error
+        except RevisionNotFoundError as error:
+            raise ConfigError(
+                f"model.revision: {self.place} has none called {self.revision!r}; give a commit hash, tag or branch."
+            ) from error
+        except (RepositoryNotFoundError, HFValidationError) as error:
+            raise ConfigError(
+                f"model.source: no folder and no model on the Hub is called {self.place!r}. Look for a slip of the pen; if it is"
+                " private, run: hf auth login"
+            ) from error
+
+
+def ddim(config: dict[str, Any]) -> DDIMScheduler:
+    """A scheduler whose configuration says nothing of it does not clip latents, which have no range."""
+    scheduler: DDIMScheduler = DDIMScheduler.from_config({"clip_sample": False, **config})
+    return scheduler
 
 
 def _parts() -> str:
     return ", ".join([*WEIGHTS, *OTHERS])
-
-
-@contextmanager
-def _told(place: str, revision: str | None) -> Iterator[None]:
-    """What the Hub refuses, with what to do about it."""
-    at = f" at revision {revision!r}" if revision else ""
-    try:
-        yield
-    except GatedRepoError as error:
-        raise ConfigError(
-            f"model.source: {place} asks for consent first: accept its licence at https://huggingface.co/{place},"
-            " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ConfigError(f"model.revision: {place} has none called {revision!r}; give a commit hash, tag or branch.") from error
-    except (RepositoryNotFoundError, HFValidationError) as error:
-        raise ConfigError(
-            f"model.source: no folder and no model on the Hub is called {place!r}. Look for a slip of the pen; if it is"
-            " private, run: hf auth login"
-        ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise ConfigError(
-            f"model.source: cannot reach the Hub for {place}{at}, and it is not in the cache. Connect and try again, or give a"
-            " folder or a .safetensors file that is on this machine."
-        ) from error
 
 
 @contextmanager

@@ -23,12 +23,19 @@ class StableDiffusion(LatentDiffusionOptions):
 
     source: str = "CompVis/stable-diffusion-v1-4"
     revision: str | None = None
-    config: Path | None = None
+    config: str | None = None
     allow_pickle: bool = False
+
+    def __post_init__(self) -> None:
+        """What is on this machine means the same in any working directory."""
+        for name in ("source", "config"):
+            value = getattr(self, name)
+            if value is not None and Path(value).exists():
+                object.__setattr__(self, name, str(Path(value).resolve()))
 
     def load(self, device: str, seed: int) -> "LatentDiffusion":
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
-        source = Source(self.source, self.revision, str(self.config) if self.config else None, self.allow_pickle)
+        source = Source(self.source, self.revision, self.config, self.allow_pickle)
         return LatentDiffusion(source, self, device, seed)

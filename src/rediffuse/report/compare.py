@@ -1,6 +1,7 @@
 """Several runs of one task side by side: reward against reward queries, a table, the same pictures."""
 
 import csv
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def write(paths: Sequence[Path], out: Path, reach: float | None = None) -> Path:
         standings=sorted(standings, key=lambda standing: -standing.final),
         reach=reach,
         pictures=_pictures(methods),
+        prompts=json.loads((runs[0].folder.samples / "prompts.json").read_text())[:NUM_PICTURES] if _grids(runs[0]) else [],
         seed=_common_seed(methods),
         runs=runs,
     )
@@ -185,7 +187,10 @@ def _standing(method: Method, reach: float) -> Standing:
 
 
 def _common_seed(methods: Sequence[Method]) -> int | None:
-    seeds = [{run.config.seed for run in method.runs if _last_grid(run)} for method in methods]
+    """The least seed of which every method has pictures, of the same prompts; None if there is none."""
+    if len({(run.config.evaluation.num_prompts, run.config.evaluation.images_per_prompt) for m in methods for run in m.runs}) > 1:
+        return None
+    seeds = [{run.config.seed for run in method.runs if _grids(run)} for method in methods]
     return min(set.intersection(*seeds), default=None)
 
 
@@ -195,12 +200,12 @@ def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
     if seed is None:
         return []
     chosen = [(method.label, next(run for run in method.runs if run.config.seed == seed)) for method in methods]
-    before = min(chosen[0][1].folder.samples.glob("epoch-*/grid.png"))
-    return [("before", _row(before)), *((label, _row(_last_grid(run))) for label, run in chosen)]
+    return [("before", _row(_grids(chosen[0][1])[0])), *((label, _row(_grids(run)[-1])) for label, run in chosen)]
 
 
-def _last_grid(run: Run) -> Path:
-    return max(run.folder.samples.glob("epoch-*/grid.png"), default=Path())
+def _grids(run: Run) -> list[Path]:
+    """Of the stages of training, in their order."""
+    return sorted(run.folder.samples.glob("epoch-*/grid.png"))
 
 
 def _row(grid: Path) -> str:

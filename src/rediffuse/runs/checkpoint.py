@@ -80,6 +80,21 @@ def load_newest(folder: Path) -> Checkpoint:
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
 
 
+def put_back(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
+    """Raises CheckpointError, naming the first weight that does not fit, for those of another configuration."""
+    for name, parameter in parameters.items():
+        saved = weights.get(name)
+        if saved is None or saved.shape != parameter.shape:
+            there = "missing" if saved is None else f"{tuple(saved.shape)}"
+            raise CheckpointError(
+                f"The checkpoint does not fit the model: {name} is {there} there, but {tuple(parameter.shape)} in this model."
+                " Was config.yaml changed (model.lora_rank, lora_targets, train)? Undo it, or start a new run."
+            )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
 def set_aside_newer(folder: Path, epoch: int) -> None:
     """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked at."""
     for path in _newest_first(folder):
@@ -127,7 +142,8 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
