@@ -48,7 +48,7 @@ VARIANTS = {
     "ddpo_is": {"algorithm": {"inner_epochs": 2}},
     "ddpo_sf": {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1},
     "rwr": {"algorithm": {"name": "rwr", "inner_epochs": 2, "inverse_temperature": 5.0}, "ema_decay": 0.9},
-    "rwr_sparse": {"algorithm": {"name": "rwr_sparse", "inner_epochs": 2, "among": "all_so_far"}},
+    "rwr_sparse": {"algorithm": {"name": "rwr_sparse", "inner_epochs": 2, "among": "all_so_far", "percentile": 40}},
     "per_prompt": {
         "algorithm": {"advantage": "per_prompt", "buffer_size": 16, "min_count": 2},
         "prompts": {"name": f"{tiny.FILE}:Few"},

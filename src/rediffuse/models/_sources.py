@@ -27,7 +27,7 @@ from rediffuse.errors import ConfigError
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
 OTHERS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
-HUB_SECONDS = 10
+HUB_SECONDS = 5
 
 
 @dataclass(frozen=True)
