@@ -98,7 +98,8 @@ def reconstruction_loss(output: Tensor, pixels: Tensor) -> Tensor:
 def finish(vae: AutoencoderKL, images: np.ndarray, out: Path, *, rescale: bool) -> None:
     held_out = to_tensor(images[-256:])
     latents = vae.encode(held_out).latent_dist.mode()
-    psnr = -10 * torch.log10(((vae.decode(latents).sample.clamp(-1, 1) - held_out) / 2).square().mean())
+    error = ((vae.decode(latents).sample.clamp(-1, 1) - held_out) / 2).square().mean((1, 2, 3))
+    psnr = (-10 * torch.log10(error)).mean()
     if rescale:
         vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     vae.save_pretrained(out)
