@@ -1,6 +1,6 @@
 """Ways to choose n of a list of prompts, and the words they share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,11 @@ def chosen(
     else:
         order = torch.randint(len(prompts), (n,), generator=generator)
     return [prompts[i] for i in order.tolist()]
+
+
+def asked(text: str, answers: Mapping[str, str]) -> Prompt:
+    """A prompt whose metadata holds questions and, in their order, the answers; answers: by question."""
+    return Prompt(text, {"questions": list(answers), "answers": list(answers.values())})
 
 
 @cache

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.prompts._draw import chosen, english
+from rediffuse.prompts._draw import asked, chosen, english
 from rediffuse.types import Prompt
 
 __all__ = ["Counting"]
@@ -33,4 +33,4 @@ class Counting:
 def _prompt(name: str, number: str) -> Prompt:
     animals = english().plural(name)
     questions = {f"How many {animals} are there in this image?": number, "What animal is in this image?": name}
-    return Prompt(f"{number} {animals}", {"questions": list(questions), "answers": list(questions.values())})
+    return asked(f"{number} {animals}", questions)

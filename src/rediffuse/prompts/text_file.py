@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -66,11 +66,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {error.msg}: {_short(text)}") from error
         except ValidationError as error:
             raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
-        yield Prompt(line.prompt, metadata(line)), line.weight
-
-
-def metadata(line: Line) -> dict[str, Any]:
-    return dict(line.model_extra or {})
+        yield Prompt(line.prompt, dict(line.model_extra or {})), line.weight
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

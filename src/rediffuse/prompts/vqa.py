@@ -6,12 +6,12 @@ from typing import Literal
 
 import torch
 
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import asked, chosen, with_article
 from rediffuse.types import Prompt
 
 __all__ = ["VisualQuestions"]
 
-# subject, verb, object; and the object as questions name it, where it has no article of the prompt's own.
+# Each: subject, verb, object.
 _ANIMALS = ("monkey", "squirrel", "raccoon", "dog", "bear")
 V2 = [(animal, *deed) for deed in (("washing", "dishes"), ("riding", "a bike"), ("playing", "chess")) for animal in _ANIMALS]
 V0 = [
@@ -21,6 +21,7 @@ V0 = [
     ("squirrel", "painting", "a house"), ("turtle", "playing", "guitar"), ("dog", "carrying", "clothes"),
     ("giraffe", "knitting", "a sweater"), ("whale", "painting", "a mural"),
 ]  # fmt: skip
+# What questions call objects that stand in their prompts without an article.
 _DEFINITE = {"dishes": "the dishes", "piano": "the piano"}
 
 
@@ -48,5 +49,4 @@ def _prompt(subject: str, verb: str, thing: str) -> Prompt:
         f"what is the {subject} doing?": verb,
         f"what is the {subject} {verb}?": bare,
     }
-    metadata = {"questions": list(questions), "answers": list(questions.values())}
-    return Prompt(f"{with_article(subject)} {verb} {thing}", metadata)
+    return asked(f"{with_article(subject)} {verb} {thing}", questions)
