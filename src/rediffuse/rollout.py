@@ -78,7 +78,7 @@ def arrived(latents: Tensor) -> Trajectory:
 def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
     """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory twice."""
     prompts: list[Prompt] = []
-    images, indices, log_probs = [], [], []
+    images, groups, indices, log_probs = [], [], [], []
     steps, path = torch.empty(0, dtype=torch.int64), torch.empty(0)
     for part in parts:
         way, begin = part.trajectory, len(prompts)
@@ -87,10 +87,11 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
         path[begin : begin + len(part.prompts)] = way.path
         prompts.extend(part.prompts)
         images.append(part.images)
+        groups.append(part.groups)
         indices.append(part.indices)
         log_probs.append(way.log_probs)
-    groups = torch.tensor([group_of(prompt) for prompt in prompts])
-    return Rollout(prompts, groups, torch.cat(indices), torch.cat(images), Trajectory(steps, path, torch.cat(log_probs)))
+    trajectory = Trajectory(steps, path, torch.cat(log_probs))
+    return Rollout(prompts, torch.cat(groups), torch.cat(indices), torch.cat(images), trajectory)
 
 
 def group_of(prompt: Prompt) -> int:
