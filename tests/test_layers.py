@@ -10,7 +10,7 @@ LAYERS = [
     {"types"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
-    {"rollout", "report"},
+    {"rollout", "batches", "report"},
     {"scoring", "update", "progress"},
     {"evaluate"},
     {"trainer"},

@@ -112,7 +112,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
         rollout = joined(collect(trainer.policy, draws, 4, trainer.world, "transitions"), len(indices))
-        rows = trainer.learner._rows(rollout, torch.arange(8), (0, 0))
+        rows = trainer.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
         return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
 
     whole, even, odd = chosen(range(8)), chosen(range(0, 8, 2)), chosen(range(1, 8, 2))
@@ -183,10 +183,10 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
     prompts = trainer._draw_prompts(0)
     rollout, _ = trainer._sample(0, prompts)
-    learner, weights = trainer.learner, torch.ones(8)
+    batches = trainer.learner._batches(rollout, torch.ones(8))
 
     def batch(samples, inner):
-        return learner._clean_samples(rollout, weights, learner._rows(rollout, torch.tensor(samples), (0, inner)))
+        return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None)
 
     whole, part, later = batch(range(8), 0), batch([5, 2], 0), batch(range(8), 1)
     assert torch.equal(whole.noise[[5, 2]], part.noise) and torch.equal(whole.time[[5, 2]], part.time)

@@ -1,0 +1,89 @@
+"""The published comparison, on the embedded model: each method tuned by one rule on one seed, then run on more.
+
+python benchmarks/comparison.py demo/compressibility runs/comparison/compressibility
+
+Every run goes through the command line, one at a time; a second call goes on where the first was stopped.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rediffuse.config import read_recipe, resolved
+
+QUERIES = 1080
+"""Rewards that every method has learned from when its last epoch is sampled."""
+METHODS = ("ddpo_is", "ddpo_sf", "rwr", "rwr_sparse")
+LEARNING_RATES = (3.125e-4, 6.25e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
+CLIP_RANGES = (1e-4, 1e-3, 1e-2, 1e-1)
+CLIP = "algorithm.clip-range"
+SEEDS = (0, 1, 2)
+TUNED_ON = SEEDS[0]
+
+Flags = dict[str, float]
+
+
+def climbed(ladder: Sequence[float], start: int, reward: Callable[[float], float]) -> float:
+    """The best value of a ladder, from `start` and its upper neighbour on: a step further while the last one was the best."""
+    low, high = start, start + 1
+    best = max((low, high), key=lambda i: reward(ladder[i]))
+    step = 1 if best == high else -1
+    while 0 <= best + step < len(ladder) and reward(ladder[best + step]) > reward(ladder[best]):
+        best += step
+    return ladder[best]
+
+
+def last_reward(recipe: str, method: str, flags: Flags, seed: int, out: Path) -> tuple[Path, float]:
+    """Of the epoch sampled after QUERIES rewards; the run's folder with it."""
+    run = out / "-".join([method, *(f"{value:g}" for value in flags.values()), str(seed)])
+    size = resolved(read_recipe(recipe), {"algorithm": {"name": method}}).num_samples
+    if run.exists():
+        command = ["resume", str(run)]
+    else:
+        options = {"algorithm": method, **flags, "seed": seed, "epochs": QUERIES // size + 1, "evaluation.every": 0}
+        command = [
+            "train",
+            recipe,
+            *(str(word) for key, value in options.items() for word in (f"--{key}", value)),
+            "--run-dir",
+            str(run),
+        ]
+    subprocess.run([sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL)
+    reward = float(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["reward_mean"])
+    print(f"{method:10}  {'  '.join(f'{key} {value:g}' for key, value in flags.items())}  seed {seed}: {reward:+.3f}", flush=True)
+    return run, reward
+
+
+def tuned(recipe: str, method: str, out: Path) -> Flags:
+    """The learning rate first; then, for importance sampling, the clip range at that rate."""
+    done: dict[tuple[float, ...], float] = {}
+
+    def reward(flags: Flags) -> float:
+        key = tuple(flags.values())
+        if key not in done:
+            done[key] = last_reward(recipe, method, flags, TUNED_ON, out)[1]
+        return done[key]
+
+    clip: Flags = {CLIP: CLIP_RANGES[2]} if method == "ddpo_is" else {}
+    rate = climbed(LEARNING_RATES, 3, lambda value: reward({"learning_rate": value, **clip}))
+    if not clip:
+        return {"learning_rate": rate}
+    return {"learning_rate": rate, CLIP: climbed(CLIP_RANGES, 1, lambda value: reward({"learning_rate": rate, CLIP: value}))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    best = {method: tuned(arguments.recipe, method, arguments.out) for method in METHODS}
+    runs = [last_reward(arguments.recipe, method, best[method], seed, arguments.out)[0] for seed in SEEDS for method in METHODS]
+    compare = [sys.executable, "-m", "rediffuse", "compare", *map(str, runs), "--out", str(arguments.out)]
+    subprocess.run(compare, check=True)
+
+
+if __name__ == "__main__":
+    main()
