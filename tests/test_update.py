@@ -178,6 +178,19 @@ def test_each_epoch_of_a_regression_begins_with_fresh_moments():
     assert steps_taken(restart_optimizer=False) == 4
 
 
+def test_the_first_moment_can_be_kept_in_fewer_bits():
+    """What bf16 can hold, of a moment that was anything before."""
+
+    def first_moments(precision):
+        trainer = trained_once(optimizer={"first_moment": precision}, updates_per_epoch=1)[2]
+        return torch.cat([state["exp_avg"].flatten() for state in trainer.optimizer.state.values()])
+
+    full, rounded = first_moments("fp32"), first_moments("bf16")
+    assert torch.equal(rounded, rounded.bfloat16().float())
+    assert not torch.equal(full, full.bfloat16().float())
+    torch.testing.assert_close(rounded, full, rtol=0.02, atol=1e-6)
+
+
 def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     config = tiny.config(algorithm={"name": "rwr"})
     trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))

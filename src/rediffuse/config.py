@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
@@ -22,12 +22,16 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW, and the norm that gradients are clipped to."""
+    """AdamW, and the norm that gradients are clipped to.
+
+    first_moment: its precision from one update to the next; bf16 is the authors' TPU code's.
+    """
 
     betas: tuple[Share, Share] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     epsilon: Positive = 1e-8
     max_grad_norm: Positive = 1.0
+    first_moment: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)

@@ -76,9 +76,15 @@ class Learner:
         totals.grad_norms.append(norm)
         if math.isfinite(norm):
             self.scaler.step(self.optimizer)
+            self._round_first_moments()
             self.average.update()
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def _round_first_moments(self) -> None:
+        if self.config.optimizer.first_moment == "bf16":
+            for state in self.optimizer.state.values():
+                state["exp_avg"].copy_(state["exp_avg"].bfloat16())
 
 
 class Totals:

@@ -48,6 +48,19 @@ def test_images_are_those_of_the_pipeline(prediction, guidance_scale, pipeline, 
     torch.testing.assert_close(got, theirs(plain, guidance_scale), atol=2e-4, rtol=0)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_what_the_network_predicts_can_be_said_against_the_source(prediction, pipeline, single_file):
+    """A single file of Stable Diffusion 2.x does not say it itself."""
+    plain = loaded(pipeline)
+    other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[prediction]
+    believed = DDIMScheduler.from_config(plain.scheduler.config, prediction_type=other)
+    plain.scheduler = DDIMScheduler.from_config(believed.config, prediction_type=prediction)
+    for options in ({"source": str(pipeline)}, {"source": str(single_file), "config": pipeline}):
+        denoiser = StableDiffusion(prediction=prediction, **options).load("cpu", 0)
+        assert denoiser.schedule.prediction == prediction
+        torch.testing.assert_close(ours(denoiser), theirs(plain, 5.0), atol=2e-4, rtol=0)
+
+
 def test_the_weights_of_a_full_fine_tuning_are_fp32_and_an_adapters_base_is_not(pipeline):
     for what, precision, want in (("lora", "bf16", torch.bfloat16), ("full", "bf16", torch.float32)):
         denoiser = StableDiffusion(source=str(pipeline), train=what, precision=precision).load("cpu", 0)

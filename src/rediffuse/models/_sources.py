@@ -44,6 +44,7 @@ class Networks:
 @dataclass(frozen=True)
 class Source:
     """place: a folder, an id of the Hub, or a .safetensors file   config: of a single file, the folder or id it is one of
+    prediction: what the network predicts, where its scheduler's configuration is not to be believed
 
     Raises ConfigError for whatever is missing, before anything large is read.
     """
@@ -52,6 +53,7 @@ class Source:
     revision: str | None = None
     config: str | None = None
     allow_pickle: bool = False
+    prediction: str | None = None
 
     def networks(self, dtype: torch.dtype) -> Networks:
         if self._is_file():
@@ -64,7 +66,7 @@ class Source:
                 AutoencoderKL.from_pretrained(folder, subfolder="vae", **options),
                 CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **options),
                 CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                ddim(DDIMScheduler.load_config(folder, subfolder="scheduler")),
+                self._scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler")),
             )
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -128,8 +130,11 @@ class Source:
         except Exception as error:  # diffusers raises whatever its conversion stumbles over
             advice = "" if self.config else " Without the Hub, say which pipeline it is one of: --model.config FOLDER."
             raise ConfigError(f"model.source: cannot read {self.place}: {error}.{advice}") from error
-        scheduler = ddim(pipeline.scheduler.config)
+        scheduler = self._scheduler(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
+
+    def _scheduler(self, config: dict[str, Any]) -> DDIMScheduler:
+        return ddim({**config, "prediction_type": self.prediction} if self.prediction else config)
 
     def _downloaded(self) -> Path:
         """The Hub is asked once, with a limit on its time, what the revision stands for; if it is silent, the cache answers."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rediffuse.models._options import LatentDiffusionOptions
 
@@ -18,12 +18,15 @@ class StableDiffusion(LatentDiffusionOptions):
 
     revision: a commit hash, a tag or a branch of the Hub; None: the newest.
     config: of a single file, the folder or Hub id of a pipeline of the same kind; None: diffusers looks for it on the Hub.
+    prediction: what the network predicts; None: what the source says or, of a single file, what diffusers takes it for,
+    which for Stable Diffusion 2.x can be the wrong one of the two.
     allow_pickle: read .bin and .ckpt files too, which may run any code.
     """
 
     source: str = "CompVis/stable-diffusion-v1-4"
     revision: str | None = None
     config: str | None = None
+    prediction: Literal["epsilon", "v_prediction"] | None = None
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
@@ -37,5 +40,5 @@ class StableDiffusion(LatentDiffusionOptions):
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
-        source = Source(self.source, self.revision, self.config, self.allow_pickle)
+        source = Source(self.source, self.revision, self.config, self.allow_pickle, self.prediction)
         return LatentDiffusion(source, self, device, seed)

@@ -2,22 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
-from pydantic import Field
 from torch import Tensor
 
-from rediffuse.rewards._jpeg import jpeg_kilobytes
+from rediffuse.rewards._jpeg import Jpeg
 from rediffuse.types import Prompt
 
 __all__ = ["JpegIncompressibility"]
 
 
 @dataclass(frozen=True)
-class JpegIncompressibility:
-    """quality: of PIL's JPEG encoder, 95 in DDPO's task (Black et al. 2023, sec. 5.1)."""
-
-    quality: Annotated[int, Field(ge=1, le=100)] = 95
-
+class JpegIncompressibility(Jpeg):
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return jpeg_kilobytes(images, self.quality)
+        return self.kilobytes(images)
