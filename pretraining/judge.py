@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pretraining import dataset
-from pretraining.scenes import number_word, plural, with_article
+from pretraining.scenes import number_word, plural
 from pretraining.train_vae import to_tensor
 from pretraining.vocabulary import ACTIVITIES, ALL_ACTIVITIES, ALL_ANIMALS, ANIMALS, COUNTS
+from rediffuse.prompts._draw import with_article
 
 SEED = 5
 STEPS, BATCH = 1500, 96

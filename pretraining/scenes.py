@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import cache
 
-import inflect
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -18,6 +17,7 @@ from pretraining.vocabulary import (
     UNSEEN_ACTIVITIES,
     UNSEEN_ANIMALS,
 )
+from rediffuse.prompts._draw import english, with_article
 
 SIZE_PIXELS = 64
 CANVAS = 2 * SIZE_PIXELS  # drawn twice as large, then averaged down
@@ -38,7 +38,6 @@ LAYOUTS: dict[int, tuple[float, list[tuple[float, float]]]] = {
     7: (0.29, [(0.32, 0.18), (0.68, 0.18), (0.17, 0.5), (0.5, 0.5), (0.83, 0.5), (0.32, 0.82), (0.68, 0.82)]),
     8: (0.28, [(x, y) for y in (0.18, 0.82) for x in (0.18, 0.5, 0.82)] + [(0.3, 0.5), (0.7, 0.5)]),
 }
-_english = inflect.engine()
 
 
 @dataclass(frozen=True)
@@ -53,18 +52,13 @@ class Scene:
 
 
 @cache
-def with_article(words: str) -> str:
-    return _english.a(words)
-
-
-@cache
 def plural(noun: str) -> str:
-    return _english.plural(noun)
+    return english().plural(noun)
 
 
 @cache
 def number_word(n: int) -> str:
-    return _english.number_to_words(n)
+    return english().number_to_words(n)
 
 
 class Painter:

@@ -182,7 +182,7 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
                     folder.discard(run)
                 raise
             if world.is_main and trainer.policy.denoiser.pinned:
-                run.write_config(replace(config, model={**config.model, **trainer.policy.denoiser.pinned}))
+                run.pin(trainer.policy.denoiser.pinned)
             return trainer.train()
 
 

@@ -22,6 +22,7 @@ from rediffuse.lookup import build
 from rediffuse.models._diffusers import LatentDiffusion
 from rediffuse.models._sources import Networks
 from rediffuse.models.stable_diffusion import StableDiffusion
+from rediffuse.runs.folder import existing
 
 PARTS = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
 
@@ -208,6 +209,21 @@ def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, mo
     assert "Traceback" not in done.stderr
     assert time.monotonic() - began < 30
     assert not (tmp_path / "run").exists()
+
+
+def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline, tmp_path):
+    place, commit = tmp_path / "cache" / "hub" / "models--someone--model", "a1" * 20
+    shutil.copytree(pipeline, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    command = [sys.executable, "-m", "rediffuse", "train", "--model", "stable_diffusion", "--model.source", "someone/model"]
+    command += ["--epochs", "1", "--prompts-per-epoch", "2", "--updates-per-epoch", "1", "--sampler.num-steps", "2"]
+    command += ["--algorithm", "rwr", "--run-dir", "run"]
+    offline = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert existing(tmp_path / "run").config().model["revision"] == commit
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["model"] == {"revision": commit}
 
 
 class RealSize:

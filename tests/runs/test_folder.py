@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -12,6 +13,15 @@ def test_a_folder_holds_what_is_needed_to_run_it_again(tmp_path):
     run = create(tmp_path / "run", tiny.config(seed=5))
     assert existing(run.path).config() == tiny.config(seed=5)
     assert "torch" in (run.path / "environment.json").read_text()
+
+
+def test_what_a_branch_stood_for_is_written_down(tmp_path):
+    run = create(tmp_path / "run", tiny.config(seed=5))
+    run.pin({"revision": "133a221b"})
+    assert run.config().model == {**tiny.config(seed=5).model, "revision": "133a221b"}
+    assert run.config().seed == 5
+    noted = json.loads((run.path / "environment.json").read_text())
+    assert noted["model"] == {"revision": "133a221b"} and "torch" in noted
 
 
 def test_a_folder_with_anything_in_it_is_refused_and_kept(tmp_path):

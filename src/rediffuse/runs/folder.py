@@ -3,11 +3,12 @@
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -53,6 +54,12 @@ class RunFolder:
         staged = self.path / "config.new"
         staged.write_text(to_yaml(config))
         os.replace(staged, self.path / "config.yaml")
+
+    def pin(self, model: Mapping[str, Any]) -> None:
+        """Options of the model that became exact when it was loaded, into the configuration and beside the versions."""
+        config, place = self.config(), self.path / "environment.json"
+        self.write_config(replace(config, model={**config.model, **model}))
+        place.write_text(json.dumps({**json.loads(place.read_text()), "model": dict(model)}, indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
