@@ -162,9 +162,13 @@ def report(args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    from rediffuse.report import compare as comparison
+    from rich import print as show
 
-    print(comparison.write(args.runs, args.out, args.reach))
+    from rediffuse.report.compare import compared, write
+
+    comparison = compared(args.runs, args.reach)
+    show(comparison.table())
+    print(write(comparison, args.out))
 
 
 def show_list(args: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 import csv
+import io
 import shutil
 
 import pytest
 import tiny
+from rich.console import Console
 
 from rediffuse import train
 from rediffuse.errors import RunError
@@ -21,7 +23,7 @@ def runs(tmp_path_factory):
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(runs, tmp_path):
-    page = compare.write([runs / "is_0", runs / "is_1", runs / "sf_0"], tmp_path / "out")
+    page = compare.write(compare.compared([runs / "is_0", runs / "is_1", runs / "sf_0"]), tmp_path / "out")
     text = page.read_text()
     assert "2 methods, 3 runs" in text
     assert text.count("data:image/png") == 3  # before, and after by each method
@@ -53,6 +55,17 @@ def test_the_table_by_hand():
     assert compare._standing(method, reach=5.0).queries_to_reach is None
 
 
+def test_the_table_for_a_terminal(runs):
+    """A run that is named twice counts once."""
+    comparison = compare.compared([runs / "is_0", runs / "sf_0", runs / "is_1", runs / "is_0"], reach=99.0)
+    text = io.StringIO()
+    Console(file=text, width=80).print(comparison.table())
+    head, *rows = [line.split() for line in text.getvalue().splitlines()]
+    assert head[-5:] == ["to", "99.000", "s", "a", "run"]
+    assert {row[0]: row[-3:-1] for row in rows} == {"ddpo_is": ["16", "never"], "ddpo_sf": ["16", "never"]}
+    assert [len(run.folder.path.name) for run in comparison.runs] == [4, 4, 4]
+
+
 def test_methods_of_one_algorithm_are_told_apart_by_what_differs(runs, tmp_path):
     shutil.copytree(runs / "is_0", tmp_path / "hot")
     path = tmp_path / "hot" / "config.yaml"
@@ -63,7 +76,7 @@ def test_methods_of_one_algorithm_are_told_apart_by_what_differs(runs, tmp_path)
 
 def test_runs_of_other_prompts_cannot_be_compared(runs, tmp_path):
     with pytest.raises(RunError, match=r"cannot be compared: prompts.* Compare runs of one task"):
-        compare.write([runs / "is_0", runs / "twice"], tmp_path)
+        compare.write(compare.compared([runs / "is_0", runs / "twice"]), tmp_path)
 
 
 @pytest.mark.parametrize("key", ["reward:\n  name: redness", "sampler:\n  name: ddim\n  num_steps: 4"])
@@ -73,21 +86,21 @@ def test_nor_those_of_another_task(key, runs, tmp_path):
     assert key in path.read_text()
     path.write_text(path.read_text().replace(key, key.replace("redness", "jpeg_compressibility").replace(": 4", ": 5")))
     with pytest.raises(RunError, match=f"cannot be compared: {key.split(':')[0]}"):
-        compare.write([runs / "is_0", tmp_path / "other"], tmp_path / "out")
+        compare.write(compare.compared([runs / "is_0", tmp_path / "other"]), tmp_path / "out")
 
 
 def test_what_is_not_a_run_or_has_no_epoch(runs, tmp_path):
     with pytest.raises(RunError, match="is not a run"):
-        compare.write([tmp_path], tmp_path)
+        compare.write(compare.compared([tmp_path]), tmp_path)
     shutil.copytree(runs / "is_0", tmp_path / "new")
     (tmp_path / "new" / "metrics.jsonl").unlink()
     with pytest.raises(RunError, match="no finished epoch"):
-        compare.write([runs / "is_0", tmp_path / "new"], tmp_path / "out")
+        compare.write(compare.compared([runs / "is_0", tmp_path / "new"]), tmp_path / "out")
 
 
 def test_without_the_same_pictures_there_is_no_row_of_them(runs, tmp_path):
     shutil.copytree(runs / "sf_0", tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "samples")
-    text = compare.write([runs / "is_0", tmp_path / "bare"], tmp_path / "out").read_text()
+    text = compare.write(compare.compared([runs / "is_0", tmp_path / "bare"]), tmp_path / "out").read_text()
     assert "data:image/png" not in text
     assert "The same prompts" not in text

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
+from rich.table import Table
 
 from rediffuse.config import Config
 from rediffuse.errors import RunError
@@ -67,12 +68,35 @@ class Standing:
     seconds: float
 
 
-def write(paths: Sequence[Path], out: Path, reach: float | None = None) -> Path:
-    """compare.html, .png, .svg and .csv in `out`. Raises RunError for runs that cannot be compared.
+@dataclass(frozen=True)
+class Comparison:
+    """standings: the best first   reach: the reward of "queries to reach\""""
 
-    reach: the reward of the table's "queries to reach"; None: half way from where all begin to where the best ends.
+    methods: Sequence[Method]
+    standings: Sequence[Standing]
+    reach: float
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for method in self.methods for run in method.runs]
+
+    def table(self) -> Table:
+        """For a terminal."""
+        rewards = ("first", "final", "least", "most")
+        table = Table("method", "seeds", *rewards, "queries", f"to {self.reach:.3f}", "s a run", box=None)
+        for row in self.standings:
+            values = [f"{getattr(row, reward):.3f}" for reward in rewards]
+            reached = "never" if row.queries_to_reach is None else str(row.queries_to_reach)
+            table.add_row(row.label, " ".join(map(str, row.seeds)), *values, str(row.queries), reached, f"{row.seconds:.0f}")
+        return table
+
+
+def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
+    """Raises RunError for runs that cannot be compared.
+
+    reach: None: half way from where all begin to where the best ends.
     """
-    runs = [_read(path) for path in paths]
+    runs = [_read(path) for path in dict.fromkeys(path.resolve() for path in paths)]
     refuse_incomparable(runs)
     methods = grouped(runs)
     curves = [method.curve() for method in methods]
@@ -80,6 +104,12 @@ def write(paths: Sequence[Path], out: Path, reach: float | None = None) -> Path:
         start = sum(curve[0][1] for curve in curves) / len(curves)
         reach = (start + max(curve[-1][1] for curve in curves)) / 2
     standings = [_standing(method, reach) for method in methods]
+    return Comparison(methods, sorted(standings, key=lambda standing: -standing.final), reach)
+
+
+def write(comparison: Comparison, out: Path) -> Path:
+    """compare.html, .png, .svg and .csv in `out`."""
+    runs, methods = comparison.runs, comparison.methods
     figure = chart(methods, runs[0].config.reward["name"])
     out.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
@@ -93,8 +123,8 @@ def write(paths: Sequence[Path], out: Path, reach: float | None = None) -> Path:
     page = ENVIRONMENT.get_template("compare.html.jinja").render(
         config=runs[0].config,
         curve=data_uri("image/svg+xml", drawn(figure, "svg")),
-        standings=sorted(standings, key=lambda standing: -standing.final),
-        reach=reach,
+        standings=comparison.standings,
+        reach=comparison.reach,
         pictures=_pictures(methods),
         prompts=json.loads((runs[0].folder.samples / "prompts.json").read_text())[:NUM_PICTURES] if _grids(runs[0]) else [],
         seed=_common_seed(methods),
