@@ -3,7 +3,7 @@
 import pytest
 import tiny
 
-from rediffuse.config import merge
+from rediffuse.config import merge, read_recipe, resolved
 from rediffuse.lookup import find, names
 from rediffuse.trainer import train
 
@@ -92,3 +92,28 @@ def test_a_diffusers_pipeline_learns(train_what, learning_rate, pipeline, tmp_pa
     )
     assert history[-1]["reward_mean"] - history[0]["reward_mean"] > history[0]["reward_std"]
     assert max(row["ratio_drift"] for row in history) < 1e-4
+
+
+ON_THE_EMBEDDED_MODEL = {
+    "ddpo_sf": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
+    "ddpo_is": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
+    "rwr": {"learning_rate": 5e-3, "algorithm": {"inverse_temperature": 20.0}},
+    "rwr_sparse": {"learning_rate": 5e-3, "algorithm": {"among": "epoch"}},
+}
+
+
+@pytest.mark.parametrize("name", names("algorithms"))
+def test_the_embedded_models_reward_rises(name, tmp_path):
+    """By more than the spread of its first samples, after two updates, or two rounds of regression, of 30 images."""
+    usual = {
+        "epochs": 3,
+        "prompts_per_epoch": 30,
+        "images_per_prompt": 1,
+        "algorithm": {"name": name},
+        "reward": {"name": "redness"},
+        "sampler": {"num_steps": 4},
+        "evaluation": {"every": 0, "num_prompts": 1, "images_per_prompt": 1},
+    }
+    config = resolved(read_recipe("demo/incompressibility"), merge(usual, ON_THE_EMBEDDED_MODEL.get(name, {})))
+    history = train(config, tmp_path / "run")
+    assert history[-1]["reward_mean"] - history[0]["reward_mean"] > history[0]["reward_std"]
