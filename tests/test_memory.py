@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROUND = """
-import resource
+import resource, sys
 import tiny
 from rediffuse.lookup import assemble
 from rediffuse.runs.folder import RunFolder
@@ -16,7 +18,7 @@ def peak_gibibytes():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 plan = {"prompts_per_epoch": 10_240, "images_per_prompt": 1, "updates_per_epoch": 80, "micro_batch_size": 64}
-algorithm = {"name": "rwr", "inner_epochs": 1}
+algorithm = {"name": "rwr", "inner_epochs": 1, "learns_from": sys.argv[1]}
 config = tiny.config(**plan, model={"name": f"{tiny.FILE}:Large"}, sampler={"num_steps": 2}, algorithm=algorithm)
 trainer = Trainer(config, assemble(config), RunFolder(None), World())
 before = peak_gibibytes()
@@ -28,8 +30,12 @@ print(peak_gibibytes() - before)
 """
 
 
-def test_10240_latents_of_stable_diffusion_stay_within_2_gigabytes():
-    """They are 0.63 GiB; with every state on their way there they would be three times that, and 52 times at 50 steps."""
-    done = subprocess.run([sys.executable, "-c", ROUND], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(("learns_from", "least"), [("latents", 0.6), ("images", 1.2)])
+def test_10240_latents_of_stable_diffusion_stay_within_2_gigabytes(learns_from, least):
+    """They are 0.63 GiB, and as much again is the law of images encoded again; with every state on their way there they
+    would be three times that, and 52 times at 50 steps.
+    """
+    command = [sys.executable, "-c", ROUND, learns_from]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert 0.6 < float(done.stdout.splitlines()[-1]) < 2 * 1e9 / 2**30
+    assert least < float(done.stdout.splitlines()[-1]) < 2 * 1e9 / 2**30

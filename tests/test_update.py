@@ -207,6 +207,22 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     assert whole.time.min() >= 0 and whole.time.max() < 1000
 
 
+def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
+    """Around the encoder's mean with its standard deviation, 0.001 in the toy, and whoever else is in the batch."""
+    config = tiny.config(algorithm={"name": "rwr", "learns_from": "images"})
+    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    rollout, _ = trainer._sample(0, trainer._draw_prompts(0))
+    batches = trainer.learner._batches(rollout, torch.ones(8))
+
+    def drawn(samples, inner):
+        return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None).latents - rollout.trajectory.latents[samples]
+
+    first, again, later = drawn(range(8), 0), drawn(range(8), 0), drawn(range(8), 1)
+    assert torch.equal(first, again) and torch.equal(first[[5, 2]], drawn([5, 2], 0))
+    assert not torch.equal(first, later)
+    assert first.std().item() == pytest.approx(1e-3, rel=0.15)
+
+
 def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the_policy_back():
     sf = {"name": "ddpo_sf", "advantage": "batch"}
     _, first, _ = trained_once(**plan_of(sf | {"kl_weight": 10.0}))

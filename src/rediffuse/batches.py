@@ -119,13 +119,18 @@ class CleanBatches(Batches):
 
     def batch(self, rows: Rows, reference: Tensor | None) -> CleanSamples:
         """Each row's time and noise come from a generator of its own."""
-        device, num_times = self.world.device, len(self.policy.denoiser.schedule.alpha_bar)
+        trajectory, device = self.rollout.trajectory, self.world.device
+        num_times, shape = len(self.policy.denoiser.schedule.alpha_bar), self.policy.denoiser.latent_shape
         keys = zip(self.rollout.indices[rows.sample].tolist(), rows.k.tolist(), strict=True)
         generators = [noise.generator(*rows.key, index, k) for index, k in keys]
+        time = torch.cat([torch.randint(num_times, (1,), generator=each) for each in generators])
+        added, latents = noise.draw(generators, shape), trajectory.latents[rows.sample]
+        if trajectory.spread is not None:
+            latents = latents + trajectory.spread[rows.sample] * noise.draw(generators, shape)
         return CleanSamples(
-            latents=self.rollout.trajectory.latents[rows.sample].to(device),
-            time=torch.cat([torch.randint(num_times, (1,), generator=each) for each in generators]),
-            noise=noise.draw(generators, self.policy.denoiser.latent_shape).to(device),
+            latents=latents.to(device),
+            time=time,
+            noise=added.to(device),
             weight=self.advantages[rows.sample].float().to(device),
             conditioning=self.conditioning(rows),
         )

@@ -40,8 +40,8 @@ def collect(
         if keep == "latents":
             trajectory = arrived(trajectory.latents)
         elif keep == "images":
-            fresh = noise.draw([noise.generator(*batch.key, "encode", i) for i in batch.indices], policy.denoiser.latent_shape)
-            trajectory = arrived(policy.denoiser.encode_images(images, fresh.to(images.device)).cpu())
+            mean, std = policy.denoiser.encode_images(images)
+            trajectory = arrived(mean.cpu(), std.cpu())
         groups = torch.tensor([group_of(prompt) for prompt in batch.prompts])
         return Rollout(batch.prompts, groups, torch.tensor(batch.indices), images.cpu(), trajectory)
 
@@ -70,28 +70,32 @@ def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
     return Trajectory(steps, torch.stack(path, 1), stacked)
 
 
-def arrived(latents: Tensor) -> Trajectory:
+def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
     """A trajectory of which only the end is remembered."""
-    return Trajectory(torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0))
+    return Trajectory(torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread)
 
 
 def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
-    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory twice."""
+    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory twice.
+
+    No tensor of a part stays: small ones among large ones that are freed would leave holes that nothing fits in.
+    """
     prompts: list[Prompt] = []
-    images, groups, indices, log_probs = [], [], [], []
-    steps, path = torch.empty(0, dtype=torch.int64), torch.empty(0)
+    whole: dict[str, Tensor] = {}
+    steps = torch.empty(0, dtype=torch.int64)
     for part in parts:
         way, begin = part.trajectory, len(prompts)
-        if not prompts:
-            steps, path = way.steps, torch.empty(num_samples, *way.path.shape[1:])
-        path[begin : begin + len(part.prompts)] = way.path
+        steps = way.steps
         prompts.extend(part.prompts)
-        images.append(part.images)
-        groups.append(part.groups)
-        indices.append(part.indices)
-        log_probs.append(way.log_probs)
-    trajectory = Trajectory(steps, path, torch.cat(log_probs))
-    return Rollout(prompts, torch.cat(groups), torch.cat(indices), torch.cat(images), trajectory)
+        # images are none where they were scored already
+        tensors = {"groups": part.groups, "indices": part.indices, "images": part.images}
+        tensors |= {"path": way.path, "log_probs": way.log_probs} | ({} if way.spread is None else {"spread": way.spread})
+        for name, rows in tensors.items():
+            if name not in whole:
+                whole[name] = rows.new_empty(num_samples if len(rows) else 0, *rows.shape[1:])
+            whole[name][begin : begin + len(rows)] = rows
+    trajectory = Trajectory(steps, whole["path"], whole["log_probs"], whole.get("spread"))
+    return Rollout(prompts, whole["groups"], whole["indices"], whole["images"], trajectory)
 
 
 def group_of(prompt: Prompt) -> int:

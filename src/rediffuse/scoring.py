@@ -36,25 +36,28 @@ def score(
     At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Where a reward fails or
     `stop_if_asked` raises, those not yet begun are never computed.
     """
-    all_scores: list[Future[Scores]] = []
-    waiting: dict[Future[Scores], int] = {}
+    rewards, hashes, seconds = torch.empty(num_samples, dtype=torch.float64), torch.empty(num_samples, dtype=torch.float64), 0.0
+    waiting: dict[Future[Scores], range] = {}
 
     def until_waiting(most: int) -> None:
+        nonlocal seconds
         while True:
             for future in [each for each in waiting if each.done()]:
-                future.result()  # a reward that fails is told now, not when all is sampled
-                del waiting[future]
-            if sum(waiting.values()) <= most or not waiting:
+                place, scores = waiting.pop(future), future.result()  # a reward that fails is told now, not when all is sampled
+                rewards[place.start : place.stop], hashes[place.start : place.stop] = scores.rewards, scores.image_hashes
+                seconds += scores.seconds
+            if sum(map(len, waiting.values())) <= most or not waiting:
                 return
             wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
             stop_if_asked()
 
     def handed_over() -> Iterator[Rollout]:
+        begin = 0
         for part in rollouts:
+            end = begin + len(part.prompts)
             until_waiting(MAX_WAITING - len(part.prompts))
-            future = worker.submit(_scored, reward, part)
-            all_scores.append(future)
-            waiting[future] = len(part.prompts)
+            waiting[worker.submit(_scored, reward, part)] = range(begin, end)
+            begin = end
             yield replace(part, images=part.images[:0].clone())
 
     worker = ThreadPoolExecutor(1)
@@ -63,12 +66,7 @@ def score(
         until_waiting(0)
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
-    scores = [future.result() for future in all_scores]
-    return rollout, Scores(
-        torch.cat([each.rewards for each in scores]),
-        torch.cat([each.image_hashes for each in scores]),
-        sum(each.seconds for each in scores),
-    )
+    return rollout, Scores(rewards, hashes, seconds)
 
 
 def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

@@ -39,11 +39,13 @@ class Trajectory:
     log_probs: (B, K), under the policy that sampled
 
     Where nobody learns from the way, path is (B, 1, *L), the clean latent alone, and K is 0.
+    spread: (B, *L), of latents that are a law's mean: its standard deviation, to draw from it anew in every pass
     """
 
     steps: Tensor
     path: Tensor
     log_probs: Tensor
+    spread: Tensor | None = None
 
     @property
     def latents(self) -> Tensor:
@@ -139,8 +141,8 @@ class Denoiser(Protocol):
         """(B, *L) -> images (B, 3, H, W) in [0, 1]."""
         ...
 
-    def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1], noise (B, *L) -> latents (B, *L), drawn from the autoencoder's law."""
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """images (B, 3, H, W) in [0, 1] -> mean and standard deviation (B, *L) of their latents' law."""
         ...
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:

@@ -13,8 +13,8 @@ from rediffuse.types import CleanSamples, Loss, Policy
 class WeightedRegression:
     """inner_epochs: passes over each epoch's samples, every time with new noise and new times.
 
-    learns_from: the sampled latents or, as the paper's code, the decoded images encoded again; drawn once from the
-    autoencoder's law, where that code draws anew in every pass.
+    learns_from: the sampled latents or, as the paper's code, the decoded images encoded again, in every pass by a new draw
+    from the autoencoder's law.
     restart_optimizer: with fresh moments after each sampling, as the paper's code.
     """
 

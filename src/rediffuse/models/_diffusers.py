@@ -71,11 +71,11 @@ class LatentDiffusion:
         return (pixels.float() / 2 + 0.5).clamp(0, 1).contiguous()
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor, noise: Tensor) -> Tensor:
+    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
             law = self.vae.encode((2 * images - 1).contiguous(memory_format=torch.channels_last)).latent_dist
-        latents: Tensor = (law.mean.float() + law.std.float() * noise) * self.vae.config.scaling_factor
-        return latents
+        scale = self.vae.config.scaling_factor
+        return law.mean.float() * scale, law.std.float() * scale
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
