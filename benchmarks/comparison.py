@@ -39,22 +39,17 @@ def climbed(ladder: Sequence[float], start: int, reward: Callable[[float], float
 def last_reward(recipe: str, method: str, flags: Flags, seed: int, out: Path) -> tuple[Path, float]:
     """Of the epoch sampled after QUERIES rewards; the run's folder with it."""
     run = out / "-".join([method, *(f"{value:g}" for value in flags.values()), str(seed)])
-    size = resolved(read_recipe(recipe), {"algorithm": {"name": method}}).num_samples
+    epochs = QUERIES // resolved(read_recipe(recipe), {"algorithm": {"name": method}}).num_samples + 1
+    options = {"algorithm": method, **flags, "seed": seed, "epochs": epochs, "evaluation.every": 0, "run-dir": run}
+    command = ["train", recipe, *(str(word) for key, value in options.items() for word in (f"--{key}", value))]
     if run.exists():
         command = ["resume", str(run)]
-    else:
-        options = {"algorithm": method, **flags, "seed": seed, "epochs": QUERIES // size + 1, "evaluation.every": 0}
-        command = [
-            "train",
-            recipe,
-            *(str(word) for key, value in options.items() for word in (f"--{key}", value)),
-            "--run-dir",
-            str(run),
-        ]
-    subprocess.run([sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL)
-    reward = float(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["reward_mean"])
-    print(f"{method:10}  {'  '.join(f'{key} {value:g}' for key, value in flags.items())}  seed {seed}: {reward:+.3f}", flush=True)
-    return run, reward
+    if not (run / "adapter").exists():  # the last thing that a run writes
+        subprocess.run([sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL)
+    rewards = [float(json.loads(line)["reward_mean"]) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    settings = "  ".join(f"{key} {value:g}" for key, value in flags.items())
+    print(f"{method:10}  {settings}  seed {seed}: {rewards[0]:+.3f} to {rewards[-1]:+.3f}", flush=True)
+    return run, rewards[-1]
 
 
 def tuned(recipe: str, method: str, out: Path) -> Flags:

@@ -38,5 +38,8 @@ def test_an_average_changes_the_pictures_and_not_the_learning(tmp_path):
     ours, saved = (load_file(run / "checkpoints/epoch-00003/weights.safetensors") for run in (plain, averaged))
     assert all(torch.equal(value, saved[name]) for name, value in ours.items())
     assert all(not torch.equal(value, saved[PREFIX + name]) for name, value in ours.items())
+    adapters = [load_file(run / "adapter" / tiny.ADAPTER) for run in (plain, averaged)]
+    assert all(torch.equal(adapters[1][name], saved[PREFIX + name]) for name in ours)
+    assert all(torch.equal(adapters[0][name], value) for name, value in ours.items())
     pictures = [before_and_after(run, "a cat", 0).read_bytes() for run in (plain, averaged)]
     assert pictures[0] != pictures[1]

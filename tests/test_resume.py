@@ -101,8 +101,31 @@ def test_a_checkpoint_of_other_shapes_is_told_with_its_key(tmp_path):
     train(tiny.config(model={"name": f"{tiny.FILE}:Toy", "width": 8}), tmp_path / "run")
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace("width: 8", "width: 9"))
-    with pytest.raises(CheckpointError, match=r"0.weight is \(8, 50\) there, but \(9, 50\) in this model"):
+    with pytest.raises(ConfigError, match=r"0.weight is \(8, 50\) there, but \(9, 50\) in this model"):
         resume(tmp_path / "run", epochs=3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: ddpo_is", "name: rwr", "algorithm.name: 'rwr' in config.yaml, but the checkpoint is of 'ddpo_is'"),
+        ("ema_decay: null", "ema_decay: 0.5", r"average/0.weight is missing there, but \(32, 50\) in this model"),
+    ],
+)
+def test_a_checkpoint_of_another_plan_is_told_with_its_key(old, new, said, tmp_path):
+    """And the configuration stays as it was, whatever else was asked."""
+    train(tiny.config(), tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    lines = path.read_text().replace(old, new).splitlines()
+    plan = [line for line in lines if new == "ema_decay: 0.5" or not line.startswith("  ") or "clip_range" not in line]
+    if "rwr" in new:
+        begin = plan.index("  name: rwr")
+        end = next(i for i in range(begin, len(plan)) if not plan[i].startswith("  "))
+        plan = plan[: begin + 1] + plan[end:]
+    path.write_text("\n".join(plan) + "\n")
+    with pytest.raises(ConfigError, match=said):
+        resume(tmp_path / "run", epochs=9)
+    assert path.read_text().splitlines() == plan
 
 
 CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]
@@ -198,7 +221,7 @@ def test_a_stop_after_the_last_epoch_leaves_only_the_ending_to_do(tmp_path, monk
             train(tiny.config(), tmp_path / "run")
     assert not (tmp_path / "run" / "adapter").exists()
     assert resume(tmp_path / "run") == []
-    assert (tmp_path / "run" / "adapter" / "toy.txt").exists()
+    assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists()
 
 
 def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):

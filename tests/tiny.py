@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rediffuse.maths.schedules import NoiseSchedule, alpha_bar_linear
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.types import Prompt
 
+ADAPTER = "toy.safetensors"
 FILE = __file__
 TIMES = ("seconds", "images_per_second", "peak_memory")
 
@@ -136,7 +137,7 @@ class ToyDenoiser:
             self.net = tuned
 
     def export(self, folder):
-        (folder / "toy.txt").write_text("a toy")
+        save_file({name: p.detach().clone() for name, p in self.parameters().items()}, folder / ADAPTER)
 
 
 @dataclass(frozen=True)

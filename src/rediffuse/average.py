@@ -34,11 +34,8 @@ class Average:
             self._exchange()
 
     def state(self) -> dict[str, Tensor]:
+        """The average itself, to be saved or put back."""
         return {PREFIX + name: value for name, value in self._values.items()}
-
-    def load(self, saved: Mapping[str, Tensor]) -> None:
-        for name, value in self._values.items():
-            value.copy_(saved[PREFIX + name])
 
     def _exchange(self) -> None:
         for name, value in self._values.items():

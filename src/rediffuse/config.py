@@ -14,6 +14,7 @@ Options = dict[str, Any]
 """A component: its `name`, and values for its fields."""
 
 RECIPES = Path(__file__).parent / "recipes"
+ALGORITHMS = Path(__file__).parent / "algorithms"
 DEFAULT_RECIPE = "demo/incompressibility"
 _NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -155,7 +156,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     """A recipe, then its settings for the algorithm asked for, then the flags."""
-    merged = merge(_by_its_algorithm(recipe, flags), flags)
+    merged = merge(_by_its_source(_by_its_algorithm(recipe, flags), flags), flags)
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
 
 
@@ -165,8 +166,21 @@ def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Map
     asked = _mapping(over, "algorithm").get("name", usual)
     if asked == usual:
         return recipe
+    known = sorted(path.stem for path in ALGORITHMS.glob("[!_]*.py"))
+    for name in specials:
+        if name not in known and ":" not in name:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"with_algorithm.{name}: no such algorithm; there are {', '.join(known)}.{near}")
     special = _mapping(specials, str(asked))
     return merge({**recipe, "algorithm": {"name": asked}}, special)
+
+
+def _by_its_source(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A revision is one of the recipe's own source; another one's is not known."""
+    model = _mapping(recipe, "model")
+    if _mapping(over, "model").get("source", model.get("source")) == model.get("source"):
+        return recipe
+    return {**recipe, "model": {key: value for key, value in model.items() if key != "revision"}}
 
 
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -190,9 +204,12 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems(error: ValidationError, prefix: str = "") -> str:
-    """One line for each thing wrong: the key, what is the matter, and what stood there."""
+    """One line for each thing wrong: the key, what is the matter, and what stood there; a ConfigError says it itself."""
     lines = []
     for each in error.errors():
+        if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
+            lines.append(str(said))
+            continue
         key = ".".join(str(part) for part in ((prefix,) if prefix else ()) + each["loc"])
         lines.append(
             f"{key}: {each['msg'].removeprefix('Value error, ')}"

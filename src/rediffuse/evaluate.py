@@ -51,8 +51,8 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     saved = checkpoint.load_newest(run.checkpoints)
     denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
     policy = DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
-    averaged = {name.removeprefix(PREFIX): value for name, value in saved.weights.items() if name.startswith(PREFIX)}
-    checkpoint.put_back({**saved.weights, **averaged}, denoiser.parameters())
+    own = {name: saved.weights.get(PREFIX + name, value) for name, value in saved.weights.items() if not name.startswith(PREFIX)}
+    checkpoint.put_back(own, denoiser.parameters())
     draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
     with denoiser.frozen():
         before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))

@@ -63,8 +63,12 @@ class Trainer:
         parameters = self.policy.denoiser.parameters()
         if any(self.run.checkpoints.glob("epoch-*")):
             saved = checkpoint.load_newest(self.run.checkpoints)
-            checkpoint.put_back(saved.weights, parameters)
-            self.average.load(saved.weights)
+            if saved.state["algorithm_name"] != self.config.algorithm["name"]:
+                raise ConfigError(
+                    f"algorithm.name: {self.config.algorithm['name']!r} in config.yaml, but the checkpoint is of"
+                    f" {saved.state['algorithm_name']!r}. Undo the change, or start a new run."
+                )
+            checkpoint.put_back(saved.weights, {**parameters, **self.average.state()})
             checkpoint.restore_optimizer(self.optimizer, parameters, saved.optimizer)
             self.scaler.load_state_dict(saved.state["loss_scale"])
             self.algorithm.load(saved.state["algorithm"])
@@ -121,10 +125,15 @@ class Trainer:
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""
-        groups, valid = torch.tensor([group_of(prompt) for prompt in prompts]), rewards.isfinite()
+        groups, valid = self._groups(prompts), rewards.isfinite()
         advantages = torch.full_like(rewards, torch.nan)
         advantages[valid] = self.algorithm.advantages(rewards[valid], groups[valid])
         return advantages
+
+    def _groups(self, prompts: Sequence[Prompt]) -> Tensor:
+        if self.algorithm.groups == "draw":
+            return torch.arange(len(prompts)) // self.config.images_per_prompt
+        return torch.tensor([group_of(prompt) for prompt in prompts])
 
     def _show(self, epoch: int) -> None:
         """Pictures of the policy before this epoch."""
@@ -150,9 +159,12 @@ class Trainer:
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
         weights = {**parameters, **self.average.state()}
-        return checkpoint.Checkpoint(
-            epoch, weights, moments, {"algorithm": self.algorithm.state(), "loss_scale": self.scaler.state_dict()}
-        )
+        memory = {
+            "algorithm_name": self.config.algorithm["name"],
+            "algorithm": self.algorithm.state(),
+            "loss_scale": self.scaler.state_dict(),
+        }
+        return checkpoint.Checkpoint(epoch, weights, moments, memory)
 
     def _unsaved_state(self, epoch: int) -> checkpoint.Checkpoint | None:
         """A copy of the state before the epoch, unless it is on disk already."""
@@ -177,7 +189,7 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
         with run.locked() if world.is_main else nullcontext():
             try:
                 trainer = Trainer(config, parts, run, world)
-            except ConfigError:
+            except Exception:
                 if world.is_main:
                     folder.discard(run)
                 raise
@@ -204,8 +216,8 @@ def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None
     parts = assemble(config, reward)
     with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
-        if world.is_main:
-            run.write_config(config)
         trainer = Trainer(config, parts, run, world)
         trainer.restore()
+        if world.is_main:
+            run.write_config(config)
         return trainer.train()

@@ -209,6 +209,9 @@ class Algorithm(Protocol):
     metric_names: Sequence[str]
     """Of what its losses report."""
 
+    groups: Literal["prompt", "draw"]
+    """What `advantages` is told apart: prompts by their text, or each draw of one, with its images."""
+
     @property
     def learns_from(self) -> LearnsFrom: ...
     @property
@@ -231,7 +234,7 @@ class Algorithm(Protocol):
     @property
     def max_ratio_drift(self) -> float: ...
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """Finite rewards (B,) and their groups (B,) -> (B,); NaN: not to be trained on."""
+        """Finite rewards (B,) and their groups (B,), as `groups` asks -> (B,); NaN: not to be trained on."""
         ...
 
     def loss(self, policy: Policy, batch: Any) -> Loss:

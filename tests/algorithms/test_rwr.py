@@ -8,9 +8,13 @@ from tiny import ToyDenoiser
 from rediffuse.algorithms.rwr import RewardWeightedRegression
 from rediffuse.algorithms.rwr_sparse import SparseRegression
 from rediffuse.errors import ConfigError
+from rediffuse.lookup import assemble
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.runs.folder import RunFolder
 from rediffuse.samplers.ddim import DDIM
+from rediffuse.trainer import Trainer
 from rediffuse.types import CleanSamples, Prompt
+from rediffuse.world import World
 
 GROUPS = torch.tensor([1, 1, 2, 2])
 
@@ -33,6 +37,20 @@ def test_what_the_percentile_is_of():
     rewards = [1.0, 2.0, 8.0, 9.0]
     assert kept(SparseRegression(), rewards) == [False, True, False, True]
     assert kept(SparseRegression(among="epoch"), rewards) == [False, False, False, True]
+
+
+def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
+    """As published: 256 batches of 32 images of one prompt give 1,024, whichever prompts are drawn."""
+    config = tiny.config(algorithm={"name": "rwr_sparse"}, prompts_per_epoch=256, images_per_prompt=32, updates_per_epoch=8)
+    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    rewards = torch.rand(256 * 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = trainer._advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
+    assert weights.isfinite().sum() == 1024 == trainer.algorithm.num_trained(config)
+    assert (weights.view(256, 32).isfinite().sum(1) == 4).all()
+
+
+def test_the_hundredth_percentile_is_the_best():
+    assert kept(SparseRegression(percentile=100, among="epoch"), [1.0, 9.0, 2.0, 9.0]) == [False, True, False, True]
 
 
 def test_all_so_far_is_remembered_and_saved():

@@ -14,6 +14,8 @@ import pytest
 import tiny
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from safetensors.torch import load_file
 from test_latent_diffusion import PROMPTS, loaded, ours, theirs
 
 from rediffuse import resume, train
@@ -76,8 +78,14 @@ def test_gradient_checkpointing_changes_no_gradient(pipeline):
         assert denoiser.unet.is_gradient_checkpointing == checkpointing
         prompts = [tiny.Prompt(text) for text in PROMPTS]
         x = torch.randn(2, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+        forwards = []
+        for part in denoiser.unet.modules():
+            if isinstance(part, ResnetBlock2D):
+                part.register_forward_pre_hook(lambda *_, forwards=forwards: forwards.append(1))
         output = denoiser.predict(x, torch.tensor([500, 20]), denoiser.encode(prompts))
+        once = len(forwards)
         found.append(torch.autograd.grad(output.square().mean(), list(denoiser.parameters().values())))
+        assert (len(forwards) > once) == checkpointing  # once more, on the way back
     for plain, checkpointed in zip(*found, strict=True):
         torch.testing.assert_close(plain, checkpointed)
 
@@ -88,6 +96,44 @@ def test_another_size_of_image(pipeline):
     assert ours(denoiser).shape == (2, 3, 24, 24)
     with pytest.raises(ConfigError, match="model.size_pixels: 17 is not a multiple of 4"):
         StableDiffusion(source=str(pipeline), size_pixels=17).load("cpu", 0)
+
+
+@pytest.mark.parametrize("name", ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"])
+def test_a_folder_that_lacks_a_file_is_told_which(name, pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    said = "tokenizer/vocab.json" if "tokenizer" in name else name
+    with pytest.raises(ConfigError, match=rf"has no {said}"):
+        StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "tokenizer"])
+def test_a_damaged_component_is_named_and_leaves_no_run_behind(part, pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    for weights in (tmp_path / "model" / part).glob("*.safetensors"):
+        weights.write_bytes(b"")
+    if part == "tokenizer":
+        (tmp_path / "model" / part / "tokenizer.json").write_text("{")
+    model = {"name": "stable_diffusion", "source": str(tmp_path / "model")}
+    with pytest.raises(ConfigError, match=rf"model.source: cannot read .*model/{part}: "):
+        train(tiny.config(model=model), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_size_are_named_with_their_component(pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    config = tmp_path / "model" / "unet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 48}))
+    with pytest.raises(ConfigError, match=r"cannot read .*model/unet: .*48"):
+        StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
+
+
+def test_weights_in_shards(pipeline, tmp_path):
+    plain = loaded(pipeline)
+    plain.save_pretrained(tmp_path / "model", max_shard_size="100KB")
+    assert len(list((tmp_path / "model" / "unet").glob("*-of-*.safetensors"))) > 1
+    got = ours(StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0))
+    torch.testing.assert_close(got, theirs(plain, 5.0), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -115,6 +161,9 @@ def test_pickles_are_refused_unless_a_flag_asks_for_them(pipeline, single_file, 
     old = single_file.rename(tmp_path / "model.ckpt")
     with pytest.raises(ConfigError, match=r"not a .safetensors file"):
         StableDiffusion(source=str(old), config=pipeline).load("cpu", 0)
+    torch.save(load_file(old), tmp_path / "pickled.ckpt")
+    got = ours(StableDiffusion(source=str(tmp_path / "pickled.ckpt"), config=pipeline, allow_pickle=True).load("cpu", 0))
+    torch.testing.assert_close(got, theirs(loaded(pipeline), 5.0), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -167,15 +216,25 @@ class Hub(BaseHTTPRequestHandler):
     """Refuses as the real one does: by a status and a header."""
 
     def do_GET(self):
-        if "silent" in self.path:
+        """A gated model is shown to all; only its files are refused."""
+        if "silent" in self.path or "stable-diffusion-v1-5" in self.path:
             time.sleep(60)
+        body = b""
         status, code = (403, "GatedRepo") if "gated" in self.path else (401, "RepoNotFound")
         if "revision/v9" in self.path:
             status, code = 404, "RevisionNotFound"
+        elif "broken" in self.path or "stale" in self.path:
+            status, code = (500, "") if "broken" in self.path else (401, "")
+        elif self.path.startswith("/api/models/someone/gated"):
+            tree = [{"type": "file", "path": "model_index.json", "size": 1, "oid": "b2"}]
+            found = tree if "/tree/" in self.path else {"id": "someone/gated", "sha": "a1" * 20}
+            status, code, body = 200, "", json.dumps(found).encode()
         self.send_response(status)
         self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
 
     do_HEAD = do_GET  # noqa: N815
 
@@ -189,18 +248,24 @@ class Hub(BaseHTTPRequestHandler):
         ("someone/silent", [], "cannot reach the Hub"),
         ("offline", ["--model.revision", "a1" * 20], "cannot reach the Hub"),
         ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
+        ("someone/broken", [], "the Hub answers 500 for someone/broken"),
+        ("someone/stale", [], "the Hub refuses someone/stale (401); if your token is old, run: hf auth login"),
+        ("single.safetensors", [], "model.config: cannot reach the Hub for stable-diffusion-v1-5/stable-diffusion-v1-5"),
+        ("single.safetensors", ["--model.config", "someone/silent"], "model.config: cannot reach the Hub for someone/silent"),
+        ("single.safetensors", ["--model.config", "someone/misspelt"], "model.config: no folder and no model on the Hub"),
         ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
         ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
         ("offline", [], "cannot reach the Hub"),
     ],
 )
-def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, more, said, tmp_path):
+def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, more, said, single_file, tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_port}" if source != "offline" else "http://127.0.0.1:9"
     source = "someone/model" if source == "offline" else source
     command = ["-m", "rediffuse", "train", "--model", "stable_diffusion", "--model.source", source, *more, "--run-dir", "run"]
     environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    shutil.copy(single_file, tmp_path / "single.safetensors")
     began = time.monotonic()
     done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     server.shutdown()

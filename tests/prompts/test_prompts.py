@@ -88,6 +88,14 @@ def test_a_text_file(tmp_path):
     assert set(drawn(TextFile(path), 100)) == {"a cat", "a dog on the moon", "ein Bär"}
 
 
+def test_a_kind_of_file_that_cannot_be_read(tmp_path):
+    (tmp_path / "prompts.csv").write_text("prompt\na cat\n")
+    with pytest.raises(ConfigError, match=r"is a .csv file; it takes .txt"):
+        TextFile(tmp_path / "prompts.csv")
+    (tmp_path / "LOUD.JSONL").write_text('{"prompt": "a cat"}\n')
+    assert set(drawn(TextFile(tmp_path / "LOUD.JSONL"), 3)) == {"a cat"}
+
+
 def test_json_lines_have_weights_and_more_for_the_reward_to_see(tmp_path):
     path = tmp_path / "prompts.jsonl"
     path.write_text('{"prompt": "a cat", "weight": 3, "count": 2}\n\n{"prompt": "a dog"}\n{"prompt": "a bug", "weight": 0}\n')
@@ -123,6 +131,9 @@ def test_a_bad_text_file(tmp_path, content, said, kind):
     ("line", "said"),
     [
         ('{"prompt": "a dog"', "line 2 .* is not JSON"),
+        ('{"prompt": "  "}', "line 2 .*: prompt: .* at least 1 character"),
+        ("[" * 100_000, "line 2 .* is not JSON"),
+        ('{"prompt": "a dog", "n": ' + "1" * 5000 + "}", "line 2 .* is not JSON"),
         ('["a dog"]', "line 2"),
         ('{"text": "a dog"}', "line 2 .*prompt: Field required"),
         ('{"prompt": 3}', "line 2 .*prompt: Input should be a valid string"),

@@ -37,6 +37,7 @@ class DDPO:
     statistics: adv.PromptStatistics = field(init=False, repr=False, compare=False)
 
     learns_from = "transitions"
+    groups = "prompt"
     restart_optimizer = False
 
     @property

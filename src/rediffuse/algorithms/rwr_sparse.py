@@ -21,14 +21,16 @@ class SparseRegression(WeightedRegression):
     """Black et al. 2023, sec. 4.2; the defaults are those of the paper's code.
 
     percentile: samples of a lower reward are left out.
-    among: the rewards that it is a percentile of: each prompt's of this epoch (a prompt sampled once is kept),
-    all of this epoch, or all so far.
+    among: the rewards that it is a percentile of: those of the images of one drawn prompt (each time that it is drawn, as
+    the paper's code), all of this epoch, or all so far.
     """
 
     inner_epochs: PositiveInt = 50
-    percentile: Annotated[float, Field(ge=0, lt=100)] = 90.0
+    percentile: Annotated[float, Field(ge=0, le=100)] = 90.0
     among: Literal["prompt", "epoch", "all_so_far"] = "prompt"
     seen: list[float] = field(init=False, repr=False, compare=False, default_factory=list)
+
+    groups = "draw"
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         """1, or NaN for those left out."""

@@ -10,24 +10,17 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_log
-from httpx2 import HTTPError
-from huggingface_hub import HfApi, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_log
 
 from rediffuse.errors import ConfigError
+from rediffuse.models import _hub
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
 OTHERS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
-HUB_SECONDS = 5
+CONFIGS = ["model_index.json", "*/*.json", "*/merges.txt"]
+SHARDS = (".safetensors", "-0*.safetensors")
 
 
 @dataclass(frozen=True)
@@ -59,23 +52,28 @@ class Source:
         if self._is_file():
             return self._of_single_file(dtype)
         folder = self.folder
-        options = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
-        with quiet():
-            return Networks(
-                UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **options),
-                AutoencoderKL.from_pretrained(folder, subfolder="vae", **options),
-                CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **options),
-                CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer"),
-                self._scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler")),
-            )
+        with self._reading(folder / "text_encoder"):
+            text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **self._weights(dtype))
+        with self._reading(folder / "tokenizer"):
+            tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+        with self._reading(folder / "scheduler"):
+            scheduler = self._scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
+        with self._reading(folder / "vae"):
+            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **self._weights(dtype))
+        return Networks(self.unet(dtype), vae, text_encoder, tokenizer, scheduler)
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
-        """The pretrained one, once more."""
+        """The pretrained one, anew each time."""
         if self._is_file():
             return self._of_single_file(dtype).unet
-        with quiet():
-            unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(self.folder, subfolder="unet", dtype=dtype)
+        with self._reading(self.folder / "unet"):
+            unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
+                self.folder, subfolder="unet", **self._weights(dtype)
+            )
         return unet
+
+    def _weights(self, dtype: torch.dtype) -> dict[str, Any]:
+        return {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
 
     @property
     def commit(self) -> str | None:
@@ -89,7 +87,9 @@ class Source:
         if not path.is_dir():
             if self.place.startswith((".", "/", "~")) or path.suffix in (".bin", ".pt", ".pth"):
                 raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
-            path = self._downloaded()
+            patterns = [*CONFIGS, *(f"{part}/{stem}{end}" for part, stem in WEIGHTS.items() for end in SHARDS)]
+            patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
+            path = _hub.snapshot("model.source", self.place, self.revision, patterns)
         for part, stem in WEIGHTS.items():
             found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
             pickled = (path / part / PICKLED[part]).exists()
@@ -104,7 +104,9 @@ class Source:
                     f"model.source: {path} has no {part}/{stem}.safetensors{f', only {others}' if others else ''}."
                     f" A pipeline needs {_parts()}."
                 )
-        for part, name in OTHERS.items():
+        words = ("tokenizer.json",) if (path / "tokenizer" / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
+        needed = [*OTHERS.items(), *((part, "config.json") for part in WEIGHTS), *(("tokenizer", name) for name in words)]
+        for part, name in needed:
             if not (path / part / name).exists():
                 raise ConfigError(f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}.")
         return path
@@ -121,57 +123,37 @@ class Source:
         return path.is_file()
 
     def _of_single_file(self, dtype: torch.dtype) -> Networks:
-        options = {"config": self.config} if self.config else {}
-        try:
-            with quiet():
-                from diffusers import StableDiffusionPipeline
+        config = self._config_folder()
+        with self._reading(Path(self.place)):
+            from diffusers import StableDiffusionPipeline
 
-                pipeline = StableDiffusionPipeline.from_single_file(self.place, torch_dtype=dtype, safety_checker=None, **options)
-        except Exception as error:  # diffusers raises whatever its conversion stumbles over
-            advice = "" if self.config else " Without the Hub, say which pipeline it is one of: --model.config FOLDER."
-            raise ConfigError(f"model.source: cannot read {self.place}: {error}.{advice}") from error
+            pipeline = StableDiffusionPipeline.from_single_file(
+                self.place, config=str(config), torch_dtype=dtype, safety_checker=None
+            )
         scheduler = self._scheduler(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
 
     def _scheduler(self, config: dict[str, Any]) -> DDIMScheduler:
         return ddim({**config, "prediction_type": self.prediction} if self.prediction else config)
 
-    def _downloaded(self) -> Path:
-        """The Hub is asked once, with a limit on its time, what the revision stands for; if it is silent, the cache answers."""
-        patterns = ["model_index.json", "*/*.json", "*/merges.txt"]
-        patterns += [f"{part}/{stem}{end}" for part, stem in WEIGHTS.items() for end in (".safetensors", "-0*.safetensors")]
-        if self.allow_pickle:
-            patterns += [f"{part}/{name}" for part, name in PICKLED.items()]
-        try:
-            commit = self._commit_on_the_hub()
-        except (HTTPError, ConnectionError) as error:
-            try:
-                cached = snapshot_download(self.place, revision=self.revision, allow_patterns=patterns, local_files_only=True)
-            except LocalEntryNotFoundError:
-                raise ConfigError(
-                    f"model.source: cannot reach the Hub for {self.place}, and it is not in the cache. Connect and try again, or"
-                    " give a folder or a .safetensors file that is on this machine."
-                ) from error
-            return Path(cached)
-        return Path(snapshot_download(self.place, revision=commit, allow_patterns=patterns))
+    def _config_folder(self) -> Path:
+        """Of the configurations that a single file lacks; diffusers knows whose they are by the names of its weights."""
+        place = self.config
+        if place is None:
+            with self._reading(Path(self.place)):
+                from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 
-    def _commit_on_the_hub(self) -> str | None:
+                place = fetch_diffusers_config(load_single_file_checkpoint(self.place))["pretrained_model_name_or_path"]
+        return Path(place) if Path(place).is_dir() else _hub.snapshot("model.config", place, None, CONFIGS)
+
+    @contextmanager
+    def _reading(self, what: Path) -> Iterator[None]:
+        """Whatever the libraries stumble over."""
         try:
-            return HfApi().model_info(self.place, revision=self.revision, timeout=HUB_SECONDS).sha
-        except GatedRepoError as error:
-            raise ConfigError(
-                f"model.source: {self.place} asks for consent first: accept its licence at https://huggingface.co/{self.place},"
-                " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
-            ) from error
-        except RevisionNotFoundError as error:
-            raise ConfigError(
-                f"model.revision: {self.place} has none called {self.revision!r}; give a commit hash, tag or branch."
-            ) from error
-        except (RepositoryNotFoundError, HFValidationError) as error:
-            raise ConfigError(
-                f"model.source: no folder and no model on the Hub is called {self.place!r}. Look for a slip of the pen; if it is"
-                " private, run: hf auth login"
-            ) from error
+            with quiet():
+                yield
+        except Exception as error:
+            raise ConfigError(f"model.source: cannot read {what}: {error}") from error
 
 
 def ddim(config: dict[str, Any]) -> DDIMScheduler:

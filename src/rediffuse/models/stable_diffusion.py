@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rediffuse.errors import ConfigError
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -30,7 +31,11 @@ class StableDiffusion(LatentDiffusionOptions):
     allow_pickle: bool = False
 
     def __post_init__(self) -> None:
-        """What is on this machine means the same in any working directory."""
+        """What is on this machine means the same in any working directory, and has no revision."""
+        if self.revision is not None and Path(self.source).exists():
+            raise ConfigError(
+                f"model.revision: {self.source} is on this machine; revisions are of models on the Hub. Leave it out."
+            )
         for name in ("source", "config"):
             value = getattr(self, name)
             if value is not None and Path(value).exists():

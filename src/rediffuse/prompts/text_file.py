@@ -20,7 +20,7 @@ __all__ = ["TextFile"]
 class Line(BaseModel):
     """Of a .jsonl file; what else stands in it becomes the prompt's metadata."""
 
-    model_config = ConfigDict(extra="allow", strict=True)
+    model_config = ConfigDict(extra="allow", strict=True, str_strip_whitespace=True)
     prompt: Annotated[str, Field(min_length=1)]
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
 
@@ -38,8 +38,10 @@ class TextFile:
     weights: tuple[float, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        read = _json_lines if self.path.suffix == ".jsonl" else _plain_lines
-        found = list(read(self.path))
+        kind = self.path.suffix.lower()
+        if kind not in ("", ".txt", ".jsonl") and self.path.is_file():
+            raise ConfigError(f"prompts.path: {self.path} is a {kind} file; it takes .txt, one prompt a line, or .jsonl.")
+        found = list((_json_lines if kind == ".jsonl" else _plain_lines)(self.path))
         if not found:
             raise ConfigError(f"prompts.path: {self.path} holds no prompt; write one a line.")
         object.__setattr__(self, "prompts", tuple(prompt for prompt, _ in found))
@@ -62,10 +64,11 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
     for number, text in _lines(path):
         try:
             line = Line.model_validate(json.loads(text))
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {error.msg}: {_short(text)}") from error
         except ValidationError as error:
             raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
+        except (ValueError, RecursionError) as error:
+            said = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}") from error
         yield Prompt(line.prompt, dict(line.model_extra or {})), line.weight
 
 

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rediffuse.errors import CheckpointError
+from rediffuse.errors import CheckpointError, ConfigError
 
 MANIFEST = "MANIFEST.json"
 
@@ -80,19 +80,18 @@ def load_newest(folder: Path) -> Checkpoint:
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
 
 
-def put_back(weights: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]) -> None:
-    """Raises CheckpointError, naming the first weight that does not fit, for those of another configuration."""
-    for name, parameter in parameters.items():
-        saved = weights.get(name)
-        if saved is None or saved.shape != parameter.shape:
-            there = "missing" if saved is None else f"{tuple(saved.shape)}"
-            raise CheckpointError(
-                f"The checkpoint does not fit the model: {name} is {there} there, but {tuple(parameter.shape)} in this model."
-                " Was config.yaml changed (model.lora_rank, lora_targets, train)? Undo it, or start a new run."
+@torch.no_grad()
+def put_back(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
+    """Into the targets of the same names. Raises ConfigError, naming the first that does not fit, for another configuration's."""
+    for name in dict.fromkeys([*targets, *weights]):
+        saved, here = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, targets))
+        if saved != here:
+            raise ConfigError(
+                f"The checkpoint does not fit the model: {name} is {saved} there, but {here} in this model. Was config.yaml"
+                " changed (model.lora_rank, lora_targets, train; ema_decay)? Undo it, or start a new run."
             )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(weights[name])
+    for name, target in targets.items():
+        target.copy_(weights[name])
 
 
 def set_aside_newer(folder: Path, epoch: int) -> None:

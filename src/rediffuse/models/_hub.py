@@ -1,0 +1,54 @@
+"""The Hugging Face Hub: asked once what a revision stands for, with a limit on its time; if it is silent, the cache answers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import HfApi, errors, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from rediffuse.errors import ConfigError
+
+SECONDS = 5
+NO_CONNECTION = (errors.HTTPError, ConnectionError)  # type: ignore[attr-defined]
+"""The first is that of whichever HTTP library huggingface_hub stands on."""
+
+
+def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    """The folder, named by its commit, of a repository's files that match.
+
+    Raises ConfigError under `key`, the option that named the place, with what to do about it.
+    """
+    try:
+        commit = HfApi().model_info(place, revision=revision, timeout=SECONDS).sha
+        return Path(snapshot_download(place, revision=commit, allow_patterns=list(patterns)))
+    except GatedRepoError as error:
+        raise ConfigError(
+            f"{key}: {place} asks for consent first: accept its licence at https://huggingface.co/{place},"
+            " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ConfigError(f"model.revision: {place} has none called {revision!r}; give a commit hash, tag or branch.") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ConfigError(
+            f"{key}: no folder and no model on the Hub is called {place!r}. Look for a slip of the pen; if it is"
+            " private, run: hf auth login"
+        ) from error
+    except (*NO_CONNECTION, LocalEntryNotFoundError) as error:
+        status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+        if status in (401, 403):
+            raise ConfigError(f"{key}: the Hub refuses {place} ({status}); if your token is old, run: hf auth login") from error
+        try:
+            return Path(snapshot_download(place, revision=revision, allow_patterns=list(patterns), local_files_only=True))
+        except LocalEntryNotFoundError:
+            said = f"the Hub answers {status} for {place}" if status else f"cannot reach the Hub for {place}"
+            raise ConfigError(
+                f"{key}: {said}, and it is not in the cache. Connect and try again, or give a folder or a .safetensors"
+                " file that is on this machine."
+            ) from error
