@@ -108,7 +108,10 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--algorithm", "rwr_sparse", "--algorithm.percentile", "101"], "algorithm.percentile: "),
         (["train", "--algorithm", "rwr", "--algorithm.inverse-temperature", "0"], "algorithm.inverse_temperature: "),
         (["train", "--prompts", "text_file", "--prompts.path", "/"], "rediffuse: prompts.path: cannot read /: Is a directory.\n"),
-        (["train", "--model", "stable_diffusion", "--model.source", "/", "--model.revision", "v1"], "model.revision: / is on this machine"),
+        (
+            ["train", "--model", "stable_diffusion", "--model.source", "/", "--model.revision", "v1"],
+            "model.revision: / is on this machine",
+        ),
         (["train", "--sampler.num-quiet-steps", "8"], "num_quiet_steps"),
         (["train", "demo/compressibility", "3"], "a recipe stands before all flags"),
         (["train", "--model.path=[", "--epochs=1"], "cannot read"),

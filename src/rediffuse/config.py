@@ -61,7 +61,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Config:
-    """micro_batch_size: latents in one forward pass; it fits memory and never changes the mathematics.
+    """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never changes the mathematics.
 
     ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
     """

@@ -89,6 +89,13 @@ def test_nor_those_of_another_task(key, runs, tmp_path):
         compare.write(compare.compared([runs / "is_0", tmp_path / "other"]), tmp_path / "out")
 
 
+def test_a_file_is_no_place_for_a_comparison(runs, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(RunError, match="out is a file; name a folder"):
+        compare.write(compare.compared([runs / "is_0"]), tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 def test_what_is_not_a_run_or_has_no_epoch(runs, tmp_path):
     with pytest.raises(RunError, match="is not a run"):
         compare.write(compare.compared([tmp_path]), tmp_path)

@@ -111,6 +111,8 @@ def write(comparison: Comparison, out: Path) -> Path:
     """compare.html, .png, .svg and .csv in `out`."""
     runs, methods = comparison.runs, comparison.methods
     figure = chart(methods, runs[0].config.reward["name"])
+    if out.exists() and not out.is_dir():
+        raise RunError(f"--out: {out} is a file; name a folder.")
     out.mkdir(parents=True, exist_ok=True)
     for kind in ("png", "svg"):
         (out / f"compare.{kind}").write_bytes(drawn(figure, kind))
