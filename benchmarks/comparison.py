@@ -2,7 +2,8 @@
 
 python benchmarks/comparison.py demo/compressibility runs/comparison/compressibility
 
-Every run goes through the command line, one at a time; a second call goes on where the first was stopped.
+Every run goes through the command line, one at a time; a second call goes on where the first was stopped. At the end the
+folder holds compare.html, .svg, .png, .csv, and pictures.png.
 """
 
 import argparse
@@ -11,6 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from PIL import Image
 
 from rediffuse.config import read_recipe, resolved
 
@@ -21,6 +24,7 @@ LEARNING_RATES = (3.125e-4, 6.25e-4, 1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
 CLIP_RANGES = (1e-4, 1e-3, 1e-2, 1e-1)
 CLIP = "algorithm.clip-range"
 SEEDS = (0, 1, 2)
+COLUMNS, SIDE, GAP = 10, 96, 6
 TUNED_ON = SEEDS[0]
 
 Flags = dict[str, float]
@@ -69,6 +73,19 @@ def tuned(recipe: str, method: str, out: Path) -> Flags:
     return {"learning_rate": rate, CLIP: climbed(CLIP_RANGES, 1, lambda value: reward({"learning_rate": rate, CLIP: value}))}
 
 
+def pictured(runs: Sequence[Path]) -> Image.Image:
+    """The same prompts and seeds: before, then after each method, a row each."""
+    grids = [runs[0] / "samples" / "epoch-00000" / "grid.png"]
+    grids += [max((run / "samples").glob("epoch-*")) / "grid.png" for run in runs]
+    shown = Image.new("RGB", (COLUMNS * SIDE, len(grids) * (SIDE + GAP) - GAP), "white")
+    for number, path in enumerate(grids):
+        with Image.open(path) as grid:
+            side = grid.height // 2
+            row = grid.crop((0, 0, COLUMNS * side, side)).resize((COLUMNS * SIDE, SIDE), Image.Resampling.LANCZOS)
+        shown.paste(row, (0, number * (SIDE + GAP)))
+    return shown
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
@@ -78,6 +95,7 @@ def main() -> None:
     runs = [last_reward(arguments.recipe, method, best[method], seed, arguments.out)[0] for seed in SEEDS for method in METHODS]
     compare = [sys.executable, "-m", "rediffuse", "compare", *map(str, runs), "--out", str(arguments.out)]
     subprocess.run(compare, check=True)
+    pictured(runs[: len(METHODS)]).save(arguments.out / "pictures.png")
 
 
 if __name__ == "__main__":
