@@ -1,11 +1,19 @@
 import pytest
 import torch
-from tiny import build_pipeline
+from tiny import build_clip, build_pipeline
 
 
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A folder with a tiny CLIP of random weights, whose features have 768 entries as those of the real one."""
+    folder = tmp_path_factory.mktemp("clip")
+    build_clip(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
     {"errors", "maths"},
-    {"config"},
+    {"config", "hub"},
     {"types"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
@@ -18,7 +18,13 @@ LAYERS = [
     {"__main__"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
-ONLY_HOME = {"accelerate": {"world"}, "diffusers": {"models"}, "peft": {"models"}, "transformers": {"models"}}
+ONLY_HOME = {
+    "accelerate": {"world"},
+    "diffusers": {"models"},
+    "peft": {"models"},
+    "transformers": {"models", "rewards"},
+    "huggingface_hub": {"hub"},
+}
 
 
 def room(parts):

@@ -5,16 +5,23 @@ import subprocess
 import sys
 
 import pytest
+import tiny
 import torch
 
 from rediffuse.config import from_yaml, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import KEYS, assemble, build, find, first_line, names
+from rediffuse.lookup import KEYS, assemble, build, declared_options, find, first_line, names
 from rediffuse.types import Algorithm, Prompt
 
 EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]
 STILL_TO_COME = {"aesthetic", "alignment"} - set(names("rewards"))
 NEEDED = {"text_file": {"path": "prompts.txt"}}
+
+
+def needed(reward, clip):
+    """Models that are on this machine."""
+    options = {"clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None}
+    return {option: options[option] for option in declared_options("rewards", reward) if option in options}
 
 
 @pytest.mark.parametrize(("key", "name"), EVERYTHING)
@@ -31,8 +38,8 @@ def test_every_algorithm_keeps_the_protocol(name):
 
 
 @pytest.mark.parametrize("name", names("rewards"))
-def test_every_reward_gives_one_finite_number_per_image(name):
-    rewards = build("reward", {"name": name})(torch.rand(3, 3, 16, 16), [Prompt("a cat")] * 3)
+def test_every_reward_gives_one_finite_number_per_image(name, clip):
+    rewards = build("reward", {"name": name, **needed(name, clip)})(torch.rand(3, 3, 16, 16), [Prompt("a cat")] * 3)
     assert rewards.shape == (3,)
     assert rewards.isfinite().all()
 

@@ -12,34 +12,60 @@ from torch import nn
 
 from rediffuse.maths.schedules import NoiseSchedule, alpha_bar_linear
 from rediffuse.models._options import LatentDiffusionOptions
+from rediffuse.rewards.aesthetic import NAMES, SHAPES
 from rediffuse.types import Prompt
 
 ADAPTER = "toy.safetensors"
+PREDICTOR = "predictor.safetensors"
 FILE = __file__
 TIMES = ("seconds", "images_per_second", "peak_memory")
 
 
-def build_pipeline(folder):
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+def tokenizer_and_text_config():
+    from transformers import CLIPTextConfig, CLIPTokenizer
 
-    torch.manual_seed(0)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     tokens = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
     words = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=12)
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(words),
-            hidden_size=16,
-            intermediate_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=12,
-            bos_token_id=words.bos_token_id,
-            eos_token_id=words.eos_token_id,
-            pad_token_id=words.pad_token_id,
-        )
+    config = CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=12,
+        bos_token_id=words.bos_token_id,
+        eos_token_id=words.eos_token_id,
+        pad_token_id=words.pad_token_id,
     )
+    return words, config
+
+
+def build_clip(folder):
+    """Its image features have 768 entries, as those of ViT-L/14; beside it an aesthetic predictor of random weights."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPVisionConfig
+
+    torch.manual_seed(0)
+    words, text = tokenizer_and_text_config()
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+    )
+    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=768)
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    words.save_pretrained(folder)
+    save_file(
+        {name: torch.randn(shape) / shape[-1] ** 0.5 for name, shape in zip(NAMES, SHAPES, strict=True)}, folder / PREDICTOR
+    )
+
+
+def build_pipeline(folder):
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    torch.manual_seed(0)
+    words, config = tokenizer_and_text_config()
+    text = CLIPTextModel(config)
     unet = UNet2DConditionModel(
         sample_size=8,
         layers_per_block=1,
@@ -177,6 +203,14 @@ def numbers(run, name="metrics.jsonl"):
 def weights(run):
     newest = max((run / "checkpoints").glob("epoch-*"))
     return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
+
+
+@dataclass(frozen=True)
+class NeverLoaded:
+    """Of runs that are refused before."""
+
+    def load(self, device, seed):
+        raise AssertionError("loaded")
 
 
 @dataclass(frozen=True)

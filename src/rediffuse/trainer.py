@@ -21,7 +21,7 @@ from rediffuse.progress import Display
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs import checkpoint, export, folder, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Metrics, Prompt, Reward, Rollout
+from rediffuse.types import Metrics, NeedsLoading, Prompt, Reward, Rollout
 from rediffuse.update import Learner
 from rediffuse.world import World
 
@@ -32,6 +32,8 @@ class Trainer:
     def __init__(self, config: Config, parts: Parts, run: RunFolder, world: World) -> None:
         self.config, self.run, self.world = config, run, world
         self.prompts, self.reward, self.algorithm = parts.prompts, parts.reward, parts.algorithm
+        if isinstance(self.reward, NeedsLoading):
+            self.reward.prepare(world.device)
         denoiser = parts.family.load(world.device, config.seed)
         self.policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
         if not any(self.policy.sampler.noisy):

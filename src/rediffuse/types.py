@@ -120,6 +120,15 @@ class Reward(Protocol):
         ...
 
 
+@runtime_checkable
+class NeedsLoading(Protocol):
+    """A reward with a model of its own."""
+
+    def prepare(self, device: str) -> None:
+        """Loads it; called once, before anything is sampled. Raises ConfigError."""
+        ...
+
+
 class Denoiser(Protocol):
     """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
 

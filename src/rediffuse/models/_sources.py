@@ -13,8 +13,8 @@ from diffusers.utils import logging as diffusers_log
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_log
 
+from rediffuse import hub
 from rediffuse.errors import ConfigError
-from rediffuse.models import _hub
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
@@ -89,7 +89,7 @@ class Source:
                 raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
             patterns = [*CONFIGS, *(f"{part}/{stem}{end}" for part, stem in WEIGHTS.items() for end in SHARDS)]
             patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
-            path = _hub.snapshot("model.source", self.place, self.revision, patterns)
+            path = hub.snapshot("model.source", self.place, self.revision, patterns)
         for part, stem in WEIGHTS.items():
             found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
             pickled = (path / part / PICKLED[part]).exists()
@@ -144,7 +144,7 @@ class Source:
                 from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
 
                 place = fetch_diffusers_config(load_single_file_checkpoint(self.place))["pretrained_model_name_or_path"]
-        return Path(place) if Path(place).is_dir() else _hub.snapshot("model.config", place, None, CONFIGS)
+        return Path(place) if Path(place).is_dir() else hub.snapshot("model.config", place, None, CONFIGS)
 
     @contextmanager
     def _reading(self, what: Path) -> Iterator[None]:
