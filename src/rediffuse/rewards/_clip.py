@@ -2,21 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rediffuse import hub
-from rediffuse.errors import ConfigError
+from rediffuse.rewards._loading import folder_of, reading
 from rediffuse.types import Prompt
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
-
-FILES = ["*.json", "merges.txt", "model.safetensors", "model-0*.safetensors"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +30,10 @@ class ClipReward:
         """Raises ConfigError for a model that cannot be had."""
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        folder = Path(self.clip)
-        if not folder.is_dir():
-            folder = hub.snapshot("reward.clip", self.clip, self.revision, FILES)
-        try:
+        folder = folder_of("reward.clip", self.clip, self.revision, ["merges.txt"])
+        with reading("reward.clip", folder):
             model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             processor, tokenizer = CLIPImageProcessorPil.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
-        except Exception as error:  # whatever transformers stumbles over
-            raise ConfigError(f"reward.clip: cannot read {folder}: {error}") from error
         self._loaded.update(model=model.to(device).eval().requires_grad_(False), processor=processor, tokenizer=tokenizer)
 
     @torch.no_grad()

@@ -1,0 +1,78 @@
+"""BERTScore: how much of one sentence another one says, by the likeness of their words in context."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rediffuse.errors import ConfigError
+from rediffuse.rewards._loading import folder_of, reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LONGEST = 512
+"""Tokens of one sentence, where the tokenizer does not say how many its model reads."""
+
+
+class BertScores(NamedTuple):
+    """Each (B,), at most 1; NaN where a sentence has no word."""
+
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+
+
+@dataclass(frozen=True)
+class BertScore:
+    """Zhang et al. 2020, eq. 1-3, without weights for rare words and without rescaling, as the bert-score package's default.
+
+    The embeddings are those after `layer` layers; the tokens that begin and end a sentence can be matched but do not count.
+    """
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+    @classmethod
+    def load(cls, key: str, place: str, layer: int | None, device: str) -> "BertScore":
+        """place: a folder or an id of the Hub   layer: None takes the last. Raises ConfigError under `key`."""
+        from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+        folder = folder_of(key, place, None, ["*.txt", "*.model"])
+        with reading(key, folder):
+            config = AutoConfig.from_pretrained(folder)
+            if layer is not None and layer > config.num_hidden_layers:
+                raise ConfigError(f"{key}: {place} has {config.num_hidden_layers} layers, but layer {layer} was asked for.")
+            config.num_hidden_layers = layer or config.num_hidden_layers
+            model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
+        return cls(model.to(device).eval().requires_grad_(False), tokenizer)
+
+    def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> BertScores:
+        """What is longer than the model reads is cut off."""
+        ours, counts_ours, real_ours = self._embedded(candidates)
+        theirs, counts_theirs, real_theirs = self._embedded(references)
+        likeness = ours @ theirs.transpose(1, 2)
+        likeness = likeness.masked_fill(~(real_ours[:, :, None] & real_theirs[:, None, :]), -torch.inf)
+        said = counts_ours.any(1) & counts_theirs.any(1)
+        precision = _mean(likeness.amax(2), counts_ours).where(said, torch.nan)
+        recall = _mean(likeness.amax(1), counts_theirs).where(said, torch.nan)
+        return BertScores(precision, recall, 2 * precision * recall / (precision + recall))
+
+    @torch.no_grad()
+    def _embedded(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, L, D) of norm 1; (B, L) which of them count, and which are not padding."""
+        longest = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", LONGEST), LONGEST)
+        stripped = [sentence.strip() for sentence in sentences]
+        words = self.tokenizer(
+            stripped, padding=True, truncation=True, max_length=longest, return_special_tokens_mask=True, return_tensors="pt"
+        ).to(self.model.device)
+        special, real = words.pop("special_tokens_mask").bool(), words["attention_mask"].bool()
+        return F.normalize(self.model(**words).last_hidden_state.float(), dim=-1), real & ~special, real
+
+
+def _mean(values: Tensor, counts: Tensor) -> Tensor:
+    return values.masked_fill(~counts, 0).sum(1) / counts.sum(1)

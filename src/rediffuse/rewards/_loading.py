@@ -1,0 +1,34 @@
+"""Where the models of rewards come from, and how it is told that they cannot be had."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rediffuse import hub
+from rediffuse.errors import ConfigError
+
+WEIGHTS = ("model.safetensors", "model-0*.safetensors")
+
+
+def folder_of(key: str, place: str, revision: str | None, others: Sequence[str]) -> Path:
+    """A folder on this machine, as it is; or that of the Hub's repository, with its weights and those other files."""
+    return Path(place) if Path(place).is_dir() else hub.snapshot(key, place, revision, ["*.json", *WEIGHTS, *others])
+
+
+@contextmanager
+def reading(key: str, folder: Path) -> Iterator[None]:
+    """Whatever transformers stumbles over becomes a ConfigError under `key`; what it merely remarks is not shown."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{key}: cannot read {folder}: {error}") from error
+    finally:
+        logging.set_verbosity(level)
+        logging.enable_progress_bar()
