@@ -1,6 +1,6 @@
 import pytest
 import torch
-from tiny import build_clip, build_pipeline
+from tiny import build_clip, build_encoder, build_pipeline, build_vlm
 
 
 @pytest.fixture(autouse=True)
@@ -14,6 +14,15 @@ def clip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clip")
     build_clip(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def judge(tmp_path_factory):
+    """Options of the alignment reward: a tiny vision-language model and a tiny text encoder of random weights."""
+    vlm, encoder = tmp_path_factory.mktemp("vlm"), tmp_path_factory.mktemp("encoder")
+    build_vlm(vlm)
+    build_encoder(encoder)
+    return {"vlm": str(vlm), "encoder": str(encoder), "layer": 2, "max_tokens": 8}
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import pytest
 import tiny
 from PIL import Image
 
-from rediffuse import cli
 from rediffuse.cli import flags, main
 from rediffuse.errors import ConfigError
 from rediffuse.runs.folder import create
@@ -216,15 +215,6 @@ def test_list_says_a_line_of_each(what, name, capsys):
     code, out, _ = run(capsys, "list", what)
     assert code == 0
     assert [line for line in out.splitlines() if line.startswith(name)]
-
-
-def test_list_marks_the_recipes_whose_reward_is_not_there(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "names", lambda room: ["jpeg_compressibility"])
-    lines = run(capsys, "list", "recipes")[1].splitlines()
-    assert [line.endswith("[waits for a reward called jpeg_incompressibility]") for line in lines if "/incomp" in line] == [
-        True
-    ] * 4
-    assert not any("[" in line for line in lines if "/comp" in line)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"]])

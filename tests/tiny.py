@@ -59,6 +59,82 @@ def build_clip(folder):
     )
 
 
+def build_vlm(folder):
+    """A LLaVA of random weights and few words, which answers differently to different pictures."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import (
+        CLIPImageProcessorPil,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+        PreTrainedTokenizerFast,
+    )
+
+    words = "the image contains a an cat dog is riding bike answer concisely what going on in this user assistant : ? ."
+    vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *words.split()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **special)
+    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(
+        LlavaConfig(
+            vision_config=CLIPVisionConfig(**size, image_size=32, patch_size=8),
+            text_config=LlamaConfig(
+                **size, vocab_size=len(vocabulary), num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2
+            ),
+            image_token_index=4,
+            vision_feature_layer=-1,
+        )
+    )
+    for parameter in model.parameters():
+        parameter.data *= 8
+    model.generation_config.suppress_tokens = list(range(5))  # it always says something
+    model.save_pretrained(folder)
+    LlavaProcessor(
+        CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        tokenizer,
+        patch_size=8,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template="{% for m in messages %}{{ m['role'] }} : {% for c in m['content'] %}"
+        "{% if c['type'] == 'image' %}<image>{% else %}{{ c['text'] }}{% endif %} {% endfor %}{% endfor %}"
+        "{% if add_generation_prompt %}assistant :{% endif %}",
+    ).save_pretrained(folder)
+
+
+def build_encoder(folder):
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "the",
+        "image",
+        "contains",
+        "a",
+        "an",
+        "cat",
+        "dog",
+        "is",
+        "riding",
+        "bike",
+        "what",
+        "in",
+        "this",
+    ]
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    torch.manual_seed(0)
+    BertModel(BertConfig(**size, vocab_size=len(words))).save_pretrained(folder)
+    BertTokenizer({word: i for i, word in enumerate(words)}, model_max_length=64).save_pretrained(folder)
+
+
 def build_pipeline(folder):
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel

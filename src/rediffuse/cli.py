@@ -173,17 +173,12 @@ def compare(args: argparse.Namespace) -> None:
 
 def show_list(args: argparse.Namespace) -> None:
     if args.what == "recipes":
-        recipes = {name: read_recipe(name) for name in recipe_names()}
-        lines = {name: recipe["claim"] + _missing_reward(recipe["reward"]["name"]) for name, recipe in recipes.items()}
+        lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
     else:
         lines = {name: first_line(args.what, name) for name in names(args.what)}
     width = max(map(len, lines))
     for name, line in lines.items():
         print(f"{name:{width}}  {line}")
-
-
-def _missing_reward(name: str) -> str:
-    return "" if name in names("rewards") else f" [waits for a reward called {name}]"
 
 
 def _parser() -> argparse.ArgumentParser:

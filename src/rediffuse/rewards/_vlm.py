@@ -1,0 +1,97 @@
+"""A vision-language model that is asked about images, in this process."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+from PIL import Image
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from rediffuse.rewards._loading import folder_of, reading
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class VisionLanguageModel:
+    """Greedy answers of at most `max_tokens`. What it is shown has been a JPEG file of that quality; None: it has not."""
+
+    model: "PreTrainedModel"
+    processor: Any
+    max_tokens: int
+    jpeg_quality: int | None
+
+    @classmethod
+    def load(
+        cls, key: str, place: str, revision: str | None, device: str, max_tokens: int, jpeg_quality: int | None
+    ) -> "VisionLanguageModel":
+        """place: a folder or an id of the Hub, of any image-text-to-text model. Raises ConfigError under `key`."""
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        folder = folder_of(key, place, revision, ["*.txt", "*.model", "*.jinja"])
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        with reading(key, folder):
+            processor = AutoProcessor.from_pretrained(folder)
+            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+        processor.tokenizer.padding_side = "left"  # so that every answer begins where the questions end
+        return cls(model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality)
+
+    @torch.no_grad()
+    def ask(self, images: Tensor, questions: Sequence[str]) -> list[str]:
+        """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
+        conversations = [
+            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+            for image, question in zip(self._shown(images), questions, strict=True)
+        ]
+        inputs = self.processor.apply_chat_template(
+            conversations,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            processor_kwargs={"padding": True, "return_tensors": "pt"},
+        ).to(self.model.device, self.model.dtype)
+        written = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
+        answers: list[str] = self.processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+    def _shown(self, images: Tensor) -> list[Image.Image]:
+        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pictures = [Image.fromarray(each) for each in pixels]
+        return pictures if self.jpeg_quality is None else [_as_jpeg(each, self.jpeg_quality) for each in pictures]
+
+
+@dataclass(frozen=True)
+class VlmReward:
+    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image.
+
+    jpeg_quality: of the file as which the image is shown; None: as it is.
+    max_tokens: of an answer.
+    """
+
+    vlm: str = "llava-hf/llava-1.5-7b-hf"
+    revision: str | None = None
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = 80
+    max_tokens: PositiveInt = 64
+    _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def prepare(self, device: str) -> None:
+        self._loaded["vlm"] = VisionLanguageModel.load(
+            "reward.vlm", self.vlm, self.revision, device, self.max_tokens, self.jpeg_quality
+        )
+
+    def ask(self, images: Tensor, questions: Sequence[str]) -> list[str]:
+        """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
+        if "vlm" not in self._loaded:
+            self.prepare("cpu")
+        answers: list[str] = self._loaded["vlm"].ask(images, questions)
+        return answers
+
+
+def _as_jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=quality)
+    return Image.open(buffer)

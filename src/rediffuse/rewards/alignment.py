@@ -1,0 +1,45 @@
+"""How much of its prompt an image shows, in the words of a vision-language model: BERTScore of its answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from rediffuse.errors import ConfigError
+from rediffuse.rewards._bertscore import BertScore
+from rediffuse.rewards._vlm import VlmReward
+from rediffuse.types import Prompt
+
+__all__ = ["Alignment"]
+
+
+@dataclass(frozen=True)
+class Alignment(VlmReward):
+    """DDPO's alignment task (Black et al. 2023, sec. 5.2); the defaults are those of its code, on a later LLaVA.
+
+    reference: what the answer is compared with.
+    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this encoder.
+    score: the published reward is the recall: how much of the reference the answer says. Where nothing is answered, NaN.
+    """
+
+    question: str = "Answer concisely: what is going on in this image?"
+    reference: str = "The image contains {prompt}"
+    encoder: str = "microsoft/deberta-xlarge-mnli"
+    layer: PositiveInt | None = 40
+    score: Literal["recall", "precision", "f1"] = "recall"
+
+    def __post_init__(self) -> None:
+        if "{prompt}" not in self.reference:
+            raise ConfigError(f"reward.reference: {self.reference!r} has no place for the {{prompt}}.")
+
+    def prepare(self, device: str) -> None:
+        self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.layer, device)
+        super().prepare(device)
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        answers = self.ask(images, [self.question] * len(prompts))
+        references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
+        wanted: Tensor = getattr(self._loaded["encoder"](answers, references), self.score)
+        return wanted

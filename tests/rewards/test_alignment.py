@@ -1,0 +1,85 @@
+"""The alignment reward, on a small LLaVA and a small BERT."""
+
+import io
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+
+from rediffuse import train
+from rediffuse.errors import ConfigError
+from rediffuse.lookup import build
+from rediffuse.rewards._bertscore import BertScore
+from rediffuse.rewards._vlm import VisionLanguageModel
+from rediffuse.types import Prompt
+
+PROMPTS = [Prompt("a cat"), Prompt("a dog riding a bike"), Prompt("a bike")]
+
+
+@pytest.fixture
+def images():
+    """A flat one, noise, and a ramp."""
+    ramp = torch.linspace(0, 1, 48).expand(3, 40, 48)
+    return torch.stack([torch.full((3, 40, 48), 0.9), torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0)), ramp])
+
+
+@pytest.fixture
+def vlm(judge):
+    return VisionLanguageModel.load("reward.vlm", judge["vlm"], None, "cpu", 8, 80)
+
+
+def test_answers_do_not_depend_on_who_else_is_asked(vlm, images):
+    """Shorter questions are padded on the left."""
+    questions = ["what is going on in this image ?", "cat ?", "what is in this image ?"]
+    together = vlm.ask(images, questions)
+    assert together == [vlm.ask(image[None], [question])[0] for image, question in zip(images, questions, strict=True)]
+    assert len(set(together)) == 3 and all(together)
+
+
+def test_it_is_shown_a_jpeg_of_that_quality(vlm, images):
+    pixels = (images[1] * 255).round().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
+    shown = np.asarray(vlm._shown(images)[1])
+    assert np.array_equal(shown, np.asarray(Image.open(buffer)))
+    assert not np.array_equal(shown, pixels)
+
+
+@pytest.mark.parametrize("score", ["recall", "precision", "f1"])
+def test_the_reward_is_the_score_of_the_answer_against_the_prompt(score, judge, vlm, images):
+    reward = build("reward", {"name": "alignment", "score": score, **judge})
+    answers = vlm.ask(images, ["Answer concisely: what is going on in this image?"] * 3)
+    references = ["The image contains a cat", "The image contains a dog riding a bike", "The image contains a bike"]
+    want = BertScore.load("reward.encoder", judge["encoder"], 2, "cpu")(answers, references)
+    got = reward(images, PROMPTS)
+    torch.testing.assert_close(got, getattr(want, score))
+    assert got.std() > 1e-3
+
+
+def test_no_answer_is_no_reward(judge, images, monkeypatch):
+    monkeypatch.setattr(VisionLanguageModel, "ask", lambda self, images, questions: ["", "a cat", "."][: len(questions)])
+    assert build("reward", {"name": "alignment", **judge})(images, PROMPTS).isfinite().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"reference": "a picture"}, r"reward.reference: 'a picture' has no place for the {prompt}"),
+        ({"vlm": "./nowhere"}, r"reward.vlm: no folder and no model"),
+        ({"encoder": "./nowhere"}, r"reward.encoder: no folder and no model"),
+        ({"layer": 7}, r"reward.encoder: .* has 2 layers, but layer 7 was asked for"),
+        ({"score": "bleu"}, r"reward.score: "),
+    ],
+)
+def test_what_cannot_be_had_is_told_before_the_model_is_loaded(options, said, judge, tmp_path):
+    reward = {"name": "alignment", **judge, **options}
+    with pytest.raises(ConfigError, match=said):
+        train(tiny.config(reward=reward, model={"name": f"{tiny.FILE}:NeverLoaded"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_learns_from_it(judge, tmp_path):
+    history = train(tiny.config(reward={"name": "alignment", **judge}, epochs=1), tmp_path / "run")
+    assert history[0]["masked_rewards"] == 0 and history[0]["reward_std"] > 0

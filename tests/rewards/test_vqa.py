@@ -1,0 +1,80 @@
+"""Answers matched with questions, and the reward that counts them."""
+
+import pytest
+import torch
+
+from rediffuse.errors import RewardError
+from rediffuse.lookup import build
+from rediffuse.rewards._vlm import VisionLanguageModel
+from rediffuse.rewards.vqa import holds
+from rediffuse.scoring import rewards_of
+from rediffuse.types import Prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "right"),
+    [
+        ("There are six turtles.", "six", True),
+        ("6", "six", True),
+        ("Six.", "6", True),
+        ("There are 06 of them", "six", True),
+        ("sixteen turtles", "six", False),
+        ("16", "six", False),
+        ("Two turtles", "turtle", True),
+        ("a turtle", "turtles", True),
+        ("It is a tortoise", "turtle", False),
+        ("Nothing is there", "no", False),
+        ("No, it is not", "no", True),
+        ("A DOG is riding a bike!", "riding a bike", True),
+        ("riding; a very old bike", "riding a bike", False),
+        ("twenty-one cats", "21", False),
+        ("", "cat", False),
+        ("a cat", "", False),
+        ("a cat", "?!", False),
+        ("²3 ٣ cats", "cat", True),
+    ],
+)
+def test_whole_words_match(text, answer, right):
+    assert holds(text, answer) is right
+
+
+PROMPTS = [
+    Prompt("six turtles", {"questions": ["how many?", "what?"], "answers": ["six", "turtle"]}),
+    Prompt("a cat", {"questions": ["what?"], "answers": ["cat"]}),
+    Prompt("two dogs", {"questions": ["how many?", "what?"], "answers": ["two", "dog"]}),
+]
+
+
+@pytest.mark.parametrize(
+    ("matching", "said", "want"),
+    [
+        ("words", ["6 turtles", "a frog", "", "Two", ""], [0.5, torch.nan, 1.0]),
+        ("words", ["sixteen", "turtles", "cat", "3", "a hotdog"], [0.5, 1.0, 0.0]),
+        ("substring", ["6 turtles", "turtles", "Cat", "two", "a hotdog"], [0.5, 0.0, 1.0]),
+    ],
+)
+def test_the_reward_is_the_share_of_questions_answered_as_asked(matching, said, want, judge, monkeypatch):
+    """Every image is asked its own questions, in order."""
+    shown = []
+
+    def ask(self, images, questions):
+        shown.extend(zip(images[:, 0, 0, 0].tolist(), questions, strict=True))
+        return said
+
+    monkeypatch.setattr(VisionLanguageModel, "ask", ask)
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8) / 4
+    got = build("reward", {"name": "vqa", "matching": matching, "vlm": judge["vlm"]})(images, PROMPTS)
+    torch.testing.assert_close(got, torch.tensor(want), equal_nan=True)
+    assert shown == [(0, "how many?"), (0, "what?"), (0.25, "what?"), (0.5, "how many?"), (0.5, "what?")]
+
+
+def test_a_prompt_without_questions(judge):
+    reward = build("reward", {"name": "vqa", "vlm": judge["vlm"]})
+    with pytest.raises(RewardError, match=r"'a cat' needs metadata with questions and as many answers"):
+        rewards_of(reward, torch.rand(1, 3, 8, 8), [Prompt("a cat", {"questions": ["what?"]})])
+
+
+def test_the_paper_s_counting_prompts_are_scored(judge):
+    prompts = build("prompts", {"name": "counting"}).draw(4, torch.Generator().manual_seed(0))
+    got = build("reward", {"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(torch.rand(4, 3, 16, 16), prompts)
+    assert got.shape == (4,) and ((got == 0) | (got == 0.5) | (got == 1)).all()
