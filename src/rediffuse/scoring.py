@@ -74,6 +74,8 @@ def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Ten
     name = name_of(reward)
     try:
         given = reward(images.clone(), prompts)
+    except RewardError:
+        raise
     except Exception as error:
         raise RewardError(
             f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import build
 from rediffuse.rewards._bertscore import BertScore
-from rediffuse.rewards._vlm import VisionLanguageModel
+from rediffuse.rewards._vlm import VisionLanguageModel, pictures
 from rediffuse.types import Prompt
 
 PROMPTS = [Prompt("a cat"), Prompt("a dog riding a bike"), Prompt("a bike")]
@@ -33,16 +33,23 @@ def vlm(judge):
 def test_answers_do_not_depend_on_who_else_is_asked(vlm, images):
     """Shorter questions are padded on the left."""
     questions = ["what is going on in this image ?", "cat ?", "what is in this image ?"]
-    together = vlm.ask(images, questions)
-    assert together == [vlm.ask(image[None], [question])[0] for image, question in zip(images, questions, strict=True)]
+    shown = pictures(images)
+    together = vlm.ask(shown, questions)
+    assert together == [vlm.ask([image], [question])[0] for image, question in zip(shown, questions, strict=True)]
     assert len(set(together)) == 3 and all(together)
 
 
-def test_it_is_shown_a_jpeg_of_that_quality(vlm, images):
+def test_it_is_shown_a_jpeg_of_that_quality(judge, vlm, images, monkeypatch):
     pixels = (images[1] * 255).round().byte().permute(1, 2, 0).numpy()
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=80)
-    shown = np.asarray(vlm._shown(images)[1])
+    seen = []
+    real = vlm.processor.apply_chat_template
+    monkeypatch.setattr(
+        vlm.processor, "apply_chat_template", lambda talks, **more: seen.append(talks) or real(talks, **more), raising=True
+    )
+    vlm.ask(pictures(images), ["what ?"] * 3)
+    shown = np.asarray(seen[0][1][0]["content"][0]["image"])
     assert np.array_equal(shown, np.asarray(Image.open(buffer)))
     assert not np.array_equal(shown, pixels)
 
@@ -50,7 +57,7 @@ def test_it_is_shown_a_jpeg_of_that_quality(vlm, images):
 @pytest.mark.parametrize("score", ["recall", "precision", "f1"])
 def test_the_reward_is_the_score_of_the_answer_against_the_prompt(score, judge, vlm, images):
     reward = build("reward", {"name": "alignment", "score": score, **judge})
-    answers = vlm.ask(images, ["Answer concisely: what is going on in this image?"] * 3)
+    answers = vlm.ask(pictures(images), ["Answer concisely: what is going on in this image?"] * 3)
     references = ["The image contains a cat", "The image contains a dog riding a bike", "The image contains a bike"]
     want = BertScore.load("reward.encoder", judge["encoder"], 2, "cpu")(answers, references)
     got = reward(images, PROMPTS)

@@ -1,4 +1,4 @@
-"""A vision-language model that is asked about images, in this process."""
+"""A vision-language model that is asked about images: in this process, or behind a server."""
 
 import io
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
+from rediffuse.config import Positive
 from rediffuse.rewards._loading import folder_of, reading
 
 if TYPE_CHECKING:
@@ -41,11 +42,12 @@ class VisionLanguageModel:
         return cls(model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality)
 
     @torch.no_grad()
-    def ask(self, images: Tensor, questions: Sequence[str]) -> list[str]:
-        """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
+    def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
+        """A question to each image -> the answers."""
+        shown = [image if self.jpeg_quality is None else _as_jpeg(image, self.jpeg_quality) for image in images]
         conversations = [
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
-            for image, question in zip(self._shown(images), questions, strict=True)
+            for image, question in zip(shown, questions, strict=True)
         ]
         inputs = self.processor.apply_chat_template(
             conversations,
@@ -58,37 +60,60 @@ class VisionLanguageModel:
         answers: list[str] = self.processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return [answer.strip() for answer in answers]
 
-    def _shown(self, images: Tensor) -> list[Image.Image]:
-        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        pictures = [Image.fromarray(each) for each in pixels]
-        return pictures if self.jpeg_quality is None else [_as_jpeg(each, self.jpeg_quality) for each in pictures]
-
 
 @dataclass(frozen=True)
 class VlmReward:
-    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image.
+    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of a server, its name there.
 
+    server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None: the model is in this process.
+    key_variable: the name of the environment variable that holds the server's key.
+    concurrency: questions on their way to the server at a time.
+    timeout_seconds, deadline_seconds: of a request, and of a question with all its retries; then the run stops, to be resumed.
     jpeg_quality: of the file as which the image is shown; None: as it is.
     max_tokens: of an answer.
     """
 
     vlm: str = "llava-hf/llava-1.5-7b-hf"
     revision: str | None = None
+    server: str | None = None
+    key_variable: str | None = None
+    concurrency: PositiveInt = 8
+    timeout_seconds: Positive = 120.0
+    deadline_seconds: Positive = 1800.0
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = 80
     max_tokens: PositiveInt = 64
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.server is not None:
+            from rediffuse.rewards._served import refuse_unsafe
+
+            refuse_unsafe(self.server, self.key_variable)
+
     def prepare(self, device: str) -> None:
-        self._loaded["vlm"] = VisionLanguageModel.load(
-            "reward.vlm", self.vlm, self.revision, device, self.max_tokens, self.jpeg_quality
-        )
+        if self.server is None:
+            limits = self.max_tokens, self.jpeg_quality
+            self._loaded["vlm"] = VisionLanguageModel.load("reward.vlm", self.vlm, self.revision, device, *limits)
+        else:
+            from rediffuse.rewards._served import Server
+
+            patience = self.concurrency, self.timeout_seconds, self.deadline_seconds
+            server = Server(self.server, self.vlm, self.key_variable, self.max_tokens, self.jpeg_quality, *patience)
+            server.check()
+            self._loaded["vlm"] = server
 
     def ask(self, images: Tensor, questions: Sequence[str]) -> list[str]:
         """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
         if "vlm" not in self._loaded:
             self.prepare("cpu")
-        answers: list[str] = self._loaded["vlm"].ask(images, questions)
+        answers: list[str] = self._loaded["vlm"].ask(pictures(images), questions)
         return answers
+
+
+def pictures(images: Tensor) -> list[Image.Image]:
+    """images (B, 3, H, W) in [0, 1], rounded to 8 bits."""
+    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(each) for each in pixels]
 
 
 def _as_jpeg(image: Image.Image, quality: int) -> Image.Image:

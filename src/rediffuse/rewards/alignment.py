@@ -31,6 +31,7 @@ class Alignment(VlmReward):
     score: Literal["recall", "precision", "f1"] = "recall"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if "{prompt}" not in self.reference:
             raise ConfigError(f"reward.reference: {self.reference!r} has no place for the {{prompt}}.")
 
