@@ -10,6 +10,7 @@ import torch
 
 from rediffuse.config import from_yaml, read_recipe, recipe_names, resolved
 from rediffuse.lookup import KEYS, assemble, build, declared_options, find, first_line, names
+from rediffuse.scoring import judged
 from rediffuse.types import Algorithm, Prompt
 
 EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]
@@ -38,9 +39,8 @@ def test_every_algorithm_keeps_the_protocol(name):
 
 @pytest.mark.parametrize("name", names("rewards"))
 def test_every_reward_gives_one_finite_number_per_image(name, clip, judge):
-    rewards = build("reward", {"name": name, **needed(name, clip, judge)})(torch.rand(3, 3, 16, 16), [PROMPT] * 3)
-    assert rewards.shape == (3,)
-    assert rewards.isfinite().all()
+    reward = build("reward", {"name": name, **needed(name, clip, judge)})
+    assert judged(reward, torch.rand(3, 3, 16, 16), [PROMPT] * 3).values.isfinite().all()
 
 
 @pytest.mark.parametrize("name", names("prompts"))

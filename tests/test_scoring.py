@@ -13,15 +13,15 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.trainer import train
-from rediffuse.types import Prompt, Rollout, Trajectory
+from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
 from rediffuse.world import World
 
 IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
 
 
 def test_a_plain_function_with_a_list_is_a_reward():
-    got = scoring.rewards_of(lambda images, prompts: [1, 2.5, 3, 4], IMAGES, PROMPTS)
-    assert got.tolist() == [1.0, 2.5, 3.0, 4.0]
+    got = scoring.judged(lambda images, prompts: [1, 2.5, 3, 4], IMAGES, PROMPTS)
+    assert got.values.tolist() == [1.0, 2.5, 3.0, 4.0]
 
 
 def wrong(images, prompts):
@@ -40,17 +40,22 @@ def scalar(images, prompts):
         (lambda i, p: i.mean((1, 2, 3))[:, None], r"it gave shape \(4, 1\)"),
         (lambda i, p: None, "it gave NoneType"),
         (lambda i, p: "1234", "it gave str"),
+        (
+            lambda i, p: Judgement(i.mean((1, 2, 3)), {"red": i[:2, 0, 0, 0]}),
+            r"red: must give one number per image, shape \(4,\)",
+        ),
+        (lambda i, p: Judgement(i.mean((1, 2, 3)), notes={"said": ["a"]}), "must note one said per image, 4; it noted 1"),
         (wrong, "wrong failed on a batch of 4 images: KeyError: 'oh'"),
     ],
 )
 def test_a_reward_of_the_wrong_form_is_named(reward, said):
     with pytest.raises(RewardError, match=said):
-        scoring.rewards_of(reward, IMAGES, PROMPTS)
+        scoring.judged(reward, IMAGES, PROMPTS)
 
 
 def test_a_reward_cannot_change_the_images():
     kept = IMAGES.clone()
-    scoring.rewards_of(lambda images, prompts: images.zero_().mean((1, 2, 3)), IMAGES, PROMPTS)
+    scoring.judged(lambda images, prompts: images.zero_().mean((1, 2, 3)), IMAGES, PROMPTS)
     assert torch.equal(IMAGES, kept)
 
 
@@ -126,4 +131,26 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
 
 
 def test_a_reward_called_std_leaves_the_deviation_alone():
-    assert scoring.summary("std", torch.tensor([1.0, 2.0, 9.0]))["reward_std"] == pytest.approx(3.559, abs=1e-3)
+    assert scoring.summary("std", torch.tensor([1.0, 2.0, 9.0]), {"mean": torch.ones(3)})["reward_std"] == pytest.approx(
+        3.559, abs=1e-3
+    )
+
+
+def in_parts(images, prompts):
+    """Red and blue; of every third image nothing is known of its blue."""
+    red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
+    blue[::3] = math.nan
+    return Judgement(red, {"red": red, "blue": blue}, {"word": ["röt" * 200 if r > 0.5 else "" for r in red.tolist()]})
+
+
+def test_what_a_reward_is_made_of_is_logged_beside_it(tmp_path):
+    history = train(tiny.config(epochs=1, micro_batch_size=3), tmp_path / "run", in_parts)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    known = [row["parts"]["blue"] for row in rows if row["parts"]["blue"] is not None]
+    assert 0 < len(known) < len(rows)
+    assert history[0]["reward_blue"] == pytest.approx(sum(known) / len(known))
+    assert history[0]["reward_red"] == history[0]["reward_mean"]
+    for row in rows:
+        assert row["parts"]["red"] == row["reward"]
+        assert ("röt" * 50 in row["notes"]["word"]) == (row["reward"] > 0.5)
+        assert len(row["notes"]["word"].encode()) <= 300

@@ -3,9 +3,9 @@
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rediffuse.errors import RewardError
 from rediffuse.rollout import joined
-from rediffuse.types import Metrics, Prompt, Reward, Rollout
+from rediffuse.types import Judgement, Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
@@ -21,11 +21,16 @@ MAX_WAITING = 128
 
 @dataclass(frozen=True)
 class Scores:
-    """rewards: (B,) float64, NaN or infinite where there is none to learn from   image_hashes: (B,)   seconds: in the reward."""
+    """rewards: (B,) float64, NaN or infinite where there is none to learn from   image_hashes: (B,)   seconds: in the reward.
+
+    parts: (B,) float64 each, by name   notes: B texts each, by name
+    """
 
     rewards: Tensor
     image_hashes: Tensor
     seconds: float
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
 
 def score(
@@ -36,7 +41,10 @@ def score(
     At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Where a reward fails or
     `stop_if_asked` raises, those not yet begun are never computed.
     """
-    rewards, hashes, seconds = torch.empty(num_samples, dtype=torch.float64), torch.empty(num_samples, dtype=torch.float64), 0.0
+    rewards, hashes = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
+    parts: dict[str, Tensor] = {}
+    notes: dict[str, list[str]] = {}
+    seconds = 0.0
     waiting: dict[Future[Scores], range] = {}
 
     def until_waiting(most: int) -> None:
@@ -44,7 +52,12 @@ def score(
         while True:
             for future in [each for each in waiting if each.done()]:
                 place, scores = waiting.pop(future), future.result()  # a reward that fails is told now, not when all is sampled
-                rewards[place.start : place.stop], hashes[place.start : place.stop] = scores.rewards, scores.image_hashes
+                here = slice(place.start, place.stop)
+                rewards[here], hashes[here] = scores.rewards, scores.image_hashes
+                for name, values in scores.parts.items():
+                    parts.setdefault(name, torch.full_like(rewards, torch.nan))[here] = values
+                for name, texts in scores.notes.items():
+                    notes.setdefault(name, [""] * num_samples)[here] = texts
                 seconds += scores.seconds
             if sum(map(len, waiting.values())) <= most or not waiting:
                 return
@@ -66,11 +79,11 @@ def score(
         until_waiting(0)
     finally:
         worker.shutdown(wait=False, cancel_futures=True)
-    return rollout, Scores(rewards, hashes, seconds)
+    return rollout, Scores(rewards, hashes, seconds, parts, notes)
 
 
-def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-    """(B,) float64. Raises RewardError, naming the reward, unless it gives one number per image."""
+def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    """Its values and parts (B,) float64. Raises RewardError, naming the reward, unless it gives one number per image."""
     name = name_of(reward)
     try:
         given = reward(images.clone(), prompts)
@@ -80,15 +93,25 @@ def rewards_of(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Ten
         raise RewardError(
             f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}"
         ) from error
+    if not isinstance(given, Judgement):
+        return Judgement(_numbers(name, given, len(prompts)))
+    for note, texts in given.notes.items():
+        if len(texts) != len(prompts):
+            raise RewardError(f"The reward {name} must note one {note} per image, {len(prompts)}; it noted {len(texts)}.")
+    parts = {part: _numbers(f"{name}, {part}:", values, len(prompts)) for part, values in given.parts.items()}
+    return Judgement(_numbers(name, given.values, len(prompts)), parts, given.notes)
+
+
+def _numbers(name: str, given: Any, size: int) -> Tensor:
     try:
         values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise RewardError(
-            f"The reward {name} must give {len(prompts)} numbers, one per image; it gave {type(given).__name__}."
+            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}."
         ) from error
-    if values.shape != (len(prompts),):
+    if values.shape != (size,):
         raise RewardError(
-            f"The reward {name} must give one number per image, shape ({len(prompts)},); it gave shape {tuple(values.shape)}."
+            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}."
         )
     return values
 
@@ -109,10 +132,12 @@ def refuse_too_few(ok: Tensor, max_failed: float) -> None:
         )
 
 
-def summary(name: str, rewards: Tensor) -> Metrics:
-    """Of an epoch's rewards (N,), the masked ones left out but counted."""
+def summary(name: str, rewards: Tensor, parts: Mapping[str, Tensor]) -> Metrics:
+    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted."""
     valid = rewards[rewards.isfinite()]
+    found = {part: values[values.isfinite()] for part, values in sorted(parts.items())}
     return {
+        **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
         f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
@@ -123,20 +148,31 @@ def summary(name: str, rewards: Tensor) -> Metrics:
 Journal = list[dict[str, Any]]
 
 
-def journal(epoch: int, prompts: Sequence[Prompt], rewards: Tensor, hashes: Tensor) -> Journal:
-    """A row for each sample of the epoch; rewards, hashes: (N,)."""
-    return [
-        {
+def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
+    """A row for each sample of the epoch."""
+    rows = []
+    for index, (prompt, value, name) in enumerate(
+        zip(prompts, scores.rewards.tolist(), scores.image_hashes.tolist(), strict=True)
+    ):
+        row = {
             "epoch": epoch,
             "index": index,
             "prompt": prompt.text,
-            "reward": value if math.isfinite(value) else None,
+            "reward": _finite(value),
             "status": "ok" if math.isfinite(value) else "non_finite",
             "attempts": 1,
             "image_hash": f"{int(name):012x}",
         }
-        for index, (prompt, value, name) in enumerate(zip(prompts, rewards.tolist(), hashes.tolist(), strict=True))
-    ]
+        if scores.parts:
+            row["parts"] = {part: _finite(values[index].item()) for part, values in scores.parts.items()}
+        if scores.notes:
+            row["notes"] = {note: texts[index] for note, texts in scores.notes.items()}
+        rows.append(row)
+    return rows
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def image_hashes(images: Tensor) -> Tensor:
@@ -148,5 +184,7 @@ def image_hashes(images: Tensor) -> Tensor:
 
 def _scored(reward: Reward, part: Rollout) -> Scores:
     began = time.perf_counter()
-    rewards = rewards_of(reward, part.images, part.prompts)
-    return Scores(rewards, image_hashes(part.images), time.perf_counter() - began)
+    judgement = judged(reward, part.images, part.prompts)
+    hashes = image_hashes(part.images)
+    notes = {name: list(texts) for name, texts in judgement.notes.items()}
+    return Scores(judgement.values, hashes, time.perf_counter() - began, dict(judgement.parts), notes)

@@ -91,8 +91,8 @@ class Trainer:
             began = time.perf_counter()
             rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
             sampled = time.perf_counter()
-            rewards = self.world.gathered(scores.rewards, rollout.indices, len(prompts))
-            hashes = self.world.gathered(scores.image_hashes, rollout.indices, len(prompts))
+            scores = self._gathered(scores, rollout.indices, len(prompts))
+            rewards = scores.rewards
             scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
             learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         except (Interrupted, RewardError):
@@ -101,7 +101,7 @@ class Trainer:
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
-            **scoring.summary(scoring.name_of(self.reward), rewards),
+            **scoring.summary(scoring.name_of(self.reward), rewards, scores.parts),
             "reward_queries": (epoch + 1) * len(prompts),
             **learned,
             "seconds_sampling": sampled - began,
@@ -110,7 +110,7 @@ class Trainer:
             "images_per_second": len(prompts) / (done - began),
             "peak_memory_bytes": self.world.peak_memory_bytes(),
         }
-        self._record(epoch, metrics, scoring.journal(epoch, prompts, rewards, hashes))
+        self._record(epoch, metrics, scoring.journal(epoch, prompts, scores))
         self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
         return metrics
 
@@ -124,6 +124,13 @@ class Trainer:
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
         rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world, self.algorithm.learns_from)
         return scoring.score(self.reward, self.display.counted(rollouts), len(mine), self.world.stop_here_if_asked)
+
+    def _gathered(self, mine: scoring.Scores, indices: Tensor, num_samples: int) -> scoring.Scores:
+        """Of all processes, in the order of the samples."""
+        rewards, hashes = (self.world.gathered(each, indices, num_samples) for each in (mine.rewards, mine.image_hashes))
+        parts = {name: self.world.gathered(mine.parts[name], indices, num_samples) for name in sorted(mine.parts)}
+        notes = {name: self.world.gathered_texts(mine.notes[name], indices, num_samples) for name in sorted(mine.notes)}
+        return scoring.Scores(rewards, hashes, mine.seconds, parts, notes)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""

@@ -114,8 +114,20 @@ class PromptSet(Protocol):
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]: ...
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """A reward with what it is made of.
+
+    values: (B,)   parts: (B,) each, by name, logged beside it   notes: a text for each image, by name, for the journal
+    """
+
+    values: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
 class Reward(Protocol):
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt], /) -> Tensor:
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
         """images (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
         ...
 

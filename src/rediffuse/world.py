@@ -22,6 +22,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+MOST_BYTES = 300
+"""Of a text that processes tell one another."""
+
+
 class World:
     """This process's place among all.
 
@@ -86,6 +90,14 @@ class World:
         whole = torch.zeros(num_samples, dtype=torch.float64)
         whole[indices] = values.double()
         return self.summed([whole])[0]
+
+    def gathered_texts(self, texts: Sequence[str], indices: Tensor, num_samples: int) -> list[str]:
+        """B of this process -> num_samples of all, each at its index; what is longer than a few lines is cut."""
+        whole = torch.zeros(num_samples, MOST_BYTES, dtype=torch.uint8)
+        for index, text in zip(indices.tolist(), texts, strict=True):
+            raw = text.encode("utf-8", "replace")[:MOST_BYTES]
+            whole[index, : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else 0
+        return [bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore") for row in self.summed([whole])[0]]
 
     def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor added up over all processes."""

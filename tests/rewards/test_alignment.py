@@ -1,6 +1,7 @@
 """The alignment reward, on a small LLaVA and a small BERT."""
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -60,14 +61,17 @@ def test_the_reward_is_the_score_of_the_answer_against_the_prompt(score, judge, 
     answers = vlm.ask(pictures(images), ["Answer concisely: what is going on in this image?"] * 3)
     references = ["The image contains a cat", "The image contains a dog riding a bike", "The image contains a bike"]
     want = BertScore.load("reward.encoder", judge["encoder"], 2, "cpu")(answers, references)
-    got = reward(images, PROMPTS)
+    judgement = reward(images, PROMPTS)
+    got = judgement.values
     torch.testing.assert_close(got, getattr(want, score))
     assert got.std() > 1e-3
+    assert judgement.notes == {"answer": answers}
+    assert all(torch.equal(judgement.parts[name], getattr(want, name)) for name in ("precision", "recall", "f1"))
 
 
 def test_no_answer_is_no_reward(judge, images, monkeypatch):
     monkeypatch.setattr(VisionLanguageModel, "ask", lambda self, images, questions: ["", "a cat", "."][: len(questions)])
-    assert build("reward", {"name": "alignment", **judge})(images, PROMPTS).isfinite().tolist() == [False, True, True]
+    assert build("reward", {"name": "alignment", **judge})(images, PROMPTS).values.isfinite().tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -90,3 +94,6 @@ def test_what_cannot_be_had_is_told_before_the_model_is_loaded(options, said, ju
 def test_a_run_learns_from_it(judge, tmp_path):
     history = train(tiny.config(reward={"name": "alignment", **judge}, epochs=1), tmp_path / "run")
     assert history[0]["masked_rewards"] == 0 and history[0]["reward_std"] > 0
+    assert history[0]["reward_recall"] == history[0]["reward_mean"] != history[0]["reward_precision"]
+    row = json.loads((tmp_path / "run" / "rewards.jsonl").read_text().splitlines()[0])
+    assert row["parts"]["recall"] == row["reward"] and row["notes"]["answer"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._vlm import VlmReward
-from rediffuse.types import Prompt
+from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Alignment"]
 
@@ -39,8 +39,8 @@ class Alignment(VlmReward):
         self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.layer, device)
         super().prepare(device)
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         answers = self.ask(images, [self.question] * len(prompts))
         references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
-        wanted: Tensor = getattr(self._loaded["encoder"](answers, references), self.score)
-        return wanted
+        scores = self._loaded["encoder"](answers, references)._asdict()
+        return Judgement(scores[self.score], scores, {"answer": answers})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.rewards._vlm import VlmReward
-from rediffuse.types import Prompt
+from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
     import inflect
@@ -29,14 +29,16 @@ class VisualQuestions(VlmReward):
 
     matching: Literal["words", "substring"] = "words"
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         """Raises ValueError for a prompt without questions."""
         asked = [(i, *pair) for i, prompt in enumerate(prompts) for pair in _questions(prompt)]
         places, questions, answers = zip(*asked, strict=True)
         said = self.ask(images[list(places)], questions)
         right = torch.tensor([self._right(text, answer) for text, answer in zip(said, answers, strict=True)])
         owners = torch.tensor(places)
-        return torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
+        shares = torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
+        told = ["; ".join(text for text, place in zip(said, places, strict=True) if place == i) for i in range(len(prompts))]
+        return Judgement(shares, notes={"answers": told})
 
     def _right(self, text: str, answer: str) -> float:
         if not text:
