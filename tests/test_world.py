@@ -34,7 +34,13 @@ def run(folder, *, processes=2, **over):
 
 
 def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
-    many = {"algorithm": "ddpo_is", "algorithm.clip-range": 0.1, "updates-per-epoch": 8}  # of 8 samples
+    (tmp_path / "mine.py").write_text(
+        "from rediffuse.types import Judgement\n"
+        "def mine(images, prompts):\n"
+        "    red = images[:, 0].mean((1, 2))\n"
+        "    return Judgement(red - 1, {'red': red}, {'said': [prompt.text for prompt in prompts]})\n"
+    )
+    many = {"algorithm": "ddpo_is", "algorithm.clip-range": 0.1, "updates-per-epoch": 8, "reward": "mine.py:mine"}  # of 8 samples
     for processes in (1, 2):
         done = run(tmp_path, processes=processes, **many, **{"run-dir": tmp_path / str(processes)})
         assert done.returncode == 0, done.stderr
@@ -42,6 +48,11 @@ def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
     for one, two in zip(numbers(tmp_path / "1"), numbers(tmp_path / "2"), strict=True):
         assert one == pytest.approx(two, rel=1e-2, abs=1e-5)
+        assert one["reward_red"] == pytest.approx(one["reward_mean"] + 1)
+    for processes in ("1", "2"):
+        for row in numbers(tmp_path / processes, "rewards.jsonl"):
+            assert row["notes"]["said"] == row["prompt"]
+            assert row["parts"]["red"] == pytest.approx(row["reward"] + 1)
 
 
 def test_a_reward_that_fails_in_one_process_loses_no_whole_epoch(tmp_path):
