@@ -77,6 +77,10 @@ def completed(config: Config, parts: Parts, *, given_in_python: bool = False) ->
 
 def _options(part: Any) -> dict[str, Any]:
     given = {f.name: getattr(part, f.name) for f in fields(part) if f.init} if is_dataclass(part) else {}
+    if "rewards" in given:
+        given["rewards"] = [
+            {"name": _anywhere(term.name), "weight": term.weight, **_options(term.reward)} for term in given["rewards"]
+        ]
     return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in given.items()}
 
 
@@ -157,6 +161,8 @@ def check_names(key: str, options: Mapping[str, Any]) -> None:
     name = check_name(key, options.get("name"))
     if ":" not in name:
         _check_options(key, options, declared_options(KEYS[key], name))
+    for each in _nested(options):
+        check_names("reward", _without_weight(each))
 
 
 def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -168,9 +174,26 @@ def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -
             )
 
 
+def _nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The components that a reward is made of. Raises ConfigError for anything else in their place."""
+    nested = options.get("rewards", [])
+    if not isinstance(nested, list) or not all(isinstance(each, Mapping) for each in nested):
+        raise ConfigError(f"reward.rewards: must be a list like [{{name: aesthetic, weight: 2}}, …], not {nested!r}.")
+    return nested
+
+
+def _without_weight(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {option: value for option, value in options.items() if option != "weight"}
+
+
 def build(key: str, options: Mapping[str, Any]) -> Any:
-    """options: `name`, and the fields of what it names, checked by their types."""
+    """options: `name`, and the fields of what it names, checked by their types; those under `rewards` are built first."""
     given = dict(options)
+    if "rewards" in given:
+        given["rewards"] = [
+            {**{k: each[k] for k in ("name", "weight") if k in each}, "reward": build("reward", _without_weight(each))}
+            for each in _nested(options)
+        ]
     kind = find(key, given.pop("name", ""))
     _check_options(key, options, [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else [])
     if not callable(kind):

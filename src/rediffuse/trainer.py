@@ -21,7 +21,7 @@ from rediffuse.progress import Display
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs import checkpoint, export, folder, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Metrics, NeedsLoading, Prompt, Reward, Rollout
+from rediffuse.types import Combines, Metrics, NeedsLoading, Prompt, Reward, Rollout
 from rediffuse.update import Learner
 from rediffuse.world import World
 
@@ -130,6 +130,8 @@ class Trainer:
         rewards, hashes = (self.world.gathered(each, indices, num_samples) for each in (mine.rewards, mine.image_hashes))
         parts = {name: self.world.gathered(mine.parts[name], indices, num_samples) for name in sorted(mine.parts)}
         notes = {name: self.world.gathered_texts(mine.notes[name], indices, num_samples) for name in sorted(mine.notes)}
+        if isinstance(self.reward, Combines):
+            rewards = self.reward.combined(parts)
         return scoring.Scores(rewards, hashes, mine.seconds, parts, notes)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:

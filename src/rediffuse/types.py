@@ -133,6 +133,15 @@ class Reward(Protocol):
 
 
 @runtime_checkable
+class Combines(Protocol):
+    """A reward that is made of its parts when all of an epoch are known."""
+
+    def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """parts: (N,) each, NaN where one is not known -> (N,)."""
+        ...
+
+
+@runtime_checkable
 class NeedsLoading(Protocol):
     """A reward with a model of its own."""
 

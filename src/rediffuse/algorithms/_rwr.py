@@ -1,7 +1,7 @@
 """What both forms of reward-weighted regression share: the weighted loss of pretraining on their own samples."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
@@ -22,7 +22,7 @@ class WeightedRegression:
     learns_from: Literal["latents", "images"] = "latents"
     restart_optimizer: bool = True
     metric_names = ()
-    groups: ClassVar[Literal["prompt", "draw"]] = "prompt"
+    groups = "prompt"
     steps_per_sample = 1
     needs_reference = False
     max_ratio_drift = float("inf")

@@ -1,0 +1,85 @@
+"""Several rewards as one: each brought to the same scale over the epoch, then weighed and added."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rediffuse.config import Positive
+from rediffuse.errors import ConfigError
+from rediffuse.types import Judgement, NeedsLoading, Prompt
+
+__all__ = ["WeightedSum"]
+
+
+@dataclass(frozen=True)
+class Term:
+    """weight: may be negative, for a reward to keep low."""
+
+    name: str
+    reward: Any
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """rewards: [{name: aesthetic, weight: 2}, {name: jpeg_compressibility, quality: 80}, …]; a weight is 1 if it is not said.
+
+    normalize: each reward minus its mean over the epoch, in its standard deviations, so that weights mean the same
+    whatever the units; the sum then says how a sample compares with its epoch, and its mean is 0 in every one: look at the
+    parts to see what rose.
+    clip_at: where each normalised reward ends, in standard deviations.
+    """
+
+    rewards: tuple[Term, ...] = ()
+    normalize: bool = True
+    clip_at: Positive | None = 5.0
+
+    def __post_init__(self) -> None:
+        if not any(term.weight for term in self.rewards):
+            raise ConfigError("reward.rewards: name at least one, as in [{name: aesthetic, weight: 2}, {name: redness}].")
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """By names of which none is there twice; of anyone's own, the name in its file."""
+        seen: Counter[str] = Counter()
+        named = {}
+        for term in self.rewards:
+            name = term.name.rpartition(":")[2]
+            seen[name] += 1
+            named[name if seen[name] == 1 else f"{name}_{seen[name]}"] = term
+        return named
+
+    def prepare(self, device: str) -> None:
+        for term in self.rewards:
+            if isinstance(term.reward, NeedsLoading):
+                term.reward.prepare(device)
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """The sum of the rewards as they are; of a whole epoch, `combined` makes it anew."""
+        parts: dict[str, Tensor] = {}
+        notes: dict[str, Sequence[str]] = {}
+        for name, term in self.terms.items():
+            given = term.reward(images.clone(), prompts)
+            judgement = given if isinstance(given, Judgement) else Judgement(torch.as_tensor(given, dtype=torch.float64))
+            parts[name] = judgement.values.double().cpu()
+            notes |= {f"{name}_{note}": texts for note, texts in judgement.notes.items()}
+        return Judgement(self._summed(parts), parts, notes)
+
+    def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """parts: (N,) each, of the epoch -> (N,), NaN where a part is."""
+        return self._summed({name: self._scaled(values) for name, values in parts.items()})
+
+    def _scaled(self, values: Tensor) -> Tensor:
+        if not self.normalize:
+            return values
+        known = values[values.isfinite()]
+        scaled = (values - known.mean()) / (known.std(correction=0) + 1e-8)
+        return scaled if self.clip_at is None else scaled.clamp(-self.clip_at, self.clip_at)
+
+    def _summed(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([term.weight * parts[name] for name, term in self.terms.items()]).sum(0)

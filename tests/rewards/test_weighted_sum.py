@@ -1,0 +1,84 @@
+"""Several rewards as one."""
+
+import json
+import math
+
+import pytest
+import tiny
+import torch
+
+from rediffuse import resume, train
+from rediffuse.errors import ConfigError
+from rediffuse.lookup import build
+from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
+from rediffuse.rewards.redness import Redness
+from rediffuse.types import Prompt
+
+TERMS = [{"name": "redness", "weight": 2.0}, {"name": "jpeg_compressibility", "quality": 50, "weight": -1}]
+IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.2, 1, 6).view(6, 1, 1, 1)
+PROMPTS = [Prompt("a cat")] * 6
+
+
+def combined(parts, **options):
+    reward = build("reward", {"name": "weighted_sum", "rewards": TERMS, **options})
+    return reward.combined({name: torch.tensor(values, dtype=torch.float64) for name, values in parts.items()})
+
+
+def test_the_sum_by_hand():
+    """Means 2 and 30, deviations 1 and 10: (2 z1 - z2)."""
+    parts = {"redness": [1.0, 3.0, 1.0, 3.0], "jpeg_compressibility": [20.0, 40.0, 40.0, 20.0]}
+    torch.testing.assert_close(combined(parts), torch.tensor([-1.0, 1.0, -3.0, 3.0], dtype=torch.float64), atol=1e-6, rtol=0)
+    plain = combined(parts, normalize=False)
+    assert plain.tolist() == [-18.0, -34.0, -38.0, -14.0]
+    clipped = combined(parts, clip_at=0.5)
+    assert clipped.tolist() == [-0.5, 0.5, -1.5, 1.5]
+
+
+def test_what_one_part_does_not_know_the_sum_does_not():
+    """And the others are measured without it."""
+    parts = {"redness": [1.0, math.nan, 3.0], "jpeg_compressibility": [5.0, 5.0, 5.0]}
+    got = combined(parts)
+    assert got.isfinite().tolist() == [True, False, True]
+    torch.testing.assert_close(got[[0, 2]], torch.tensor([-2.0, 2.0], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_its_parts_are_the_rewards_by_themselves():
+    judgement = build("reward", {"name": "weighted_sum", "rewards": TERMS})(IMAGES, PROMPTS)
+    torch.testing.assert_close(judgement.parts["redness"], Redness()(IMAGES, PROMPTS).double())
+    torch.testing.assert_close(judgement.parts["jpeg_compressibility"], JpegCompressibility(50)(IMAGES, PROMPTS).double())
+
+
+def test_a_run_learns_from_the_sum_and_goes_on_to_the_same_numbers(tmp_path):
+    """One file of anyone's among them, and the same reward twice."""
+    (tmp_path / "mine.py").write_text("def blue(images, prompts):\n    return [float(i[2].mean()) for i in images]\n")
+    terms = [*TERMS, {"name": f"{tmp_path / 'mine.py'}:blue"}, {"name": "redness"}]
+    config = tiny.config(reward={"name": "weighted_sum", "rewards": terms}, epochs=3)
+    train(config, tmp_path / "straight")
+    train(tiny.config(reward={"name": "weighted_sum", "rewards": terms}, epochs=2), tmp_path / "run")
+    resume(tmp_path / "run", epochs=3)
+    assert tiny.numbers(tmp_path / "run") == tiny.numbers(tmp_path / "straight")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert set(rows[0]["parts"]) == {"redness", "jpeg_compressibility", "blue", "redness_2"}
+    assert abs(sum(row["reward"] for row in rows[:8])) < 1e-5
+    assert all(row["parts"]["redness"] == row["parts"]["redness_2"] for row in rows)
+    metrics = tiny.numbers(tmp_path / "run")
+    assert metrics[0]["reward_redness"] != metrics[0]["reward_blue"]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "said"),
+    [
+        ([], "name at least one"),
+        ([{"name": "redness", "weight": 0}], "name at least one"),
+        ("redness", "must be a list like"),
+        (["redness"], "must be a list like"),
+        ([{"name": "rednes"}], "no 'rednes' among rewards.*Did you mean 'redness'"),
+        ([{"name": "redness", "qualiti": 3}], "reward.qualiti: 'redness' has no such option"),
+        ([{"name": "redness", "weight": "much"}], "reward.rewards.0.weight: "),
+        ([{"weight": 1}], "no '' among rewards"),
+    ],
+)
+def test_terms_that_cannot_be(rewards, said, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        train(tiny.config(reward={"name": "weighted_sum", "rewards": rewards}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
