@@ -71,3 +71,12 @@ def test_a_browser_shows_it(run, tmp_path):
     more = [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.write(run).resolve().as_uri()]
     shown = subprocess.run([CHROMIUM, *options, *more], capture_output=True, text=True, timeout=60, check=True).stdout
     assert "mean reward, first and last epoch" in shown
+
+
+def test_a_reward_of_several_parts_has_a_panel_of_each(run, tmp_path):
+    assert "What it is made of" not in page.write(run).read_text()
+    terms = [{"name": "redness"}, {"name": "jpeg_compressibility"}]
+    train(tiny.config(reward={"name": "weighted_sum", "rewards": terms}), tmp_path / "run")
+    text = page.write(RunFolder(tmp_path / "run")).read_text()
+    assert "What it is made of" in text
+    assert page._parts([{"reward_queries": 8, "reward_mean": 1.0, "reward_redness": 1.0}], "redness") is None

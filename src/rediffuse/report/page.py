@@ -37,6 +37,7 @@ def write(run: RunFolder) -> Path:
         seconds=sum(row["seconds_sampling"] + row["seconds_training"] for row in metrics),
         masked=sum(row["masked_rewards"] for row in metrics),
         curve=_curve(metrics),
+        parts=_parts(metrics, config.reward["name"]),
         prompts=json.loads((run.samples / "prompts.json").read_text()),
         before=embedded(Image.open(stages[0])),
         after=embedded(Image.open(stages[-1])) if len(stages) > 1 else None,
@@ -59,6 +60,23 @@ def _curve(metrics: list[dict[str, float]]) -> str:
     axes.set_xlabel("reward queries")
     axes.set_ylabel("reward (mean ± one standard deviation)")
     axes.spines[["top", "right"]].set_visible(False)
+    return data_uri("image/svg+xml", drawn(figure, "svg"))
+
+
+def _parts(metrics: list[dict[str, float]], reward: str) -> str | None:
+    """SVG: what the reward is made of, a panel each; None if it is of one piece."""
+    own = {"reward_mean", "reward_std", "reward_queries", f"reward_{reward.rpartition(':')[2]}"}
+    names = [key for key in metrics[-1] if key.startswith("reward_") and key not in own]
+    if not names:
+        return None
+    figure = Figure(figsize=(8, 1.8 * len(names)), layout="constrained")
+    panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
+    for panel, name in zip(panels, names, strict=True):
+        known = [row for row in metrics if name in row]
+        panel.plot([row["reward_queries"] for row in known], [row[name] for row in known], marker="o", markersize=3)
+        panel.set_ylabel(name.removeprefix("reward_"))
+        panel.spines[["top", "right"]].set_visible(False)
+    panels[-1].set_xlabel("reward queries")
     return data_uri("image/svg+xml", drawn(figure, "svg"))
 
 
