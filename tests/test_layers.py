@@ -12,7 +12,7 @@ LAYERS = [
     {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "batches", "report"},
     {"scoring", "update", "progress"},
-    {"evaluate"},
+    {"evaluate", "serve"},
     {"trainer"},
     {"__init__", "cli"},
     {"__main__"},

@@ -1,10 +1,10 @@
-"""The commands: train, resume, sample, report, compare, plan, list."""
+"""The commands: train, resume, sample, report, compare, serve, plan, list."""
 
 import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,7 +13,7 @@ import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
-from rediffuse.lookup import KEYS, assemble, first_line, names
+from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -29,7 +29,7 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
-COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "list")
+COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "serve", "list")
 
 
 class Parser(argparse.ArgumentParser):
@@ -70,12 +70,14 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(f"No command {arguments[0]!r}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}")
     parser = _parser()
     args, rest = parser.parse_known_args(arguments)
-    if rest and args.command not in ("train", "plan"):
+    if rest and args.command not in ("train", "plan", "serve"):
         raise ConfigError(f"{args.command}: no such option {rest[0]!r}. See: rediffuse {args.command} --help")
     if args.command in ("train", "plan"):
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
         config = resolved(read_recipe(args.recipe), flags(rest))
         train(config, args) if args.command == "train" else plan(config)
+    elif args.command == "serve":
+        serve(args, flags(rest))
     else:
         {"resume": resume, "sample": sample, "report": report, "compare": compare, "list": show_list}[args.command](args)
 
@@ -171,6 +173,29 @@ def compare(args: argparse.Namespace) -> None:
     print(write(comparison, args.out))
 
 
+def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    unknown = [key for key in options if key != "reward"]
+    if unknown:
+        raise ConfigError(f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE.")
+    token = os.environ.get(args.token_variable, "") if args.token_variable else ""
+    if args.token_variable and not token:
+        raise ConfigError(f"--token-variable: the environment has no {args.token_variable}.")
+    if not token and args.host not in ("127.0.0.1", "localhost", "::1"):
+        raise ConfigError(
+            f"--host: {args.host} can be reached by others, so a token is needed: put one in an environment variable and name"
+            " that with --token-variable."
+        )
+    chosen = {"name": args.reward, **options.get("reward", {})}
+    check_names("reward", chosen)
+    reward = build("reward", chosen)
+    try:
+        from rediffuse import serve as service
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'") from error
+    limits = {"device": args.device, "batch_size": args.batch_size, "token": token or None}
+    service.run(args.reward, reward, host=args.host, port=args.port, **limits)
+
+
 def show_list(args: argparse.Namespace) -> None:
     if args.what == "recipes":
         lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
@@ -216,6 +241,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="where to; comparison/ without it")
     command.add_argument("--reach", type=float, metavar="REWARD", help="tell how many queries each method took to reach it")
+    command = commands.add_parser("serve", help="a reward behind HTTP, for runs elsewhere", allow_abbrev=False)
+    command.add_argument("reward", metavar="REWARD", help="a name or my_file.py:my_function; its options: --reward.NAME VALUE")
+    command.add_argument("--host", default="127.0.0.1", help="another than loopback asks for a token")
+    command.add_argument("--port", type=int, default=8765)
+    command.add_argument("--device", default="cpu", help="of the reward's own model")
+    command.add_argument("--batch-size", type=int, default=32, help="images that the reward is given at a time")
+    command.add_argument("--token-variable", metavar="NAME", help="the environment variable that holds the token to ask for")
     command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
     command.add_argument("what", choices=[*KEYS.values(), "recipes"])
     return parser

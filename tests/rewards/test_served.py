@@ -22,13 +22,14 @@ from PIL import Image
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup import build
+from rediffuse.rewards._http import Http
 from rediffuse.rewards._served import Server
 from rediffuse.types import Prompt
 
 
 def server(url, **over):
-    plan = {"model": "eye", "key_variable": None, "max_tokens": 8, "jpeg_quality": None, "concurrency": 8}
-    return Server(url, **plan | {"timeout_seconds": 0.7, "deadline_seconds": 20.0} | over)
+    plan = {"key_variable": None, "concurrency": 8, "timeout_seconds": 0.7, "deadline_seconds": 20.0}
+    return Server(Http(url, **plan | over), "eye", max_tokens=8, jpeg_quality=None)
 
 
 @pytest.fixture(scope="module")

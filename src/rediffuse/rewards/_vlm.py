@@ -86,19 +86,20 @@ class VlmReward:
 
     def __post_init__(self) -> None:
         if self.server is not None:
-            from rediffuse.rewards._served import refuse_unsafe
+            from rediffuse.rewards._http import refuse_unsafe
 
-            refuse_unsafe(self.server, self.key_variable)
+            refuse_unsafe("reward.server", self.server, self.key_variable)
 
     def prepare(self, device: str) -> None:
         if self.server is None:
             limits = self.max_tokens, self.jpeg_quality
             self._loaded["vlm"] = VisionLanguageModel.load("reward.vlm", self.vlm, self.revision, device, *limits)
         else:
+            from rediffuse.rewards._http import Http
             from rediffuse.rewards._served import Server
 
-            patience = self.concurrency, self.timeout_seconds, self.deadline_seconds
-            server = Server(self.server, self.vlm, self.key_variable, self.max_tokens, self.jpeg_quality, *patience)
+            http = Http(self.server, self.key_variable, self.concurrency, self.timeout_seconds, self.deadline_seconds)
+            server = Server(http, self.vlm, self.max_tokens, self.jpeg_quality)
             server.check()
             self._loaded["vlm"] = server
 

@@ -1,0 +1,145 @@
+"""Asking a server for JSON: patiently where a failure may pass, never where it will not, and no more than is safe."""
+
+import ipaddress
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx2
+import tenacity
+
+from rediffuse.errors import ConfigError, RewardError
+
+MOST_BYTES = 1_000_000
+"""Of an answer; what is longer is not read to its end."""
+Answer = TypeVar("Answer")
+PASSING = {408, 409, 425, 429}
+"""Statuses that mean "later", beside all from 500 on; any other from 400 on means "never"."""
+LONGEST_WAIT_SECONDS = 30.0
+
+
+class PassingError(Exception):
+    """A failure that may pass. wait_seconds: as long as the server asked for."""
+
+    def __init__(self, what: str, wait_seconds: float | None = None) -> None:
+        super().__init__(what)
+        self.wait_seconds = wait_seconds
+
+
+class RefusedError(Exception):
+    """This question will never be answered."""
+
+
+@dataclass(frozen=True)
+class Http:
+    """key_variable: the name of the environment variable that holds the key.
+
+    timeout_seconds: of one request   deadline_seconds: of one question with all its retries; then the run stops, its state saved.
+    """
+
+    url: str
+    key_variable: str | None
+    concurrency: int
+    timeout_seconds: float
+    deadline_seconds: float
+
+    def retried(self, attempt: Callable[[], Answer]) -> Answer:
+        """Full jitter between attempts, of at most a thirtieth of the deadline; or as long as the server asks for."""
+        longest = min(LONGEST_WAIT_SECONDS, self.deadline_seconds / 30)
+        jitter = tenacity.wait_random_exponential(multiplier=min(0.5, longest), max=longest)
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            asked = error.wait_seconds if isinstance(error, PassingError) else None
+            return jitter(state) if asked is None else min(asked, LONGEST_WAIT_SECONDS)
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(PassingError),
+            wait=wait,
+            stop=tenacity.stop_after_delay(self.deadline_seconds),
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except PassingError as error:
+            raise RewardError(
+                f"The server {self.url} gave no answer for {self.deadline_seconds:g} seconds: {error}. Look after it, then go on"
+                " with: rediffuse resume RUN"
+            ) from None
+
+    def json(self, client: httpx2.Client, method: str, path: str, body: Any = None) -> Any:
+        """Raises PassingError or RefusedError."""
+        with _transport_errors(), client.stream(method, path, json=body) as response:
+            if response.is_redirect:
+                raise RewardError(f"The server {self.url} redirects {path}, which is not followed; give the address it is at.")
+            if response.status_code in PASSING or response.status_code >= 500:
+                raise PassingError(f"status {response.status_code}", _asked_wait(response.headers.get("retry-after")))
+            if response.status_code in (401, 403):
+                raise RewardError(
+                    f"The server {self.url} asks for a key ({response.status_code}). Put it in an environment variable and name"
+                    " that: --reward.key-variable NAME"
+                )
+            if response.status_code >= 400:
+                raise RefusedError(f"status {response.status_code}")
+            read = bytearray()
+            for chunk in response.iter_bytes():
+                read += chunk
+                if len(read) > MOST_BYTES:
+                    raise RefusedError(f"more than {MOST_BYTES} bytes")
+        try:
+            return json.loads(read)
+        except (ValueError, RecursionError) as error:
+            raise PassingError(f"what it says is not JSON: {bytes(read[:60])!r}") from error
+
+    def client(self) -> httpx2.Client:
+        key = os.environ.get(self.key_variable, "") if self.key_variable else ""
+        return httpx2.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=self.timeout_seconds,
+            limits=httpx2.Limits(max_connections=self.concurrency),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+
+def refuse_unsafe(key: str, url: str, key_variable: str | None) -> None:
+    """Raises ConfigError under `key` for what is no address, a key in it or sent in the clear, or a variable that is not set."""
+    try:
+        place = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError) as error:
+        raise ConfigError(f"{key}: {url!r} is no address: {error}") from error
+    if place.scheme not in ("http", "https") or not place.host:
+        raise ConfigError(f"{key}: {url!r} must look like http://127.0.0.1:8000/v1.")
+    if place.userinfo:
+        raise ConfigError(f"{key}: no password in the address; put a key in a variable: --reward.key-variable NAME")
+    if place.scheme == "http" and key_variable and not _is_loopback(place.host):
+        raise ConfigError(f"{key}: a key would be sent to {place.host} in the clear; use https, or loopback.")
+    if key_variable and not os.environ.get(key_variable):
+        raise ConfigError(f"reward.key_variable: the environment has no {key_variable}.")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@contextmanager
+def _transport_errors() -> Iterator[None]:
+    try:
+        yield
+    except httpx2.TransportError as error:
+        raise PassingError(f"{type(error).__name__}: {error}") from error
+
+
+def _asked_wait(header: str | None) -> float | None:
+    """Of Retry-After in seconds; a date is not understood."""
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None

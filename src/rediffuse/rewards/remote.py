@@ -1,0 +1,105 @@
+"""A reward that `rediffuse serve` computes elsewhere: on another machine, or where its dependencies are."""
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import torch
+from PIL import Image
+from pydantic import PositiveInt
+from torch import Tensor
+
+from rediffuse.config import Positive
+from rediffuse.errors import ConfigError
+from rediffuse.rewards._http import Http, PassingError, RefusedError, refuse_unsafe
+from rediffuse.types import Judgement, Prompt
+
+__all__ = ["Remote"]
+
+
+@dataclass(frozen=True)
+class Remote:
+    """url: as `rediffuse serve` says it   key_variable: the name of the environment variable that holds the server's token.
+
+    timeout_seconds, deadline_seconds: of a request, and of a batch with all its retries; then the run stops, to be resumed.
+    images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
+    """
+
+    url: str = "http://127.0.0.1:8765"
+    key_variable: str | None = None
+    timeout_seconds: Positive = 120.0
+    deadline_seconds: Positive = 1800.0
+    images_per_request: PositiveInt = 32
+
+    def __post_init__(self) -> None:
+        refuse_unsafe("reward.url", self.url, self.key_variable)
+
+    def prepare(self, device: str) -> None:
+        """Raises ConfigError for a server of something else; one that is silent may come back."""
+        with self._http.client() as client:
+            try:
+                answer = self._http.json(client, "GET", "/health")
+            except PassingError:
+                return
+            except RefusedError as error:
+                raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve` ({error}).") from error
+        if not isinstance(answer, Mapping) or "reward" not in answer:
+            raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve`; it says {str(answer)[:60]}.")
+
+    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        files = [_png(each) for each in (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()]
+        asked = [{"text": prompt.text, "metadata": dict(prompt.metadata)} for prompt in prompts]
+        begins = range(0, len(files), self.images_per_request)
+        with self._http.client() as client:
+            answers = [
+                self._ask(client, files[i : i + self.images_per_request], asked[i : i + self.images_per_request]) for i in begins
+            ]
+        parts = {name for answer in answers for name in answer.parts}
+        notes = {name for answer in answers for name in answer.notes}
+        return Judgement(
+            torch.cat([answer.values for answer in answers]),
+            {name: torch.cat([a.parts.get(name, torch.full_like(a.values, torch.nan)) for a in answers]) for name in parts},
+            {name: [text for a in answers for text in a.notes.get(name, [""] * len(a.values))] for name in notes},
+        )
+
+    def _ask(self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> Judgement:
+        """NaN where the server refuses."""
+        body = {"images": files, "prompts": prompts}
+        try:
+            return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)))
+        except RefusedError:
+            return Judgement(torch.full((len(files),), torch.nan))
+
+    @property
+    def _http(self) -> Http:
+        return Http(self.url, self.key_variable, 1, self.timeout_seconds, self.deadline_seconds)
+
+
+def _checked(answer: Any, size: int) -> Judgement:
+    """Raises PassingError for what is no answer to `size` images."""
+    try:
+        parts = {str(name): _numbers(values, size) for name, values in answer["parts"].items()}
+        notes = {str(name): [str(text) for text in texts] for name, texts in answer["notes"].items()}
+        if any(len(texts) != size for texts in notes.values()):
+            raise ValueError("a note is missing")
+        return Judgement(_numbers(answer["values"], size), parts, notes)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise PassingError(f"no answer to {size} images: {str(answer)[:60]}") from error
+
+
+def _numbers(values: Sequence[float | None], size: int) -> Tensor:
+    """null is NaN."""
+    numbers = torch.tensor([math.nan if value is None else float(value) for value in values])
+    if numbers.shape != (size,):
+        raise ValueError(f"{len(numbers)} numbers")
+    return numbers
+
+
+def _png(pixels: Any) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

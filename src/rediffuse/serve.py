@@ -1,0 +1,131 @@
+"""A reward behind HTTP and JSON, in an environment of its own; `rewards/remote.py` is its client."""
+
+import base64
+import io
+import math
+import threading
+import warnings
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import uvicorn
+from fastapi import FastAPI, HTTPException, Request
+from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
+from torch import Tensor
+
+from rediffuse.errors import RewardError
+from rediffuse.scoring import judged
+from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
+
+MOST_IMAGES = 256
+MOST_BYTES = 256_000_000
+"""Of one request."""
+MOST_PIXELS = 4096 * 4096
+"""Of one image."""
+
+
+class AskedPrompt(BaseModel):
+    text: Annotated[str, Field(max_length=10_000)]
+    metadata: dict[str, Any] = {}
+
+
+class Asked(BaseModel):
+    """images: PNG or JPEG files in base64."""
+
+    images: Annotated[list[str], Field(min_length=1, max_length=MOST_IMAGES)]
+    prompts: list[AskedPrompt]
+
+
+def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAPI:
+    """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time."""
+    service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), threading.Lock()
+
+    @service.get("/health")
+    def health() -> dict[str, str]:
+        return {"reward": name, "status": "ok"}
+
+    @service.post("/score")
+    async def score(request: Request) -> dict[str, Any]:
+        if token is not None and request.headers.get("authorization") != f"Bearer {token}":
+            raise HTTPException(401, "a token is asked for")
+        asked = _read(await _body(request))
+        from fastapi.concurrency import run_in_threadpool
+
+        return await run_in_threadpool(_answer, asked)
+
+    def _answer(asked: Asked) -> dict[str, Any]:
+        images = [_image(each, number) for number, each in enumerate(asked.images)]
+        prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
+        try:
+            with turn:
+                return _as_json(_scored(reward, images, prompts, batch_size))
+        except RewardError as error:
+            print(f"rediffuse: {error}", flush=True)  # the whole of it here; whoever asked learns that it failed
+            raise HTTPException(500, f"the reward {name} failed") from error
+
+    return service
+
+
+def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_size: int, token: str | None) -> None:
+    """Until it is stopped."""
+    if isinstance(reward, NeedsLoading):
+        reward.prepare(device)
+    print(f"{name} at http://{host}:{port}; in a run: --reward remote --reward.url http://{host}:{port}", flush=True)
+    uvicorn.run(app(name, reward, batch_size, token), host=host, port=port, log_level="warning")
+
+
+async def _body(request: Request) -> bytes:
+    read = bytearray()
+    async for chunk in request.stream():
+        read += chunk
+        if len(read) > MOST_BYTES:
+            raise HTTPException(413, f"more than {MOST_BYTES} bytes")
+    return bytes(read)
+
+
+def _read(body: bytes) -> Asked:
+    try:
+        asked = Asked.model_validate_json(body)
+    except ValidationError as error:
+        raise HTTPException(422, [f"{each['loc']}: {each['msg']}" for each in error.errors()]) from error
+    if len(asked.images) != len(asked.prompts):
+        raise HTTPException(422, f"{len(asked.images)} images, but {len(asked.prompts)} prompts")
+    return asked
+
+
+def _image(encoded: str, number: int) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=("PNG", "JPEG"))
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"more than {MOST_PIXELS} pixels")
+            pixels = np.asarray(image.convert("RGB"))
+    except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
+        raise HTTPException(422, f"images[{number}] is no PNG or JPEG file in base64, or too large: {error}") from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+
+
+def _scored(reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int) -> list[Judgement]:
+    """In batches of images of one size, in order."""
+    batches, begin = [], 0
+    for end in range(1, len(images) + 1):
+        if end == len(images) or end - begin == size or images[end].shape != images[begin].shape:
+            batches.append(judged(reward, torch.stack(list(images[begin:end])), prompts[begin:end]))
+            begin = end
+    return batches
+
+
+def _as_json(batches: Sequence[Judgement]) -> dict[str, Any]:
+    """What is not a finite number is null."""
+    parts = {name: [value for batch in batches for value in _finite(batch.parts[name])] for name in batches[0].parts}
+    notes = {name: [text for batch in batches for text in batch.notes[name]] for name in batches[0].notes}
+    return {"values": [value for batch in batches for value in _finite(batch.values)], "parts": parts, "notes": notes}
+
+
+def _finite(values: Tensor) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.tolist()]
