@@ -1,0 +1,84 @@
+"""What docs/rewards.md shows works as it stands there."""
+
+import json
+import re
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from rediffuse import train
+from rediffuse.lookup import build
+from rediffuse.scoring import judged
+from rediffuse.types import Prompt
+
+PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.chdir(tmp_path)
+
+
+IMAGES = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).view(2, 3, 1, 1).expand(2, 3, 8, 8)
+
+
+def test_a_colour(written):
+    reward = build("reward", {"name": "colour.py:blueness"})
+    assert judged(reward, IMAGES, [Prompt("a cat")] * 2).values.tolist() == [1.0, -0.5]
+
+
+def test_a_colour_of_the_prompts_file(written, tmp_path):
+    (tmp_path / "my.jsonl").write_text('{"prompt": "a cat", "colour": [1, 0, 0]}\n')
+    prompts = build("prompts", {"name": "text_file", "path": "my.jsonl"}).draw(2, torch.Generator())
+    assert judged(build("reward", {"name": "colours.py:nearness"}), IMAGES, prompts).values.tolist() == [-2.0, 0.0]
+
+
+def test_a_direction_of_clip(written, clip, tmp_path):
+    reward = {"name": "mood.py:Mood", "clip": str(clip), "towards": "a cat", "away": "a dog"}
+    history = train(tiny.config(reward=reward, epochs=1), tmp_path / "run")
+    assert history[0]["reward_towards"] - history[0]["reward_away"] == pytest.approx(history[0]["reward_mean"], abs=1e-6)
+
+
+class Taste(BaseHTTPRequestHandler):
+    """Fails once; then has no answer to dogs."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.calls += 1
+        scores = json.dumps({"scores": [None if "dog" in text else len(text) for text in body["texts"]]}).encode()
+        self.send_response(503 if self.server.calls == 1 else 200)
+        self.send_header("Content-Length", str(len(scores)))
+        self.end_headers()
+        self.wfile.write(scores)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_service(written, monkeypatch):
+    server = HTTPServer(("127.0.0.1", 0), Taste)
+    server.calls = 0
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("TASTE_URL", f"http://127.0.0.1:{server.server_port}/score")
+    values = judged(build("reward", {"name": "service.py:taste"}), IMAGES, [Prompt("a cat"), Prompt("a dog")]).values
+    server.shutdown()
+    assert values[0] == 5 and values[1].isnan() and server.calls == 2
+
+
+def test_several_at_once(written, tmp_path):
+    terms = re.search(r'--reward\.rewards "(.*)"', PAGE)[1]
+    import yaml
+
+    history = train(tiny.config(reward={"name": "weighted_sum", "rewards": yaml.safe_load(terms)}, epochs=1), tmp_path / "run")
+    assert {"reward_jpeg_incompressibility", "reward_blueness"} <= set(history[0])
+
+
+def test_every_file_of_the_page_is_tested():
+    assert set(FILES) == {"colour.py", "colours.py", "mood.py", "service.py"}
