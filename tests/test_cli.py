@@ -61,7 +61,7 @@ def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     (folder / "report.html").unlink()
     assert run(capsys, "report", folder)[0] == 0
     assert (folder / "report.html").exists()
-    code, out, _ = run(capsys, "sample", folder, "--prompt", "a cat", "--seed", 3, "--out", tmp_path / "picture")
+    code, out, _ = run(capsys, "sample", folder, "--trust-code", "--prompt", "a cat", "--seed", 3, "--out", tmp_path / "picture")
     assert code == 0
     assert Image.open(out.strip()).size == (32, 16)
 
@@ -70,7 +70,7 @@ def test_what_was_trained_with_a_reward_that_is_gone_can_still_be_sampled(capsys
     (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run_dir", tmp_path / "run")
     (tmp_path / "mine.py").unlink()
-    code, out, _ = run(capsys, "sample", tmp_path / "run", "--prompt", "a cat")
+    code, out, _ = run(capsys, "sample", tmp_path / "run", "--trust-code", "--prompt", "a cat")
     assert code == 0
     assert Image.open(out.strip()).size == (8, 4)
 
@@ -229,3 +229,46 @@ def test_flags_are_nested_and_typed():
     assert got == {"a": {"b_c": 1, "d": "1e-3"}, "reward": {"name": "redness", "x": [1, "two"]}, "e": True}
     with pytest.raises(ConfigError, match="expected a flag"):
         flags(["epochs", "3"])
+
+
+HOSTILE = "import pathlib\npathlib.Path('ran').touch()\ndef mine(images, prompts):\n    return images.mean((1, 2, 3))\n"
+
+
+@pytest.fixture
+def hostile(tmp_path, monkeypatch):
+    """A recipe and a file as they might come from anywhere; importing the file leaves a mark."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(HOSTILE)
+    inner = "{name: weighted_sum, rewards: [{name: 'mine.py:mine'}]}"
+    terms = f"{{name: weighted_sum, rewards: [{{name: redness}}, {inner}]}}"
+    Path("plain.yaml").write_text("extends: demo/incompressibility\nreward: {name: 'mine.py:mine'}\n")
+    Path("hidden.yaml").write_text(f"extends: demo/incompressibility\nreward: {terms}\n")
+    return TOY
+
+
+@pytest.mark.parametrize("recipe", ["plain.yaml", "hidden.yaml"])
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, recipe, hostile, capsys):
+    code, _, err = run(capsys, command, recipe)
+    assert code == 2
+    assert f"{recipe} asks to run code: mine.py:mine (reward." in err and "--trust-code" in err
+    assert not Path("ran").exists()
+    assert run(capsys, "plan", recipe, "--trust-code")[0] == 0
+    assert Path("ran").exists()
+
+
+def test_what_the_command_line_names_is_run(hostile, capsys):
+    assert run(capsys, "plan", "plain.yaml", "--reward", "mine.py:mine")[0] == 0
+    assert Path("ran").exists()
+
+
+def test_nor_does_the_folder_of_a_run(hostile, capsys):
+    assert run(capsys, "train", *hostile, "--reward", "mine.py:mine", "--run-dir", "run")[0] == 0
+    Path("ran").unlink()
+    code, _, err = run(capsys, "resume", "run", "--epochs", "3")
+    assert code == 2 and "run asks to run code: " in err and "mine.py:mine (reward.name)" in err
+    code, _, err = run(capsys, "sample", "run", "--prompt", "a cat")
+    assert code == 2 and "(model.name)" in err and "reward" not in err
+    assert not Path("ran").exists()
+    assert run(capsys, "resume", "run", "--trust-code", "--epochs", "3")[0] == 0
+    assert Path("ran").exists()

@@ -4,8 +4,9 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,7 +14,7 @@ import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
-from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
+from rediffuse.lookup import KEYS, assemble, build, check_names, code_named, first_line, names
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -29,6 +30,7 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
+TRUST = "run code of your own that the file names; what the command line names is run without it"
 COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "serve", "list")
 
 
@@ -74,12 +76,22 @@ def run(arguments: list[str]) -> None:
         raise ConfigError(f"{args.command}: no such option {rest[0]!r}. See: rediffuse {args.command} --help")
     if args.command in ("train", "plan"):
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
-        config = resolved(read_recipe(args.recipe), flags(rest))
+        given = flags(rest)
+        config = resolved(read_recipe(args.recipe), given)
+        refuse_code(args.recipe, config, args.trust_code, said=code_named(given).values())
         train(config, args) if args.command == "train" else plan(config)
     elif args.command == "serve":
         serve(args, flags(rest))
     else:
         {"resume": resume, "sample": sample, "report": report, "compare": compare, "list": show_list}[args.command](args)
+
+
+def refuse_code(where: object, config: Config, trusted: bool, said: Iterable[str] = ()) -> None:
+    """A file that somebody else may have written never makes this machine import code; only the command line does."""
+    named = {place: name for place, name in code_named(vars(config)).items() if name not in set(said)}
+    if named and not trusted:
+        listed = ", ".join(f"{name} ({place})" for place, name in named.items())
+        raise ConfigError(f"{where} asks to run code: {listed}. Look at it; if you trust it, add --trust-code.")
 
 
 def flags(rest: Sequence[str]) -> dict[str, Any]:
@@ -125,7 +137,9 @@ def train(config: Config, args: argparse.Namespace) -> None:
 def resume(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import existing
 
-    assemble(existing(args.run).config())
+    config = existing(args.run).config()
+    refuse_code(args.run, config, args.trust_code)
+    assemble(config)
     from rediffuse.trainer import resume as go_on
 
     with _resumable(args.run):
@@ -151,6 +165,10 @@ def plan(config: Config) -> None:
 
 
 def sample(args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import existing
+
+    config = existing(args.run).config()
+    refuse_code(args.run, replace(config, reward={}), args.trust_code)  # no reward is asked
     from rediffuse.evaluate import before_and_after
 
     print(before_and_after(args.run, args.prompt, args.seed, args.out))
@@ -225,11 +243,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--run-dir", "--run_dir", type=Path, metavar="DIR", help="a new folder to train in; without it, runs/RECIPE-N"
         )
+        command.add_argument("--trust-code", "--trust_code", action="store_true", help=TRUST)
     command = commands.add_parser("resume", help="go on with a run to the numbers it would have had", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument("--epochs", type=int, help="a new total, to train for longer than was planned")
     command = commands.add_parser("sample", help="before and after, side by side, as a PNG", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument("--prompt", required=True)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path, help="the PNG to write; without it, in the run's samples/")
@@ -271,10 +292,13 @@ def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _resumable(run: Path | None) -> Iterator[None]:
+    from rediffuse.runs.folder import existing
+
     try:
         yield
     except Interrupted as stop:
-        say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}")
+        more = " --trust-code" if run is not None and code_named(vars(existing(run).config())) else ""
+        say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")
         sys.stdout.flush()
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 

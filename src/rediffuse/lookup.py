@@ -8,7 +8,7 @@ import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -59,6 +59,18 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         reward or build("reward", config.reward),
         algorithm,
     )
+
+
+def code_named(components: Mapping[str, Any]) -> dict[str, str]:
+    """Anyone's own code that components ask to import: `reward.name` -> `mine.py:dark`. components: of KEYS."""
+    named = [pair for key in KEYS if isinstance(components.get(key), Mapping) for pair in _names(key, components[key])]
+    return {place: name for place, name in named if ":" in name and not name.startswith(GIVEN_IN_PYTHON)}
+
+
+def _names(place: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield f"{place}.name", str(options.get("name"))
+    for number, each in enumerate(_nested(options)):
+        yield from _names(f"{place}.rewards.{number}", each)
 
 
 def completed(config: Config, parts: Parts, *, given_in_python: bool = False) -> Config:
