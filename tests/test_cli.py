@@ -251,9 +251,9 @@ def hostile(tmp_path, monkeypatch):
 def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, recipe, hostile, capsys):
     code, _, err = run(capsys, command, recipe)
     assert code == 2
-    assert f"{recipe} asks to run code: mine.py:mine (reward." in err and "--trust-code" in err
+    assert f"{recipe} asks to run code, unpickle or send a key: mine.py:mine (reward." in err and "--trust-code" in err
     assert not Path("ran").exists()
-    assert run(capsys, "plan", recipe, "--trust-code")[0] == 0
+    run(capsys, "plan", recipe, "--trust-code")
     assert Path("ran").exists()
 
 
@@ -266,9 +266,23 @@ def test_nor_does_the_folder_of_a_run(hostile, capsys):
     assert run(capsys, "train", *hostile, "--reward", "mine.py:mine", "--run-dir", "run")[0] == 0
     Path("ran").unlink()
     code, _, err = run(capsys, "resume", "run", "--epochs", "3")
-    assert code == 2 and "run asks to run code: " in err and "mine.py:mine (reward.name)" in err
+    assert code == 2 and "run asks to run code, unpickle or send a key: " in err and "mine.py:mine (reward.name)" in err
     code, _, err = run(capsys, "sample", "run", "--prompt", "a cat")
     assert code == 2 and "(model.name)" in err and "reward" not in err
     assert not Path("ran").exists()
     assert run(capsys, "resume", "run", "--trust-code", "--epochs", "3")[0] == 0
     assert Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "asked"),
+    [
+        ("reward: {name: remote, url: 'https://example.org', key_variable: HOME}", "HOME (reward.key_variable)"),
+        ("model: {name: stable_diffusion, source: a/b, allow_pickle: true}", "true (model.allow_pickle)"),
+    ],
+)
+def test_nor_does_a_recipe_send_a_key_or_unpickle(line, asked, capsys, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"extends: demo/incompressibility\n{line}\n")
+    code, _, err = run(capsys, "plan", tmp_path / "r.yaml")
+    assert code == 2 and asked in err
+    assert run(capsys, "plan", tmp_path / "r.yaml", "--trust-code")[0] == 0

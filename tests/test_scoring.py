@@ -44,7 +44,10 @@ def scalar(images, prompts):
             lambda i, p: Judgement(i.mean((1, 2, 3)), {"red": i[:2, 0, 0, 0]}),
             r"red: must give one number per image, shape \(4,\)",
         ),
-        (lambda i, p: Judgement(i.mean((1, 2, 3)), notes={"said": ["a"]}), "must note one said per image, 4; it noted 1"),
+        (
+            lambda i, p: Judgement(i.mean((1, 2, 3)), notes={"said": ["a"]}),
+            r"must note one text per image, 4, as said; it noted \['a'\]",
+        ),
         (wrong, "wrong failed on a batch of 4 images: KeyError: 'oh'"),
     ],
 )

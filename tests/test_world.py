@@ -35,10 +35,13 @@ def run(folder, *, processes=2, **over):
 
 def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from rediffuse.types import Judgement\n"
+        "import os\nfrom rediffuse.types import Judgement\n"
         "def mine(images, prompts):\n"
         "    red = images[:, 0].mean((1, 2))\n"
-        "    return Judgement(red - 1, {'red': red}, {'said': [prompt.text for prompt in prompts]})\n"
+        "    if os.environ.get('RANK') == '1':\n"
+        "        return Judgement(red - 1, {'red': red}, {'said': [prompt.text for prompt in prompts]})\n"
+        "    also = {'length': ['long' for _ in prompts]}\n"
+        "    return Judgement(red - 1, {'red': red, 'mine': red}, {'said': [prompt.text for prompt in prompts], **also})\n"
     )
     many = {"algorithm": "ddpo_is", "algorithm.clip-range": 0.1, "updates-per-epoch": 8, "reward": "mine.py:mine"}  # of 8 samples
     for processes in (1, 2):

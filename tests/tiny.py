@@ -270,6 +270,10 @@ def config(**over):
     return from_mapping(merge(usual, over))
 
 
+def redness_2(images, prompts):
+    return images[:, 0].mean((1, 2))
+
+
 def numbers(run, name="metrics.jsonl"):
     """What equal runs have in common: their rows without times and memory."""
     rows = [json.loads(line) for line in (run / name).read_text().splitlines()]

@@ -14,7 +14,7 @@ import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
-from rediffuse.lookup import KEYS, assemble, build, check_names, code_named, first_line, names
+from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, trusting
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -30,7 +30,7 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
-TRUST = "run code of your own that the file names; what the command line names is run without it"
+TRUST = "run code, unpickle or send a key where the file says so; what the command line says needs no trust"
 COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "serve", "list")
 
 
@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> None:
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
         given = flags(rest)
         config = resolved(read_recipe(args.recipe), given)
-        refuse_code(args.recipe, config, args.trust_code, said=code_named(given).values())
+        refuse_code(args.recipe, config, args.trust_code, said=trusting(given).values())
         train(config, args) if args.command == "train" else plan(config)
     elif args.command == "serve":
         serve(args, flags(rest))
@@ -88,10 +88,12 @@ def run(arguments: list[str]) -> None:
 
 def refuse_code(where: object, config: Config, trusted: bool, said: Iterable[str] = ()) -> None:
     """A file that somebody else may have written never makes this machine import code; only the command line does."""
-    named = {place: name for place, name in code_named(vars(config)).items() if name not in set(said)}
+    named = {place: name for place, name in trusting(vars(config)).items() if name not in set(said)}
     if named and not trusted:
         listed = ", ".join(f"{name} ({place})" for place, name in named.items())
-        raise ConfigError(f"{where} asks to run code: {listed}. Look at it; if you trust it, add --trust-code.")
+        raise ConfigError(
+            f"{where} asks to run code, unpickle or send a key: {listed}. Look at it; if you trust it, add --trust-code."
+        )
 
 
 def flags(rest: Sequence[str]) -> dict[str, Any]:
@@ -203,6 +205,8 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
             f"--host: {args.host} can be reached by others, so a token is needed: put one in an environment variable and name"
             " that with --token-variable."
         )
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size: {args.batch_size} asked; 1 is the least.")
     chosen = {"name": args.reward, **options.get("reward", {})}
     check_names("reward", chosen)
     reward = build("reward", chosen)
@@ -297,7 +301,7 @@ def _resumable(run: Path | None) -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        more = " --trust-code" if run is not None and code_named(vars(existing(run).config())) else ""
+        more = " --trust-code" if run is not None and trusting(vars(existing(run).config())) else ""
         say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")
         sys.stdout.flush()
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes

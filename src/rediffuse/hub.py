@@ -34,7 +34,8 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
             " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
         ) from error
     except RevisionNotFoundError as error:
-        raise ConfigError(f"model.revision: {place} has none called {revision!r}; give a commit hash, tag or branch.") from error
+        option = f"{key.partition('.')[0]}.revision"
+        raise ConfigError(f"{option}: {place} has none called {revision!r}; give a commit hash, tag or branch.") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ConfigError(
             f"{key}: no folder and no model on the Hub is called {place!r}. Look for a slip of the pen; if it is"

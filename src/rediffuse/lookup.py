@@ -61,16 +61,21 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
     )
 
 
-def code_named(components: Mapping[str, Any]) -> dict[str, str]:
-    """Anyone's own code that components ask to import: `reward.name` -> `mine.py:dark`. components: of KEYS."""
-    named = [pair for key in KEYS if isinstance(components.get(key), Mapping) for pair in _names(key, components[key])]
-    return {place: name for place, name in named if ":" in name and not name.startswith(GIVEN_IN_PYTHON)}
+def trusting(components: Mapping[str, Any]) -> dict[str, str]:
+    """What components ask of whoever runs them: to import code (`reward.name` -> `mine.py:dark`), to send a key from the
+    environment, to unpickle. components: of KEYS.
+    """
+    return {place: what for key in KEYS for place, what in _asked(key, components.get(key)) if what}
 
 
-def _names(place: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield f"{place}.name", str(options.get("name"))
-    for number, each in enumerate(_nested(options)):
-        yield from _names(f"{place}.rewards.{number}", each)
+def _asked(place: str, options: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(options, Mapping):
+        name = str(options.get("name"))
+        yield f"{place}.name", name if ":" in name and not name.startswith(GIVEN_IN_PYTHON) else ""
+        yield f"{place}.key_variable", str(options.get("key_variable") or "")
+        yield f"{place}.allow_pickle", "true" if options.get("allow_pickle") else ""
+        for number, each in enumerate(_nested(options)):
+            yield from _asked(f"{place}.rewards.{number}", each)
 
 
 def completed(config: Config, parts: Parts, *, given_in_python: bool = False) -> Config:
@@ -91,7 +96,7 @@ def _options(part: Any) -> dict[str, Any]:
     given = {f.name: getattr(part, f.name) for f in fields(part) if f.init} if is_dataclass(part) else {}
     if "rewards" in given:
         given["rewards"] = [
-            {"name": _anywhere(term.name), "weight": term.weight, **_options(term.reward)} for term in given["rewards"]
+            {**_options(term.reward), "name": _anywhere(term.name), "weight": term.weight} for term in given["rewards"]
         ]
     return {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in given.items()}
 

@@ -96,8 +96,10 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
     if not isinstance(given, Judgement):
         return Judgement(_numbers(name, given, len(prompts)))
     for note, texts in given.notes.items():
-        if len(texts) != len(prompts):
-            raise RewardError(f"The reward {name} must note one {note} per image, {len(prompts)}; it noted {len(texts)}.")
+        if isinstance(texts, str) or len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
+            raise RewardError(
+                f"The reward {name} must note one text per image, {len(prompts)}, as {note}; it noted {texts!r:.60}."
+            )
     parts = {part: _numbers(f"{name}, {part}:", values, len(prompts)) for part, values in given.parts.items()}
     return Judgement(_numbers(name, given.values, len(prompts)), parts, given.notes)
 

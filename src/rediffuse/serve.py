@@ -1,10 +1,10 @@
 """A reward behind HTTP and JSON, in an environment of its own; `rewards/remote.py` is its client."""
 
 import base64
+import hmac
 import io
 import math
 import threading
-import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
@@ -23,8 +24,8 @@ from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 MOST_IMAGES = 256
 MOST_BYTES = 256_000_000
 """Of one request."""
-MOST_PIXELS = 4096 * 4096
-"""Of one image."""
+MOST_PIXELS = 2**26
+"""Of all images of one request, when they are unpacked: 256 of 512 x 512."""
 
 
 class AskedPrompt(BaseModel):
@@ -49,22 +50,21 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
 
     @service.post("/score")
     async def score(request: Request) -> dict[str, Any]:
-        if token is not None and request.headers.get("authorization") != f"Bearer {token}":
+        given = request.headers.get("authorization", "").encode()
+        if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HTTPException(401, "a token is asked for")
         asked = _read(await _body(request))
-        from fastapi.concurrency import run_in_threadpool
-
         return await run_in_threadpool(_answer, asked)
 
     def _answer(asked: Asked) -> dict[str, Any]:
-        images = [_image(each, number) for number, each in enumerate(asked.images)]
         prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
         try:
             with turn:
+                images = _images(asked.images)
                 return _as_json(_scored(reward, images, prompts, batch_size))
         except RewardError as error:
             print(f"rediffuse: {error}", flush=True)  # the whole of it here; whoever asked learns that it failed
-            raise HTTPException(500, f"the reward {name} failed") from error
+            raise HTTPException(424, f"the reward {name} failed") from error
 
     return service
 
@@ -96,18 +96,19 @@ def _read(body: bytes) -> Asked:
     return asked
 
 
-def _image(encoded: str, number: int) -> Tensor:
-    """(3, H, W) in [0, 1]."""
+def _images(encoded: Sequence[str]) -> list[Tensor]:
+    """(3, H, W) in [0, 1] each. Their sizes are read, and added up, before any is unpacked."""
+    images, pixels = [], 0
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(base64.b64decode(encoded, validate=True)), formats=("PNG", "JPEG"))
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"more than {MOST_PIXELS} pixels")
-            pixels = np.asarray(image.convert("RGB"))
-    except (ValueError, OSError, Warning, Image.DecompressionBombError) as error:
-        raise HTTPException(422, f"images[{number}] is no PNG or JPEG file in base64, or too large: {error}") from error
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1) / 255
+        for each in encoded:
+            image = Image.open(io.BytesIO(base64.b64decode(each, validate=True)), formats=("PNG", "JPEG"))
+            pixels += image.width * image.height
+            if pixels > MOST_PIXELS:
+                raise ValueError(f"more than {MOST_PIXELS} pixels in all")
+            images.append(image)
+        return [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255 for image in images]
+    except (ValueError, OSError, Image.DecompressionBombError) as error:
+        raise HTTPException(422, f"images[{len(images)}] is no PNG or JPEG file in base64, or too large: {error}") from error
 
 
 def _scored(reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int) -> list[Judgement]:

@@ -128,8 +128,15 @@ class Trainer:
     def _gathered(self, mine: scoring.Scores, indices: Tensor, num_samples: int) -> scoring.Scores:
         """Of all processes, in the order of the samples."""
         rewards, hashes = (self.world.gathered(each, indices, num_samples) for each in (mine.rewards, mine.image_hashes))
-        parts = {name: self.world.gathered(mine.parts[name], indices, num_samples) for name in sorted(mine.parts)}
-        notes = {name: self.world.gathered_texts(mine.notes[name], indices, num_samples) for name in sorted(mine.notes)}
+        unknown, silent = torch.full_like(mine.rewards, torch.nan), [""] * len(mine.rewards)
+        parts = {
+            name: self.world.gathered(mine.parts.get(name, unknown), indices, num_samples)
+            for name in self.world.names_of_all(mine.parts)
+        }
+        notes = {
+            name: self.world.gathered_texts(mine.notes.get(name, silent), indices, num_samples)
+            for name in self.world.names_of_all(mine.notes)
+        }
         if isinstance(self.reward, Combines):
             rewards = self.reward.combined(parts)
         return scoring.Scores(rewards, hashes, mine.seconds, parts, notes)

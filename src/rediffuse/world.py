@@ -99,6 +99,17 @@ class World:
             whole[index, : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else 0
         return [bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore") for row in self.summed([whole])[0]]
 
+    def names_of_all(self, names: Iterable[str]) -> list[str]:
+        """Those of any process, in one order for all, so that all gather the same things."""
+        mine = sorted(names)
+        if self.size == 1:
+            return mine
+        most = torch.zeros(self.size, dtype=torch.int64)
+        most[self.rank] = len(mine)
+        counts = self.summed([most])[0].tolist()
+        slots = torch.arange(sum(counts[: self.rank]), sum(counts[: self.rank + 1]))
+        return sorted(set(self.gathered_texts(mine, slots, sum(counts)))) if sum(counts) else []
+
     def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor added up over all processes."""
         if self.size == 1:

@@ -289,6 +289,7 @@ def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline
     assert done.returncode == 0, done.stderr
     assert existing(tmp_path / "run").config().model["revision"] == commit
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["model"] == {"revision": commit}
+    assert StableDiffusion(source=str(place / "snapshots" / commit)).load("cpu", 0).pinned == {}
 
 
 class RealSize:

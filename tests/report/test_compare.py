@@ -89,6 +89,12 @@ def test_nor_those_of_another_task(key, runs, tmp_path):
         compare.write(compare.compared([runs / "is_0", tmp_path / "other"]), tmp_path / "out")
 
 
+def test_rewards_that_are_measured_within_their_epoch_cannot_be_compared(tmp_path):
+    train(tiny.config(reward={"name": "weighted_sum", "rewards": [{"name": "redness"}]}), tmp_path / "run")
+    with pytest.raises(RunError, match="normalised over each epoch"):
+        compare.compared([tmp_path / "run"])
+
+
 def test_a_file_is_no_place_for_a_comparison(runs, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RunError, match="out is a file; name a folder"):

@@ -211,7 +211,7 @@ def test_what_waiting_would_not_mend_is_told_at_once(fault, said, eye):
 
 
 def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
-    monkeypatch.setenv("EYE_KEY", "canary-123")
+    monkeypatch.setenv("EYE_KEY", "canary-123\n")
     reward = {"name": "alignment", **judge, "vlm": "eye", "server": eye.url, "key_variable": "EYE_KEY"}
     train(tiny.config(reward=reward, epochs=1), tmp_path / "run")
     assert {key for _, key in eye.asked} == {"Bearer canary-123"}
@@ -226,10 +226,12 @@ def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
         ({"server": "http://me:secret@127.0.0.1/v1"}, "no password in the address"),
         ({"server": "http://example.org/v1", "key_variable": "HOME"}, "example.org in the clear"),
         ({"server": "http://127.0.0.1/v1", "key_variable": "NOT_THERE_42"}, "the environment has no NOT_THERE_42"),
+        ({"server": "http://127.0.0.1/v1", "key_variable": "BROKEN_KEY"}, "BROKEN_KEY holds letters that no header can"),
         ({"server": "http://127.0.0.1/v1", "concurrency": 0}, "reward.concurrency: "),
     ],
 )
-def test_an_address_that_cannot_be(options, said):
+def test_an_address_that_cannot_be(options, said, monkeypatch):
+    monkeypatch.setenv("BROKEN_KEY", "sk-\nsecret")
     with pytest.raises(ConfigError, match=said) as error:
         build("reward", {"name": "vqa", **options})
     assert "secret" not in str(error.value)

@@ -42,6 +42,17 @@ def test_what_one_part_does_not_know_the_sum_does_not():
     torch.testing.assert_close(got[[0, 2]], torch.tensor([-2.0, 2.0], dtype=torch.float64), atol=1e-6, rtol=0)
 
 
+def test_what_is_infinite_is_not_clipped_to_a_number():
+    got = combined({"redness": [1.0, math.inf, 3.0, -math.inf], "jpeg_compressibility": [1.0, 2.0, 3.0, 4.0]})
+    assert got.isfinite().tolist() == [True, False, True, False]
+
+
+def test_no_name_is_lost():
+    same = {"name": "redness"}
+    reward = build("reward", {"name": "weighted_sum", "rewards": [same, same, {"name": f"{tiny.FILE}:redness_2"}]})
+    assert list(reward.terms) == ["redness", "redness_2", "redness_2_2"]
+
+
 def test_its_parts_are_the_rewards_by_themselves():
     judgement = build("reward", {"name": "weighted_sum", "rewards": TERMS})(IMAGES, PROMPTS)
     torch.testing.assert_close(judgement.parts["redness"], Redness()(IMAGES, PROMPTS).double())
@@ -75,6 +86,7 @@ def test_a_run_learns_from_the_sum_and_goes_on_to_the_same_numbers(tmp_path):
         ([{"name": "rednes"}], "no 'rednes' among rewards.*Did you mean 'redness'"),
         ([{"name": "redness", "qualiti": 3}], "reward.qualiti: 'redness' has no such option"),
         ([{"name": "redness", "weight": "much"}], "reward.rewards.0.weight: "),
+        ([{"name": "weighted_sum", "rewards": [{"name": "redness"}]}], "a sum within a sum"),
         ([{"weight": 1}], "no '' among rewards"),
     ],
 )

@@ -78,7 +78,8 @@ class Source:
     @property
     def commit(self) -> str | None:
         """Of the Hub, where the place is an id of it."""
-        return self.folder.name if not self._is_file() and self.folder.parent.name == "snapshots" else None
+        on_this_machine = self._is_file() or Path(self.place).is_dir()
+        return None if on_this_machine else self.folder.name
 
     @cached_property
     def folder(self) -> Path:

@@ -20,6 +20,8 @@ from rediffuse.runs.folder import RunFolder, existing
 TASK = ("reward", "prompts", "sampler")
 HOW_IT_LEARNS = {"train", "lora_rank", "lora_alpha", "lora_targets", "precision", "gradient_checkpointing"}
 """Options of a model in which methods may differ and still be compared."""
+WHERE_IT_IS = {"url", "server", "key_variable", "concurrency", "timeout_seconds", "deadline_seconds", "images_per_request"}
+"""Options of a reward behind a server that do not change what it says."""
 MUTE = {"seed", "epochs", "micro_batch_size"}
 NUM_PICTURES = 12
 
@@ -139,6 +141,11 @@ def write(comparison: Comparison, out: Path) -> Path:
 def refuse_incomparable(runs: Iterable[Run]) -> None:
     """Raises RunError, naming the key, if two runs differ in their task, their prompts or their model."""
     first, *others = runs
+    if first.config.reward.get("normalize"):
+        raise RunError(
+            f"{first.folder.path} cannot be compared: its reward is normalised over each epoch, so its mean is 0 in every one."
+            " Compare runs with reward.normalize false."
+        )
     for other in others:
         ours, theirs = _task(first.config), _task(other.config)
         for key in sorted(ours.keys() | theirs.keys()):
@@ -191,14 +198,15 @@ def _read(path: Path) -> Run:
 
 def _task(config: Config) -> dict[str, Any]:
     whole = _flat(asdict(config))
-    hidden = {f"model.{option}" for option in HOW_IT_LEARNS}
+    hidden = {f"model.{option}" for option in HOW_IT_LEARNS} | {f"reward.{option}" for option in WHERE_IT_IS}
     return {key: value for key, value in whole.items() if key.split(".")[0] in (*TASK, "model") and key not in hidden}
 
 
 def _settings(config: Config) -> dict[str, Any]:
     """What may set one method apart from another."""
     own = ("evaluation", "logging", "scoring")
-    return {key: value for key, value in _flat(asdict(config)).items() if key not in MUTE and key.split(".")[0] not in own}
+    mute = MUTE | {f"reward.{option}" for option in WHERE_IT_IS}
+    return {key: value for key, value in _flat(asdict(config)).items() if key not in mute and key.split(".")[0] not in own}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -43,12 +43,12 @@ class BertScore:
 
         folder = folder_of(key, place, None, ["*.txt", "*.model"])
         with reading(key, folder):
-            config = AutoConfig.from_pretrained(folder)
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if layer is not None and layer > config.num_hidden_layers:
                 raise ConfigError(f"{key}: {place} has {config.num_hidden_layers} layers, but layer {layer} was asked for.")
             config.num_hidden_layers = layer or config.num_hidden_layers
-            model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True)
-            tokenizer = AutoTokenizer.from_pretrained(folder)
+            model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(model.to(device).eval().requires_grad_(False), tokenizer)
 
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> BertScores:

@@ -18,6 +18,8 @@ MOST_BYTES = 1_000_000
 Answer = TypeVar("Answer")
 PASSING = {408, 409, 425, 429}
 """Statuses that mean "later", beside all from 500 on; any other from 400 on means "never"."""
+FAILED_THERE = 424
+"""What `rediffuse serve` says where its reward fails: asking again would not mend it."""
 LONGEST_WAIT_SECONDS = 30.0
 
 
@@ -82,6 +84,8 @@ class Http:
                     f"The server {self.url} asks for a key ({response.status_code}). Put it in an environment variable and name"
                     " that: --reward.key-variable NAME"
                 )
+            if response.status_code == FAILED_THERE:
+                raise RewardError(f"The reward behind {self.url} failed. What went wrong stands in that server's own output.")
             if response.status_code >= 400:
                 raise RefusedError(f"status {response.status_code}")
             read = bytearray()
@@ -95,7 +99,7 @@ class Http:
             raise PassingError(f"what it says is not JSON: {bytes(read[:60])!r}") from error
 
     def client(self) -> httpx2.Client:
-        key = os.environ.get(self.key_variable, "") if self.key_variable else ""
+        key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         return httpx2.Client(
             base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
@@ -118,8 +122,11 @@ def refuse_unsafe(key: str, url: str, key_variable: str | None) -> None:
         raise ConfigError(f"{key}: no password in the address; put a key in a variable: --reward.key-variable NAME")
     if place.scheme == "http" and key_variable and not _is_loopback(place.host):
         raise ConfigError(f"{key}: a key would be sent to {place.host} in the clear; use https, or loopback.")
-    if key_variable and not os.environ.get(key_variable):
+    secret = os.environ.get(key_variable, "").strip() if key_variable else ""
+    if key_variable and not secret:
         raise ConfigError(f"reward.key_variable: the environment has no {key_variable}.")
+    if not (secret.isascii() and secret.isprintable()):
+        raise ConfigError(f"reward.key_variable: {key_variable} holds letters that no header can.")
 
 
 def _is_loopback(host: str) -> bool:

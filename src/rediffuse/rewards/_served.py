@@ -45,7 +45,8 @@ class Server:
 
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
         """An answer each; empty where the server refuses the question. Raises RewardError after the deadline."""
-        with self.http.client() as client, ThreadPoolExecutor(self.http.concurrency) as pool:
+        pool = ThreadPoolExecutor(self.http.concurrency)
+        with self.http.client() as client:
             answered = [pool.submit(self._answer, client, *each) for each in zip(images, questions, strict=True)]
             try:
                 return [each.result() for each in answered]

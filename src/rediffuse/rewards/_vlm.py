@@ -36,8 +36,10 @@ class VisionLanguageModel:
         folder = folder_of(key, place, revision, ["*.txt", "*.model", "*.jinja"])
         dtype = torch.float32 if device == "cpu" else torch.float16
         with reading(key, folder):
-            processor = AutoProcessor.from_pretrained(folder)
-            model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+            processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+            model = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            )
         processor.tokenizer.padding_side = "left"  # so that every answer begins where the questions end
         return cls(model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import ConfigError
-from rediffuse.types import Judgement, NeedsLoading, Prompt
+from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["WeightedSum"]
 
@@ -40,6 +40,8 @@ class WeightedSum:
     clip_at: Positive | None = 5.0
 
     def __post_init__(self) -> None:
+        if any(isinstance(term.reward, Combines) for term in self.rewards):
+            raise ConfigError("reward.rewards: a sum within a sum; name its terms here.")
         if not any(term.weight for term in self.rewards):
             raise ConfigError("reward.rewards: name at least one, as in [{name: aesthetic, weight: 2}, {name: redness}].")
 
@@ -47,11 +49,13 @@ class WeightedSum:
     def terms(self) -> dict[str, Term]:
         """By names of which none is there twice; of anyone's own, the name in its file."""
         seen: Counter[str] = Counter()
-        named = {}
+        named: dict[str, Term] = {}
         for term in self.rewards:
             name = term.name.rpartition(":")[2]
             seen[name] += 1
-            named[name if seen[name] == 1 else f"{name}_{seen[name]}"] = term
+            while (unique := name if seen[name] == 1 else f"{name}_{seen[name]}") in named:
+                seen[name] += 1
+            named[unique] = term
         return named
 
     def prepare(self, device: str) -> None:
@@ -72,7 +76,8 @@ class WeightedSum:
 
     def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
         """parts: (N,) each, of the epoch -> (N,), NaN where a part is."""
-        return self._summed({name: self._scaled(values) for name, values in parts.items()})
+        known = {name: values.where(values.isfinite(), torch.nan) for name, values in parts.items()}
+        return self._summed({name: self._scaled(values) for name, values in known.items()})
 
     def _scaled(self, values: Tensor) -> Tensor:
         if not self.normalize:
