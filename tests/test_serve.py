@@ -166,7 +166,7 @@ def test_a_server_of_something_else(tmp_path):
     )  # fmt: skip
     port = other.stdout.readline().split("port ")[1].split()[0]
     try:
-        with pytest.raises(ConfigError, match=r"is no `rediffuse serve` \(status 404\)"):
+        with pytest.raises(ConfigError, match=r"is no `rediffuse serve` \(status 404: "):
             remote(f"http://127.0.0.1:{port}").prepare("cpu")
     finally:
         other.kill()

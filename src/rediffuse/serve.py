@@ -73,7 +73,10 @@ def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_s
     """Until it is stopped."""
     if isinstance(reward, NeedsLoading):
         reward.prepare(device)
-    print(f"{name} at http://{host}:{port}; in a run: --reward remote --reward.url http://{host}:{port}", flush=True)
+    place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    print(f"{name} at {place}; in a run: --reward remote --reward.url {place}", flush=True)
+    if token:
+        print("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.", flush=True)
     uvicorn.run(app(name, reward, batch_size, token), host=host, port=port, log_level="warning")
 
 

@@ -60,7 +60,7 @@ def test_the_reward_is_the_score_of_the_answer_against_the_prompt(score, judge, 
     reward = build("reward", {"name": "alignment", "score": score, **judge})
     answers = vlm.ask(pictures(images), ["Answer concisely: what is going on in this image?"] * 3)
     references = ["The image contains a cat", "The image contains a dog riding a bike", "The image contains a bike"]
-    want = BertScore.load("reward.encoder", judge["encoder"], 2, "cpu")(answers, references)
+    want = BertScore.load("reward.encoder", judge["encoder"], None, 2, "cpu")(answers, references)
     judgement = reward(images, PROMPTS)
     got = judgement.values
     torch.testing.assert_close(got, getattr(want, score))

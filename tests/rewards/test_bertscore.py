@@ -89,7 +89,7 @@ def by_hand(folder, layer, candidate, reference):
 
 @pytest.mark.parametrize("layer", [1, 2, None])
 def test_it_is_the_published_formula(layer, encoder):
-    got = BertScore.load("reward.encoder", str(encoder), layer, "cpu")(CANDIDATES, REFERENCES)
+    got = BertScore.load("reward.encoder", str(encoder), None, layer, "cpu")(CANDIDATES, REFERENCES)
     want = [by_hand(encoder, layer or 3, c, r) for c, r in zip(CANDIDATES, REFERENCES, strict=True)]
     torch.testing.assert_close(torch.stack(got, 1).double(), torch.tensor(want, dtype=torch.float64), atol=1e-5, rtol=0)
     assert got.recall.std() > 0.01
@@ -97,18 +97,18 @@ def test_it_is_the_published_formula(layer, encoder):
 
 
 def test_a_score_does_not_depend_on_who_else_is_in_the_batch(encoder):
-    score = BertScore.load("reward.encoder", str(encoder), 2, "cpu")
+    score = BertScore.load("reward.encoder", str(encoder), None, 2, "cpu")
     alone = torch.cat([score([c], [r]).f1 for c, r in zip(CANDIDATES, REFERENCES, strict=True)])
     torch.testing.assert_close(score(CANDIDATES, REFERENCES).f1, alone, atol=1e-5, rtol=0)
 
 
 def test_a_sentence_says_all_of_itself(encoder):
-    same = BertScore.load("reward.encoder", str(encoder), 2, "cpu")(REFERENCES, REFERENCES)
+    same = BertScore.load("reward.encoder", str(encoder), None, 2, "cpu")(REFERENCES, REFERENCES)
     torch.testing.assert_close(torch.stack(same), torch.ones(3, 3), atol=1e-5, rtol=0)
 
 
 def test_nothing_said_is_no_number_and_too_much_is_cut_off(encoder):
-    score = BertScore.load("reward.encoder", str(encoder), 2, "cpu")
+    score = BertScore.load("reward.encoder", str(encoder), None, 2, "cpu")
     got = score(["", "  \n", "cat " * 500], ["a cat"] * 3)
     assert [math.isnan(value) for value in got.recall.tolist()] == [True, True, False]
     assert [math.isnan(value) for value in got.precision.tolist()] == [True, True, False]
@@ -120,4 +120,4 @@ def test_nothing_said_is_no_number_and_too_much_is_cut_off(encoder):
 )
 def test_an_encoder_that_cannot_be_had(place, layer, said, encoder):
     with pytest.raises(ConfigError, match=f"reward.encoder: .*{said}"):
-        BertScore.load("reward.encoder", place or str(encoder), layer, "cpu")
+        BertScore.load("reward.encoder", place or str(encoder), None, layer, "cpu")

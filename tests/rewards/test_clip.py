@@ -138,8 +138,15 @@ def test_what_cannot_be_had_is_told_before_the_model_is_loaded(options, said, cl
 def test_a_folder_that_is_no_clip(clip, tmp_path):
     shutil.copytree(clip, tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
-    with pytest.raises(ConfigError, match=r"reward.clip: cannot read "):
+    with pytest.raises(ConfigError, match=r"reward.clip: .* has no safetensors weights"):
         ClipScore(clip=str(tmp_path / "clip")).prepare("cpu")
+
+
+def test_a_folder_means_the_same_in_any_working_directory(clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    assert ClipScore(clip=clip.name).clip == str(clip)
+    assert aesthetic(clip, predictor=f"{clip.name}/{tiny.PREDICTOR}").predictor == str(clip / tiny.PREDICTOR)
+    assert Aesthetic().clip == "openai/clip-vit-large-patch14"
 
 
 def test_a_run_learns_from_it(clip, tmp_path):

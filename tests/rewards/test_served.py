@@ -71,7 +71,7 @@ def test_a_real_server_gives_the_reward_that_the_model_gives_here(real, judge):
 
 def test_a_real_server_that_has_no_such_model(real, judge):
     reward = build("reward", {"name": "alignment", **judge, "vlm": "nobody/nothing", "server": real})
-    with pytest.raises(ConfigError, match=r"does not serve 'nobody/nothing' \(status 400\)"):
+    with pytest.raises(ConfigError, match=r"does not serve 'nobody/nothing' \(status 400: "):
         reward.prepare("cpu")
 
 

@@ -37,11 +37,11 @@ class BertScore:
     tokenizer: "PreTrainedTokenizerBase"
 
     @classmethod
-    def load(cls, key: str, place: str, layer: int | None, device: str) -> "BertScore":
+    def load(cls, key: str, place: str, revision: str | None, layer: int | None, device: str) -> "BertScore":
         """place: a folder or an id of the Hub   layer: None takes the last. Raises ConfigError under `key`."""
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        folder = folder_of(key, place, None, ["*.txt", "*.model"])
+        folder = folder_of(key, place, revision, ["*.txt", "*.model"])
         with reading(key, folder):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if layer is not None and layer > config.num_hidden_layers:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rediffuse.rewards._loading import folder_of, reading
+from rediffuse.rewards._loading import folder_of, make_absolute, reading
 from rediffuse.types import Prompt
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ class ClipReward:
     clip: str = "openai/clip-vit-large-patch14"
     revision: str | None = None
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        make_absolute(self, "clip")
 
     def prepare(self, device: str) -> None:
         """Raises ConfigError for a model that cannot be had."""

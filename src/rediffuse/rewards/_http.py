@@ -87,7 +87,8 @@ class Http:
             if response.status_code == FAILED_THERE:
                 raise RewardError(f"The reward behind {self.url} failed. What went wrong stands in that server's own output.")
             if response.status_code >= 400:
-                raise RefusedError(f"status {response.status_code}")
+                said = next(response.iter_bytes(), b"")[:200].decode("utf-8", "replace")
+                raise RefusedError(f"status {response.status_code}: {said}")
             read = bytearray()
             for chunk in response.iter_bytes():
                 read += chunk

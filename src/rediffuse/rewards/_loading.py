@@ -12,7 +12,21 @@ WEIGHTS = ("model.safetensors", "model-0*.safetensors")
 
 def folder_of(key: str, place: str, revision: str | None, others: Sequence[str]) -> Path:
     """A folder on this machine, as it is; or that of the Hub's repository, with its weights and those other files."""
-    return Path(place) if Path(place).is_dir() else hub.snapshot(key, place, revision, ["*.json", *WEIGHTS, *others])
+    folder = Path(place) if Path(place).is_dir() else hub.snapshot(key, place, revision, ["*.json", *WEIGHTS, *others])
+    if not any(folder.glob("model*.safetensors")):
+        raise ConfigError(
+            f"{key}: {place} has no safetensors weights, and a pickle may run any code. Its page on the Hub may hold a conversion"
+            " as a pull request, whose revision is refs/pr/NUMBER; or convert it, and give the folder."
+        )
+    return folder
+
+
+def make_absolute(reward: object, *options: str) -> None:
+    """What is on this machine means the same in any working directory."""
+    for option in options:
+        value = getattr(reward, option)
+        if Path(value).exists():
+            object.__setattr__(reward, option, str(Path(value).resolve()))
 
 
 @contextmanager

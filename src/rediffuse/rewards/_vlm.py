@@ -11,7 +11,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rediffuse.config import Positive
-from rediffuse.rewards._loading import folder_of, reading
+from rediffuse.rewards._loading import folder_of, make_absolute, reading
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,7 +87,9 @@ class VlmReward:
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.server is not None:
+        if self.server is None:
+            make_absolute(self, "vlm")
+        else:
             from rediffuse.rewards._http import refuse_unsafe
 
             refuse_unsafe("reward.server", self.server, self.key_variable)

@@ -16,6 +16,7 @@ from torch import Tensor
 from rediffuse import hub
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._clip import ClipReward
+from rediffuse.rewards._loading import make_absolute
 from rediffuse.types import Prompt
 
 __all__ = ["Aesthetic"]
@@ -38,6 +39,10 @@ class Aesthetic(ClipReward):
 
     predictor: str = "trl-lib/ddpo-aesthetic-predictor"
     sha256: str | None = PUBLISHED
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_absolute(self, "predictor")
 
     def prepare(self, device: str) -> None:
         place = Path(self.predictor)

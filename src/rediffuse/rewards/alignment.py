@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._bertscore import BertScore
+from rediffuse.rewards._loading import make_absolute
 from rediffuse.rewards._vlm import VlmReward
 from rediffuse.types import Judgement, Prompt
 
@@ -21,22 +22,25 @@ class Alignment(VlmReward):
 
     reference: what the answer is compared with.
     encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this encoder.
+    encoder_revision: of the Hub; refs/pr/NUMBER for a conversion to safetensors; None: the newest.
     score: the published reward is the recall: how much of the reference the answer says. Where nothing is answered, NaN.
     """
 
     question: str = "Answer concisely: what is going on in this image?"
     reference: str = "The image contains {prompt}"
     encoder: str = "microsoft/deberta-xlarge-mnli"
+    encoder_revision: str | None = None
     layer: PositiveInt | None = 40
     score: Literal["recall", "precision", "f1"] = "recall"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        make_absolute(self, "encoder")
         if "{prompt}" not in self.reference:
             raise ConfigError(f"reward.reference: {self.reference!r} has no place for the {{prompt}}.")
 
     def prepare(self, device: str) -> None:
-        self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.layer, device)
+        self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.encoder_revision, self.layer, device)
         super().prepare(device)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:

@@ -5,12 +5,12 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
 import torch
 from PIL import Image
-from pydantic import PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config import Positive
@@ -33,7 +33,7 @@ class Remote:
     key_variable: str | None = None
     timeout_seconds: Positive = 120.0
     deadline_seconds: Positive = 1800.0
-    images_per_request: PositiveInt = 32
+    images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
 
     def __post_init__(self) -> None:
         refuse_unsafe("reward.url", self.url, self.key_variable)
@@ -67,12 +67,12 @@ class Remote:
         )
 
     def _ask(self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> Judgement:
-        """NaN where the server refuses."""
+        """NaN where the server refuses, with a note of why."""
         body = {"images": files, "prompts": prompts}
         try:
             return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)))
-        except RefusedError:
-            return Judgement(torch.full((len(files),), torch.nan))
+        except RefusedError as error:
+            return Judgement(torch.full((len(files),), torch.nan), notes={"refused": [str(error)] * len(files)})
 
     @property
     def _http(self) -> Http:
