@@ -182,7 +182,7 @@ def chart(methods: Sequence[Method], reward: str) -> Figure:
         (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=f"{method.label} ({len(method.runs)})")
         axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlabel("reward queries learned from")
-    axes.set_ylabel(f"{reward} (mean, least and most of the seeds)")
+    axes.set_ylabel(f"{reward}\nmean, least and most of the seeds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
