@@ -145,7 +145,7 @@ def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monke
         fields = {
             "weights": {"weights": {name: value + 1e-3 for name, value in saved.weights.items()}},
             "optimizer": {"optimizer": {}},
-            "state": {"state": {"algorithm": {"statistics": {}}, "loss_scale": {}}},
+            "state": {"state": {**saved.state, "algorithm": {"statistics": {}}}},
             "epoch": {"epoch": saved.epoch - 1},
         }.get(left_out, {})
         return checkpoint.Checkpoint(**{**vars(saved), **fields})
