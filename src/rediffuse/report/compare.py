@@ -98,7 +98,7 @@ def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
 
     reach: None: half way from where all begin to where the best ends.
     """
-    runs = [_read(path) for path in dict.fromkeys(path.resolve() for path in paths)]
+    runs = [_read(path) for path in {path.resolve(): path for path in paths}.values()]
     refuse_incomparable(runs)
     methods = grouped(runs)
     curves = [method.curve() for method in methods]
