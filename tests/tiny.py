@@ -106,33 +106,26 @@ def build_vlm(folder):
     ).save_pretrained(folder)
 
 
-def build_encoder(folder):
-    from transformers import BertConfig, BertModel, BertTokenizer
+VOCABULARY = (
+    "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "image", "contains", "a", "an", "cat", "dog", "is", "riding", "bike",
+    "of", "two", "three", "playing", "chess", "in",
+)  # fmt: skip
+"""Of the text encoders of BERTScore."""
 
-    words = [
-        "[PAD]",
-        "[UNK]",
-        "[CLS]",
-        "[SEP]",
-        "[MASK]",
-        "the",
-        "image",
-        "contains",
-        "a",
-        "an",
-        "cat",
-        "dog",
-        "is",
-        "riding",
-        "bike",
-        "what",
-        "in",
-        "this",
-    ]
+
+def word_pieces(longest):
+    from transformers import BertTokenizer
+
+    return BertTokenizer({word: i for i, word in enumerate(VOCABULARY)}, model_max_length=longest)
+
+
+def build_encoder(folder):
+    from transformers import BertConfig, BertModel
+
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
     torch.manual_seed(0)
-    BertModel(BertConfig(**size, vocab_size=len(words))).save_pretrained(folder)
-    BertTokenizer({word: i for i, word in enumerate(words)}, model_max_length=64).save_pretrained(folder)
+    BertModel(BertConfig(**size, vocab_size=len(VOCABULARY))).save_pretrained(folder)
+    word_pieces(64).save_pretrained(folder)
 
 
 def build_pipeline(folder):

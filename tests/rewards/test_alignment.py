@@ -13,7 +13,8 @@ from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import build
 from rediffuse.rewards._bertscore import BertScore
-from rediffuse.rewards._vlm import VisionLanguageModel, pictures
+from rediffuse.rewards._pictures import pictures
+from rediffuse.rewards._vlm import VisionLanguageModel
 from rediffuse.types import Prompt
 
 PROMPTS = [Prompt("a cat"), Prompt("a dog riding a bike"), Prompt("a bike")]

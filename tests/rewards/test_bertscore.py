@@ -3,13 +3,13 @@
 import math
 
 import pytest
+import tiny
 import torch
 from transformers import (
     AutoModel,
     AutoTokenizer,
     BertConfig,
     BertModel,
-    BertTokenizer,
     DebertaConfig,
     DebertaModel,
     RobertaConfig,
@@ -19,24 +19,6 @@ from transformers import (
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._bertscore import BertScore
 
-WORDS = [
-    "the",
-    "image",
-    "contains",
-    "a",
-    "an",
-    "cat",
-    "dog",
-    "is",
-    "riding",
-    "bike",
-    "of",
-    "two",
-    "three",
-    "playing",
-    "chess",
-    "in",
-]
 CANDIDATES = ["a dog is riding a bike", "cat", "two dog playing chess in the image"]
 REFERENCES = ["the image contains a dog riding a bike", "the image contains a cat", "the image contains three cat"]
 SIZE = {
@@ -59,12 +41,11 @@ FAMILIES = {
 @pytest.fixture(scope="module", params=FAMILIES)
 def encoder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     kind, config = FAMILIES[request.param]
-    config.vocab_size = len(vocabulary)
+    config.vocab_size = len(tiny.VOCABULARY)
     torch.manual_seed(0)
     kind(config).save_pretrained(folder)
-    BertTokenizer({word: i for i, word in enumerate(vocabulary)}, model_max_length=32).save_pretrained(folder)
+    tiny.word_pieces(32).save_pretrained(folder)
     return folder
 
 

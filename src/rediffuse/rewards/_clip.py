@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.rewards._loading import folder_of, make_absolute, reading
+from rediffuse.rewards._pictures import pixels
 from rediffuse.types import Prompt
 
 if TYPE_CHECKING:
@@ -42,8 +43,7 @@ class ClipReward:
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) in [0, 1], rounded to 8 bits -> (B, D), projected, of norm 1."""
-        pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        values = self._part("processor")(images=list(pixels), return_tensors="pt")["pixel_values"]
+        values = self._part("processor")(images=list(pixels(images)), return_tensors="pt")["pixel_values"]
         return F.normalize(self._model.get_image_features(values.to(self._model.device)).pooler_output, dim=-1)
 
     @torch.no_grad()

@@ -1,6 +1,5 @@
 """The size of an image as a JPEG file."""
 
-import io
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,6 +7,8 @@ import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
+
+from rediffuse.rewards._pictures import encoded, pixels
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,5 @@ class Jpeg:
 
 def jpeg_kilobytes(images: Tensor, quality: int, *, truncate: bool = False) -> Tensor:
     """images (B, 3, H, W) in [0, 1] -> (B,) kB of 1000 bytes."""
-    levels = images * 255
-    pixels = (levels.floor() if truncate else levels.round()).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return torch.tensor([_encoded_bytes(Image.fromarray(each), quality) / 1000 for each in pixels])
-
-
-def _encoded_bytes(image: Image.Image, quality: int) -> int:
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality)
-    return buffer.tell()
+    files = [encoded(Image.fromarray(each), quality) for each in pixels(images, truncate=truncate)]
+    return torch.tensor([len(file) / 1000 for file in files])

@@ -1,7 +1,6 @@
 """A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM, SGLang, llama.cpp, …"""
 
 import base64
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from PIL import Image
 
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._http import Http, PassingError, RefusedError
+from rediffuse.rewards._pictures import encoded
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,8 @@ class Server:
         }
 
     def _data_url(self, image: Image.Image) -> str:
-        buffer, kind = io.BytesIO(), "png" if self.jpeg_quality is None else "jpeg"
-        image.save(buffer, format=kind, **({} if self.jpeg_quality is None else {"quality": self.jpeg_quality}))
-        return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        kind = "png" if self.jpeg_quality is None else "jpeg"
+        return f"data:image/{kind};base64,{base64.b64encode(encoded(image, self.jpeg_quality)).decode()}"
 
 
 def _text(answer: Any) -> str:

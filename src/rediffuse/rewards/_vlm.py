@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.rewards._loading import folder_of, make_absolute, reading
+from rediffuse.rewards._pictures import encoded, pictures
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,7 +47,9 @@ class VisionLanguageModel:
     @torch.no_grad()
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
         """A question to each image -> the answers."""
-        shown = [image if self.jpeg_quality is None else _as_jpeg(image, self.jpeg_quality) for image in images]
+        shown = [
+            image if self.jpeg_quality is None else Image.open(io.BytesIO(encoded(image, self.jpeg_quality))) for image in images
+        ]
         conversations = [
             [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
             for image, question in zip(shown, questions, strict=True)
@@ -113,15 +116,3 @@ class VlmReward:
             self.prepare("cpu")
         answers: list[str] = self._loaded["vlm"].ask(pictures(images), questions)
         return answers
-
-
-def pictures(images: Tensor) -> list[Image.Image]:
-    """images (B, 3, H, W) in [0, 1], rounded to 8 bits."""
-    pixels = (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(each) for each in pixels]
-
-
-def _as_jpeg(image: Image.Image, quality: int) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, format="JPEG", quality=quality)
-    return Image.open(buffer)

@@ -1,7 +1,6 @@
 """A reward that `rediffuse serve` computes elsewhere: on another machine, or where its dependencies are."""
 
 import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,13 +8,13 @@ from typing import Annotated, Any
 
 import httpx2
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._http import Http, PassingError, RefusedError, refuse_unsafe
+from rediffuse.rewards._pictures import encoded, pictures
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Remote"]
@@ -51,7 +50,7 @@ class Remote:
             raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve`; it says {str(answer)[:60]}.")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        files = [_png(each) for each in (images * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()]
+        files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
         asked = [{"text": prompt.text, "metadata": dict(prompt.metadata)} for prompt in prompts]
         begins = range(0, len(files), self.images_per_request)
         with self._http.client() as client:
@@ -97,9 +96,3 @@ def _numbers(values: Sequence[float | None], size: int) -> Tensor:
     if numbers.shape != (size,):
         raise ValueError(f"{len(numbers)} numbers")
     return numbers
-
-
-def _png(pixels: Any) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

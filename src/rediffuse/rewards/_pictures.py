@@ -1,0 +1,30 @@
+"""From tensors to pictures and files, as the rewards that look at either need them."""
+
+import io
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
+    """images (B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded, or with the fraction dropped."""
+    levels = images * 255
+    whole = levels.floor() if truncate else levels.round()
+    return whole.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def pictures(images: Tensor) -> list[Image.Image]:
+    """images (B, 3, H, W) in [0, 1], rounded to 8 bits."""
+    return [Image.fromarray(each) for each in pixels(images)]
+
+
+def encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:
+    """A JPEG file of that quality; None: a PNG file."""
+    buffer = io.BytesIO()
+    if jpeg_quality is None:
+        image.save(buffer, format="PNG")
+    else:
+        image.save(buffer, format="JPEG", quality=jpeg_quality)
+    return buffer.getvalue()
