@@ -1,11 +1,11 @@
-"""A CNN that names what is in a picture, trained on renderings with blur and noise; and how much it finds in samples.
+"""Two networks that name what is in a picture: one to train on, and another, held out, to tell whether it was fooled.
 
-python -m pretraining.judge train --scenes WORK/scenes --out WORK/judge.safetensors
-python -m pretraining.judge score --judge WORK/judge.safetensors --pipeline src/rediffuse/models/emoji/pipeline --grid WORK/grid.png
+python -m pretraining.judge train resnet --scenes WORK/scenes --out src/rediffuse/rewards/emoji_judge/trained
+python -m pretraining.judge train convnext --scenes WORK/scenes --out src/rediffuse/rewards/emoji_judge/held_out
+python -m pretraining.judge score src/rediffuse/rewards/emoji_judge/trained --pipeline src/rediffuse/models/emoji/pipeline --grid WORK/grid.png
 """
 
 import argparse
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,15 @@ import torch
 import torch.nn.functional as F
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import (
+    AutoModelForImageClassification,
+    ConvNextConfig,
+    ConvNextForImageClassification,
+    PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
+)
 
 from pretraining import dataset
 from pretraining.scenes import number_word, plural
@@ -22,40 +29,49 @@ from pretraining.train_vae import to_tensor
 from pretraining.vocabulary import ACTIVITIES, ALL_ACTIVITIES, ALL_ANIMALS, ANIMALS, COUNTS
 from rediffuse.prompts._draw import with_article
 
-SEED = 5
-STEPS, BATCH = 1500, 96
+LABELS = {
+    "animal": [*ALL_ANIMALS, "none"],
+    "count": [str(n) for n in range(1, max(COUNTS) + 1)],
+    "activity": [*ALL_ACTIVITIES, "none"],
+}
+"""What a judge says of a picture: one label of each; a network's outputs are their logits, one after the other."""
+SEEDS = {"resnet": 5, "convnext": 6}
+RATES = {"resnet": 3e-3, "convnext": 2e-3}
+STEPS, BATCH = 3000, 96
+SAMPLE_SEED = 5
 GRID_SAMPLES = 3
 
 
-class Judge(nn.Module):
-    """images (B, 3, 64, 64) in [-1, 1] -> logits of the animal, of the count 1..8, and of the activity, the last being none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes = (len(ALL_ANIMALS) + 1, max(COUNTS), len(ALL_ACTIVITIES) + 1)
-        widths = (3, 32, 64, 128, 192)
-        self.features = nn.Sequential(*(block(i, o) for i, o in pairwise(widths)), block(192, 192, stride=1))
-        self.head = nn.Linear(192 * 4 * 4, sum(self.sizes))
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.head(self.features(images).flatten(1)).split(self.sizes, 1)
+def network(kind: str) -> PreTrainedModel:
+    """Half a million parameters: images (B, 3, 64, 64) in [-1, 1] -> logits (B, all labels)."""
+    spelt = {i: f"{attribute}: {name}" for i, (attribute, name) in enumerate((a, n) for a in LABELS for n in LABELS[a])}
+    labels = {"id2label": spelt, "label2id": {name: i for i, name in spelt.items()}}
+    if kind == "resnet":
+        sizes = {"embedding_size": 32, "hidden_sizes": [48, 96, 160], "depths": [1, 1, 1]}
+        return ResNetForImageClassification(ResNetConfig(**sizes, layer_type="basic", **labels))
+    return ConvNextForImageClassification(
+        ConvNextConfig(hidden_sizes=[64, 96, 160], depths=[2, 2, 1], num_stages=3, drop_path_rate=0.05, **labels)
+    )
 
 
-def block(inputs: int, outputs: int, stride: int = 2) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU())
+def named(judge: PreTrainedModel, images: Tensor) -> tuple[Tensor, ...]:
+    """Logits of the animal, of the count 1..8, and of the activity."""
+    return judge(images).logits.split([len(names) for names in LABELS.values()], 1)
 
 
-def train(scenes: dataset.Scenes, out: Path) -> None:
-    torch.manual_seed(SEED)
-    rng, judge = np.random.default_rng(SEED), Judge().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(judge.parameters(), 2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, STEPS)
+def train(kind: str, scenes: dataset.Scenes, out: Path) -> None:
+    """Writes half-precision weights and, in config.json, the labels."""
+    torch.manual_seed(SEEDS[kind])
+    rng, judge = np.random.default_rng(SEEDS[kind]), network(kind).to(memory_format=torch.channels_last)
+    print(f"{kind}: {sum(each.numel() for each in judge.parameters()):,} parameters")
+    optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATES[kind], STEPS)
     labels, usable = targets(scenes)
     usable = usable[usable < len(scenes.images) - dataset.NUM_HELD_OUT]
     for step in range(STEPS):
         rows = np.sort(rng.choice(usable, BATCH, replace=False))
         with torch.autocast("cpu", torch.bfloat16):
-            logits = judge(degraded(to_tensor(scenes.images[rows]), rng))
+            logits = named(judge, degraded(to_tensor(scenes.images[rows]), rng))
         loss = sum(F.cross_entropy(each.float(), labels[rows, i], label_smoothing=0.05) for i, each in enumerate(logits))
         optimizer.zero_grad()
         loss.backward()
@@ -63,16 +79,27 @@ def train(scenes: dataset.Scenes, out: Path) -> None:
         schedule.step()
         if (step + 1) % 250 == 0:
             print(f"{step + 1} loss {loss.item():.3f}", flush=True)
-    judge.eval()
-    _, everything = targets(scenes)
+    judge.half().save_pretrained(out)
+    report(load(out), scenes)
+
+
+@torch.no_grad()
+def report(judge: PreTrainedModel, scenes: dataset.Scenes) -> None:
+    """On held-out renderings, as they are and degraded; of the counts and activities, on scenes that have one."""
+    labels, everything = targets(scenes)
     held_out = everything[everything >= len(scenes.images) - dataset.NUM_HELD_OUT]
-    with torch.no_grad():
-        right = [
-            (each.argmax(1) == labels[held_out, i]).float().mean()
-            for i, each in enumerate(judge(to_tensor(scenes.images[held_out])))
-        ]
-    print("held-out renderings: animal {:.3f} count {:.3f} activity {:.3f}".format(*right))
-    save_file({name: value.contiguous() for name, value in judge.state_dict().items()}, out)
+    of = {"animal": labels[:, 0] < len(ALL_ANIMALS), "count": labels[:, 1] > 0, "activity": labels[:, 2] < len(ALL_ACTIVITIES)}
+    for how in ("as they are", "degraded"):
+        images = to_tensor(scenes.images[held_out])
+        if how == "degraded":
+            rng = np.random.default_rng(0)
+            images = torch.cat([degraded(each, rng) for each in images.split(10)])
+        said = [each.argmax(1) for each in named(judge, images)]
+        right = {name: (said[i] == labels[held_out, i])[of[name][held_out]].float() for i, name in enumerate(LABELS)}
+        print(
+            f"held-out renderings {how}: "
+            + ", ".join(f"{name} {of_it.mean():.3f} of {len(of_it)}" for name, of_it in right.items())
+        )
 
 
 def targets(scenes: dataset.Scenes) -> tuple[Tensor, np.ndarray]:
@@ -92,13 +119,16 @@ def degraded(images: Tensor, rng: np.random.Generator) -> Tensor:
         images = images + rng.uniform(0, 0.2) * torch.from_numpy(rng.standard_normal(images.shape, np.float32))
     if rng.random() < 0.4:
         images = images * rng.uniform(0.6, 1) + rng.uniform(-0.1, 0.1)
+    if rng.random() < 0.3:  # something in front of it
+        side = int(rng.integers(8, 20))
+        x, y = rng.integers(0, images.shape[-1] - side, 2)
+        images = images.clone()
+        images[..., y : y + side, x : x + side] = torch.from_numpy(rng.uniform(-1, 1, (len(images), 3, 1, 1)).astype(np.float32))
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def loaded(path: Path) -> Judge:
-    judge = Judge().to(memory_format=torch.channels_last)
-    judge.load_state_dict(load_file(path))
-    return judge.eval()
+def load(folder: Path) -> PreTrainedModel:
+    return AutoModelForImageClassification.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @torch.no_grad()
@@ -116,27 +146,29 @@ def sampled(pipeline: StableDiffusionPipeline, prompts: list[str], seed: int) ->
 
 
 @torch.no_grad()
-def score(judge: Judge, pipeline: StableDiffusionPipeline, per_prompt: int, grid: Path | None) -> None:
+def score(judge: PreTrainedModel, pipeline: StableDiffusionPipeline, per_prompt: int, grid: Path | None) -> None:
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     names = list(ANIMALS)
     prompts = [with_article(name) for name in names for _ in range(per_prompt)]
-    images = sampled(pipeline, prompts, SEED)
+    images = sampled(pipeline, prompts, SAMPLE_SEED)
     wanted = torch.arange(len(names)).repeat_interleave(per_prompt)
-    right = (judge(images)[0].argmax(1) == wanted).float().view(len(names), per_prompt).mean(1)
+    right = (named(judge, images)[0].argmax(1) == wanted).float().view(len(names), per_prompt).mean(1)
     print(
         f"single animals: {right.mean():.3f} of {len(prompts)} samples named; least "
         + ", ".join(f"{names[i]} {right[i]:.2f}" for i in right.argsort()[:8])
     )
     pairs = [(name, activity) for name in names for activity in ACTIVITIES]
-    animal, _, activity = judge(sampled(pipeline, [f"{with_article(name)} {what}" for name, what in pairs], SEED + 1))
+    animal, _, activity = named(
+        judge, sampled(pipeline, [f"{with_article(name)} {what}" for name, what in pairs], SAMPLE_SEED + 1)
+    )
     doing = activity.argmax(1) == torch.tensor([list(ALL_ACTIVITIES).index(what) for _, what in pairs])
     same = animal.argmax(1) == torch.tensor([names.index(name) for name, _ in pairs])
     print(
         f"activities: activity {doing.float().mean():.3f}, animal {same.float().mean():.3f}, both {(doing & same).float().mean():.3f} of {len(pairs)}"
     )
     herds = [(name, n) for name in names for n in COUNTS]
-    animal, count, _ = judge(sampled(pipeline, [f"{number_word(n)} {plural(name)}" for name, n in herds], SEED + 2))
+    animal, count, _ = named(judge, sampled(pipeline, [f"{number_word(n)} {plural(name)}" for name, n in herds], SAMPLE_SEED + 2))
     counted = count.argmax(1) + 1 == torch.tensor([n for _, n in herds])
     same = animal.argmax(1) == torch.tensor([names.index(name) for name, _ in herds])
     print(
@@ -153,21 +185,24 @@ def score(judge: Judge, pipeline: StableDiffusionPipeline, per_prompt: int, grid
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("act", choices=["train", "score"])
-    parser.add_argument("--scenes", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--judge", type=Path)
-    parser.add_argument("--pipeline", type=Path)
-    parser.add_argument("--per-prompt", type=int, default=20)
-    parser.add_argument("--grid", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    acts = parser.add_subparsers(dest="act", required=True)
+    learn = acts.add_parser("train")
+    learn.add_argument("kind", choices=list(SEEDS))
+    learn.add_argument("--scenes", type=Path, required=True)
+    learn.add_argument("--out", type=Path, required=True)
+    ask = acts.add_parser("score")
+    ask.add_argument("judge", type=Path)
+    ask.add_argument("--pipeline", type=Path, required=True)
+    ask.add_argument("--per-prompt", type=int, default=20)
+    ask.add_argument("--grid", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.act == "train":
-        train(dataset.load(args.scenes), args.out)
+        train(args.kind, dataset.load(args.scenes), args.out)
     else:
         pipeline = StableDiffusionPipeline.from_pretrained(args.pipeline, dtype=torch.float32)
-        score(loaded(args.judge), pipeline, args.per_prompt, args.grid)
+        score(load(args.judge), pipeline, args.per_prompt, args.grid)
 
 
 if __name__ == "__main__":

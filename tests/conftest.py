@@ -3,6 +3,15 @@ import torch
 from tiny import build_clip, build_encoder, build_pipeline, build_vlm
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="tests of failing servers at their full size, in minutes")
+
+
+@pytest.fixture(scope="session")
+def full(request):
+    return request.config.getoption("--full")
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ LAYERS = [
     {"types"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
-    {"rollout", "batches", "report"},
+    {"rollout", "batches", "report", "journal"},
     {"scoring", "update", "progress"},
     {"evaluate", "serve"},
     {"trainer"},

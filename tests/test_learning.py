@@ -56,6 +56,7 @@ def test_with_flipped_rewards_it_falls(name, tmp_path, monkeypatch):
     [
         ("ddpo_sf", {"advantage": "per_prompt"}),
         ("ddpo_sf", {"advantage": "group"}),
+        ("ddpo_sf", {"advantage": "group_mean"}),
         ("ddpo_sf", {"steps_per_sample": 2}),
         ("ddpo_sf", {"equal_steps": True}),
         ("ddpo_sf", {"kl_weight": 1e-3}),

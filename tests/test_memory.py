@@ -22,7 +22,7 @@ def peak_gibibytes():  # not getrusage's, which begins with that of whoever star
 plan = {"prompts_per_epoch": 10_240, "images_per_prompt": 1, "updates_per_epoch": 80, "micro_batch_size": 64}
 algorithm = {"name": "rwr", "inner_epochs": 1, "learns_from": sys.argv[1]}
 config = tiny.config(**plan, model={"name": f"{tiny.FILE}:Large"}, sampler={"num_steps": 2}, algorithm=algorithm)
-trainer = Trainer(config, assemble(config), RunFolder(None), World())
+trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World())
 before = peak_gibibytes()
 prompts = trainer._draw_prompts(0)
 rollout, scores = trainer._sample(0, prompts)

@@ -202,7 +202,7 @@ def test_an_interruption_between_checkpoints_loses_no_whole_epoch(where, tmp_pat
         return real(*args, **options)
 
     monkeypatch.setattr(Learner, "_step", interrupted)
-    reward = reward_that_dies_at(5 if where == "sampling" else None, RewardError)
+    reward = reward_that_dies_at(5 if where == "sampling" else None, RewardError("oh"))
     with pytest.raises((Interrupted, RewardError)):
         train(config, tmp_path / "run", reward)
     monkeypatch.setattr(Learner, "_step", real)

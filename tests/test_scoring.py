@@ -8,13 +8,20 @@ import tiny
 import torch
 
 from rediffuse import scoring
+from rediffuse.config import Scoring
 from rediffuse.errors import Interrupted, RewardError
+from rediffuse.journal import Scored
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.trainer import train
 from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
 from rediffuse.world import World
+
+
+def scorer(reward, num_samples, stop_if_asked=lambda: None, **options):
+    return scoring.Scorer(reward, Scoring(**options), num_samples=num_samples, stop_if_asked=stop_if_asked)
+
 
 IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
 
@@ -70,8 +77,9 @@ def nan_for_some(images, prompts):
 
 
 def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path):
-    history = train(tiny.config(algorithm={"name": "ddpo_sf"}, updates_per_epoch=1), tmp_path / "run", nan_for_some)
-    assert history[0]["masked_rewards"] == 4
+    config = tiny.config(algorithm={"name": "ddpo_sf"}, updates_per_epoch=1, scoring={"max_failed": 0.5})
+    history = train(config, tmp_path / "run", nan_for_some)
+    assert history[0]["masked_rewards"] == history[0]["masked_non_finite"] == 4
     assert math.isfinite(history[1]["reward_mean"])
     rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
     assert [row["status"] for row in rows[:4]] == ["non_finite", "ok", "ok", "non_finite"]
@@ -79,7 +87,7 @@ def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path)
 
 
 def test_too_many_masked_rewards_stop_the_run(tmp_path):
-    with pytest.raises(RewardError, match=r"8 of 8 rewards .* scoring.max_failed allows a share of 0.5"):
+    with pytest.raises(RewardError, match=r"4 of 8 rewards .*: 4 non_finite; scoring.max_failed allows a share of 0.05"):
         train(tiny.config(), tmp_path / "run", lambda images, prompts: [math.nan] * len(images))
 
 
@@ -99,7 +107,7 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
         assert second_began.wait(timeout=20)
         return [0.0]
 
-    rollout, scores = scoring.score(patient, parts(), 2, lambda: None)
+    rollout, scores = scorer(patient, 2).score(parts(), 2)
     assert scores.rewards.tolist() == [0.0, 0.0]
     assert rollout.indices.tolist() == [0, 1]
 
@@ -129,14 +137,13 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
         raise Interrupted(15)
 
     with pytest.raises((RewardError, Interrupted)):
-        scoring.score(slow, all_batches(), scoring.MAX_WAITING, stop)
+        scorer(slow, scoring.MAX_WAITING, stop_if_asked=stop).score(all_batches(), scoring.MAX_WAITING)
     assert len(calls) <= 2
 
 
 def test_a_reward_called_std_leaves_the_deviation_alone():
-    assert scoring.summary("std", torch.tensor([1.0, 2.0, 9.0]), {"mean": torch.ones(3)})["reward_std"] == pytest.approx(
-        3.559, abs=1e-3
-    )
+    samples = [Scored(i, 0, value, parts={"mean": 1.0}) for i, value in enumerate((1.0, 2.0, 9.0))]
+    assert scoring.summary("std", scoring.Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)
 
 
 def in_parts(images, prompts):

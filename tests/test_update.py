@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 import tiny
@@ -16,7 +17,7 @@ def trained_once(advantages=None, lanes=1, **over):
     """The weights after one update, and its metrics."""
     config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **over)
     world = World(lanes=lanes)
-    trainer = Trainer(config, assemble(config), RunFolder(None), world)
+    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), world)
     prompts = trainer._draw_prompts(0)
     rollout, scores = trainer._sample(0, prompts)
     given = trainer._advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
@@ -83,7 +84,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     """Against the plainest loop: one row at a time, all steps, divided by their number."""
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch"}, updates_per_epoch=1)
     world = World(lanes=1)
-    trainer = Trainer(config, assemble(config), RunFolder(None), world)
+    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), world)
     prompts = trainer._draw_prompts(0)
     rollout, scores = trainer._sample(0, prompts)
     advantages = trainer._advantages(scores.rewards, prompts)
@@ -106,7 +107,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
 
 def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2}, updates_per_epoch=1)
-    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
     prompts = trainer._draw_prompts(0)
 
     def chosen(indices):
@@ -193,7 +194,7 @@ def test_the_first_moment_can_be_kept_in_fewer_bits():
 
 def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     config = tiny.config(algorithm={"name": "rwr"})
-    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
     prompts = trainer._draw_prompts(0)
     rollout, _ = trainer._sample(0, prompts)
     batches = trainer.learner._batches(rollout, torch.ones(8))
@@ -210,7 +211,7 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
 def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
     """Around the encoder's mean with its standard deviation, 0.001 in the toy, and whoever else is in the batch."""
     config = tiny.config(algorithm={"name": "rwr", "learns_from": "images"})
-    trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
     rollout, _ = trainer._sample(0, trainer._draw_prompts(0))
     batches = trainer.learner._batches(rollout, torch.ones(8))
 
@@ -230,7 +231,7 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
 
     def moved(kl_weight):
         config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight}))
-        trainer = Trainer(config, assemble(config), RunFolder(None), World(lanes=1))
+        trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
         for epoch in range(12):
             prompts = trainer._draw_prompts(epoch)
             rollout, scores = trainer._sample(epoch, prompts)

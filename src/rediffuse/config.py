@@ -37,9 +37,15 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Scoring:
-    """max_failed: the share of an epoch's rewards that may be missing before the run stops."""
+    """max_failed: the share of an epoch's rewards that may be missing; they are masked, and never stand for 0. Where more are
+    missing, the run asks again and again if that may help, and else stops, its state saved.
 
-    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.5
+    timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single reward before it stops.
+    """
+
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05
+    timeout_seconds: Positive = 1800.0
+    deadline_seconds: Positive = 1800.0
 
 
 @dataclass(frozen=True)

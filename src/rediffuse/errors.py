@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
+
+Status = Literal["ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable"]
+"""What became of a sample's reward; only those that are ok are learned from."""
 
 
 class RediffuseError(Exception):
@@ -23,9 +27,16 @@ class RunError(RediffuseError):
 
 
 class RewardError(RediffuseError, RuntimeError):
-    """A reward failed, or gave back something other than one number per image."""
+    """A reward failed, or gave back something other than one number per image.
+
+    status: of the samples it was asked about   passing: whether it may do better if it is asked again later
+    """
 
     exit_code = 75
+
+    def __init__(self, message: str, status: Status = "failed", *, passing: bool = False) -> None:
+        super().__init__(message)
+        self.status, self.passing = status, passing
 
 
 class CheckpointError(RediffuseError, RuntimeError):

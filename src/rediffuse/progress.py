@@ -56,6 +56,9 @@ class Display:
             yield rollout
         self._progress.update(self._task, description="learning")
 
+    def say(self, message: str) -> None:
+        self.console.print(message, highlight=False, markup=False)
+
     def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
         line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"
         line += f"   {metrics['images_per_second']:.1f} images/s"

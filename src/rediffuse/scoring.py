@@ -1,119 +1,370 @@
-"""Rewards with their status: computed beside the sampling, checked, masked where they cannot be used."""
+"""Rewards with their status: computed beside the sampling, asked for again where that may help, masked where there is none."""
 
 import hashlib
 import math
+import random
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
-from rediffuse.errors import RewardError
+from rediffuse.config import Scoring
+from rediffuse.errors import RewardError, Status
+from rediffuse.journal import Paid, Scored, finite
 from rediffuse.rollout import joined
-from rediffuse.types import Judgement, Metrics, Prompt, Reward, Rollout
+from rediffuse.types import Judgement, Metrics, Prompt, Reward, Rollout, together
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
+MIN_ATTEMPTS = 5
+"""Of a failure that may pass, before its samples are masked although few are."""
+LONGEST_PAUSE_SECONDS = 30.0
+LARGEST = torch.finfo(torch.float32).max
+STATUSES: tuple[Status, ...] = get_args(Status)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Scores:
-    """rewards: (B,) float64, NaN or infinite where there is none to learn from   image_hashes: (B,)   seconds: in the reward.
+    """rewards: (B,) float64, NaN where there is none   image_hashes: (B,)   seconds: in the reward.
 
-    parts: (B,) float64 each, by name   notes: B texts each, by name
+    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in STATUSES   attempts: (B,)
     """
 
     rewards: Tensor
     image_hashes: Tensor
     seconds: float
-    parts: dict[str, Tensor] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
+    parts: dict[str, Tensor]
+    notes: dict[str, list[str]]
+    statuses: Tensor
+    attempts: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Scored], seconds: float) -> "Scores":
+        parts = dict.fromkeys(name for sample in samples for name in sample.parts)
+        notes = dict.fromkeys(name for sample in samples for name in sample.notes)
+        return cls(
+            _column([sample.reward for sample in samples]),
+            _column([sample.image_hash for sample in samples]),
+            seconds,
+            {name: _column([sample.parts.get(name, math.nan) for sample in samples]) for name in parts},
+            {name: [sample.notes.get(name, "") for sample in samples] for name in notes},
+            _column([STATUSES.index(sample.status) for sample in samples]),
+            _column([sample.attempts for sample in samples]),
+        )
 
 
-def score(
-    reward: Reward, rollouts: Iterable[Rollout], num_samples: int, stop_if_asked: Callable[[], None]
-) -> tuple[Rollout, Scores]:
-    """Each rollout's rewards are computed while the next is sampled; all, of `num_samples`, come back as one, without the images.
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Images that wait for their rewards. place: among this process's samples   attempts: that failed already, last by status."""
 
-    At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Where a reward fails or
-    `stop_if_asked` raises, those not yet begun are never computed.
-    """
-    rewards, hashes = (torch.empty(num_samples, dtype=torch.float64) for _ in range(2))
-    parts: dict[str, Tensor] = {}
-    notes: dict[str, list[str]] = {}
-    seconds = 0.0
-    waiting: dict[Future[Scores], range] = {}
+    images: Tensor
+    prompts: Sequence[Prompt]
+    indices: Sequence[int]
+    place: Sequence[int]
+    attempts: int = 0
+    status: Status = "ok"
+    not_before: float = 0.0
 
-    def until_waiting(most: int) -> None:
-        nonlocal seconds
-        while True:
-            for future in [each for each in waiting if each.done()]:
-                place, scores = waiting.pop(future), future.result()  # a reward that fails is told now, not when all is sampled
-                here = slice(place.start, place.stop)
-                rewards[here], hashes[here] = scores.rewards, scores.image_hashes
-                for name, values in scores.parts.items():
-                    parts.setdefault(name, torch.full_like(rewards, torch.nan))[here] = values
-                for name, texts in scores.notes.items():
-                    notes.setdefault(name, [""] * num_samples)[here] = texts
-                seconds += scores.seconds
-            if sum(map(len, waiting.values())) <= most or not waiting:
-                return
-            wait(waiting, POLL_SECONDS, FIRST_COMPLETED)
-            stop_if_asked()
+    def only(self, rows: Sequence[int]) -> "Asked":
+        def chosen(each: Sequence[Item]) -> list[Item]:
+            return [each[i] for i in rows]
 
-    def handed_over() -> Iterator[Rollout]:
+        images = self.images[list(rows)]
+        return replace(self, images=images, prompts=chosen(self.prompts), indices=chosen(self.indices), place=chosen(self.place))
+
+    def again(self, status: Status) -> "Asked":
+        """Later, with full jitter."""
+        pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
+        return replace(self, attempts=self.attempts + 1, status=status, not_before=time.monotonic() + pause)
+
+    def lost(self) -> list[Scored]:
+        return [Scored(index, 0, math.nan, self.status, self.attempts) for index in self.indices]
+
+
+class Scorer:
+    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for."""
+
+    def __init__(
+        self,
+        reward: Reward,
+        options: Scoring,
+        *,
+        epoch: int = 0,
+        num_samples: int,
+        paid: Paid | None = None,
+        stop_if_asked: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.reward, self.options, self.epoch, self.paid = reward, options, epoch, paid
+        self.stop_if_asked, self.tell = stop_if_asked, tell
+        self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
+        self.done: dict[int, Scored] = {}
+        self.seconds = 0.0
+        self._worker = _Worker()
+        self._running: dict[Future[list[Scored]], Asked] = {}
+        self._later: list[Asked] = []
+        self._masked = 0
+        self._silent_since: float | None = None
+        self._error: RewardError | None = None
+
+    def score(self, rollouts: Iterable[Rollout], num_mine: int) -> tuple[Rollout, Scores]:
+        """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come back as one, without images.
+
+        At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Raises RewardError where
+        more are missing than may be and asking again would not help, or has not for the deadline; then, and where
+        `stop_if_asked` raises, those not yet begun are never computed.
+        """
+        try:
+            rollout = joined(self._handed_over(rollouts), num_mine)
+            self._until_waiting(0)
+        finally:
+            self._worker.stop()
+        return rollout, Scores.of([self.done[place] for place in range(num_mine)], self.seconds)
+
+    def _handed_over(self, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
         begin = 0
         for part in rollouts:
             end = begin + len(part.prompts)
-            until_waiting(MAX_WAITING - len(part.prompts))
-            waiting[worker.submit(_scored, reward, part)] = range(begin, end)
+            self._until_waiting(MAX_WAITING - len(part.prompts))
+            self._submit(Asked(part.images, part.prompts, part.indices.tolist(), range(begin, end)))
             begin = end
             yield replace(part, images=part.images[:0].clone())
 
-    worker = ThreadPoolExecutor(1)
+    def _submit(self, asked: Asked) -> None:
+        self._running[self._worker.submit(lambda: self._scored(asked))] = asked
+
+    def _until_waiting(self, most: int) -> None:
+        while True:
+            for future in [each for each in self._running if each.done()]:
+                asked = self._running.pop(future)
+                try:
+                    self._take(asked, future.result())
+                except RewardError as error:  # told now, not when all is sampled
+                    self._fail(asked, error)
+            if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most or not self._waiting(most):
+                return
+            if self._running:
+                wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
+            else:
+                time.sleep(POLL_SECONDS)
+            self.stop_if_asked()
+
+    def _waiting(self, most: int) -> bool:
+        """Whether there is anything left to wait for; what failed is asked for again when its time has come."""
+        missing = sum(len(asked.place) for asked in self._later)
+        deadline = self.options.deadline_seconds
+        if self._silent_since is not None and time.monotonic() - self._silent_since > deadline:
+            raise RewardError(
+                f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds: {self._error}"
+                " Look after it, then go on with: rediffuse resume RUN"
+            ) from (self._error.__cause__ if self._error else None)
+        given_up = not self._running and most == 0 and self._masked + missing <= self.allowed
+        for asked in list(self._later):
+            if given_up and asked.attempts >= MIN_ATTEMPTS:
+                self._later.remove(asked)
+                self._mask(asked.lost(), asked)
+            elif asked.not_before <= time.monotonic():
+                self._later.remove(asked)
+                self._submit(asked)
+        return bool(self._running or self._later)
+
+    def _take(self, asked: Asked, samples: Sequence[Scored]) -> None:
+        """What timed out is asked for again; what else is not ok is masked."""
+        late = [i for i, sample in enumerate(samples) if sample.status == "timeout"]
+        known = [i for i in range(len(samples)) if i not in set(late)]
+        if any(samples[i].status == "ok" for i in known):
+            if self._silent_since is not None:
+                self.tell("the reward answers again")
+            self._silent_since = None
+        self._mask([samples[i] for i in known], asked.only(known))
+        if late:
+            self._fail(asked.only(late), RewardError(f"{len(late)} images timed out.", "timeout", passing=True))
+
+    def _mask(self, samples: Sequence[Scored], asked: Asked) -> None:
+        for place, sample in zip(asked.place, samples, strict=True):
+            self.done[place] = sample
+        self._masked += sum(sample.status != "ok" for sample in samples)
+        if self._masked > self.allowed:
+            refuse_too_few([sample.status for sample in self.done.values()], self.num_samples, self.options, self._error)
+
+    def _fail(self, asked: Asked, error: RewardError) -> None:
+        self._error = error
+        if not error.passing:
+            self._mask(asked.again(error.status).lost(), asked)
+            return
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+            self.tell(f"waiting for the reward: {error}")
+        self._later.append(asked.again(error.status))
+
+    def _scored(self, asked: Asked) -> list[Scored]:
+        """On the worker's thread."""
+        hashes = [int(each) for each in image_hashes(asked.images).tolist()]
+        found: dict[int, Scored] = {}
+        for i, key in enumerate(zip(asked.indices, hashes, strict=True)):
+            if self.paid and (sample := self.paid.known(self.epoch, *key)):
+                found[i] = sample
+        rest = [i for i in range(len(hashes)) if i not in found]
+        if rest:
+            began = time.perf_counter()
+            judgement = self._judgement(asked.images[rest], [asked.prompts[i] for i in rest])
+            self.seconds += time.perf_counter() - began
+            fresh = _samples(judgement, [asked.indices[i] for i in rest], [hashes[i] for i in rest], asked.attempts + 1)
+            if self.paid:
+                self.paid.add(self.epoch, fresh)
+            found |= dict(zip(rest, fresh, strict=True))
+        return [found[i] for i in range(len(hashes))]
+
+    def _judgement(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """Where the reward fails on a batch, its images are asked about one at a time: most may be well."""
+        try:
+            return self._within_time(images, prompts)
+        except RewardError as error:
+            if error.passing or error.__cause__ is None or len(prompts) == 1:  # without a cause, the reward itself says so
+                raise
+            alone: list[Judgement] = []
+            failures = 0
+            for i, prompt in enumerate(prompts):
+                try:
+                    alone.append(self._within_time(images[i : i + 1], [prompt]))
+                except RewardError as worse:
+                    failures += 1
+                    if failures > self.allowed or worse.passing:
+                        raise error from error.__cause__
+                    alone.append(Judgement(torch.full((1,), torch.nan), statuses=[worse.status]))
+            return together(alone)
+
+    def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        seconds = self.options.timeout_seconds
+        call = _in_thread(lambda: judged(self.reward, images, prompts))
+        try:
+            return call.result(seconds)
+        except TimeoutError:
+            raise RewardError(
+                f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on {len(prompts)} images"
+                " (scoring.timeout_seconds).",
+                "timeout",
+                passing=True,
+            ) from None
+
+
+class _Worker:
+    """Calls, one after the other, on a thread that does not keep the process from ending."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
+        self._stopped = False
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, call: Callable[[], Result]) -> "Future[Result]":
+        future: Future[Result] = Future()
+        self._queue.put((future, call))
+        return future
+
+    def stop(self) -> None:
+        """What has not begun never will."""
+        self._stopped = True
+        self._queue.put(None)
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) and not self._stopped:
+            _settle(*item)
+
+
+def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
+    """A thread that hangs is left behind, and does not keep the process from ending."""
+    future: Future[Result] = Future()
+    threading.Thread(target=_settle, args=(future, call), daemon=True).start()
+    return future
+
+
+def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:
     try:
-        rollout = joined(handed_over(), num_samples)
-        until_waiting(0)
-    finally:
-        worker.shutdown(wait=False, cancel_futures=True)
-    return rollout, Scores(rewards, hashes, seconds, parts, notes)
+        future.set_result(call())
+    except BaseException as error:  # whoever asks for the result is told
+        future.set_exception(error)
 
 
 def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-    """Its values and parts (B,) float64. Raises RewardError, naming the reward, unless it gives one number per image."""
+    """Its values and parts (B,) float64, and all statuses. Raises RewardError, naming the reward, unless it gives one number per
+    image.
+    """
     name = name_of(reward)
     try:
         given = reward(images.clone(), prompts)
     except RewardError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise RewardError(
-            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}"
+            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}",
+            "timeout" if isinstance(error, TimeoutError) else "failed",
+            passing=_may_pass(error),
         ) from error
     if not isinstance(given, Judgement):
-        return Judgement(_numbers(name, given, len(prompts)))
+        given = Judgement(_numbers(name, given, len(prompts)))
     for note, texts in given.notes.items():
         if isinstance(texts, str) or len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
             raise RewardError(
-                f"The reward {name} must note one text per image, {len(prompts)}, as {note}; it noted {texts!r:.60}."
+                f"The reward {name} must note one text per image, {len(prompts)}, as {note}; it noted {texts!r:.60}.",
+                "invalid_shape",
             )
     parts = {part: _numbers(f"{name}, {part}:", values, len(prompts)) for part, values in given.parts.items()}
-    return Judgement(_numbers(name, given.values, len(prompts)), parts, given.notes)
+    values, statuses = _numbers(name, given.values, len(prompts)), given.statuses or ["ok"] * len(prompts)
+    if len(statuses) != len(prompts) or not set(statuses) <= set(STATUSES):
+        raise RewardError(
+            f"The reward {name} must give one status per image, of {', '.join(STATUSES)}; it gave {statuses!r:.60}.",
+            "invalid_shape",
+        )
+    usable = values.abs() <= LARGEST
+    statuses = ["non_finite" if said == "ok" and not good else said for said, good in zip(statuses, usable.tolist(), strict=True)]
+    return Judgement(values, parts, given.notes, statuses)
+
+
+def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int) -> list[Scored]:
+    values, parts = judgement.values.tolist(), {name: each.tolist() for name, each in judgement.parts.items()}
+    return [
+        Scored(
+            index,
+            hashes[i],
+            values[i] if judgement.statuses[i] == "ok" else math.nan,
+            judgement.statuses[i],
+            attempts,
+            {name: each[i] for name, each in parts.items()},
+            {name: texts[i] for name, texts in judgement.notes.items()},
+        )
+        for i, index in enumerate(indices)
+    ]
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Of networks and of what is busy; not of files. Clients of HTTP have TransportError for them, without being an OSError."""
+    files = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
+    network = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+    return network or (isinstance(error, OSError) and not isinstance(error, files))
 
 
 def _numbers(name: str, given: Any, size: int) -> Tensor:
     try:
+        if isinstance(given, Tensor) and given.is_complex():
+            raise TypeError
         values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise RewardError(
-            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}."
+            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}.", "invalid_shape"
         ) from error
     if values.shape != (size,):
         raise RewardError(
-            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}."
+            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}.",
+            "invalid_shape",
         )
     return values
 
@@ -124,26 +375,30 @@ def name_of(reward: Callable[..., Any]) -> str:
     return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
 
 
-def refuse_too_few(ok: Tensor, max_failed: float) -> None:
-    """ok: (N,) of the whole epoch."""
-    failed = 1 - ok.double().mean().item()
-    if failed > max_failed or not ok.any():
+def refuse_too_few(statuses: Sequence[Status], num_samples: int, options: Scoring, error: RewardError | None = None) -> None:
+    """statuses: of all samples of the epoch, or of those known so far."""
+    lost = Counter(status for status in statuses if status != "ok")
+    if lost.total() > options.max_failed * num_samples or lost.total() == num_samples:
+        listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
         raise RewardError(
-            f"{(~ok).sum()} of {len(ok)} rewards of this epoch are not finite numbers; scoring.max_failed allows"
-            f" a share of {max_failed:g}. The run is saved up to the epoch before: mend the reward, then resume."
-        )
+            f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; scoring.max_failed allows"
+            f" a share of {options.max_failed:g}.{f' {error}' if error else ''} The run is saved up to the epoch before:"
+            " mend the reward, then resume."
+        ) from (error.__cause__ if error else None)
 
 
-def summary(name: str, rewards: Tensor, parts: Mapping[str, Tensor]) -> Metrics:
+def summary(name: str, scores: Scores) -> Metrics:
     """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted."""
-    valid = rewards[rewards.isfinite()]
-    found = {part: values[values.isfinite()] for part, values in sorted(parts.items())}
+    valid = scores.rewards[scores.rewards.isfinite()]
+    found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
+    masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
     return {
         **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
         f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
-        "masked_rewards": len(rewards) - len(valid),
+        "masked_rewards": len(scores.rewards) - len(valid),
+        **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
     }
 
 
@@ -152,29 +407,26 @@ Journal = list[dict[str, Any]]
 
 def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
     """A row for each sample of the epoch."""
+    columns = (scores.rewards, scores.statuses, scores.attempts, scores.image_hashes)
     rows = []
-    for index, (prompt, value, name) in enumerate(
-        zip(prompts, scores.rewards.tolist(), scores.image_hashes.tolist(), strict=True)
+    for index, (prompt, value, status, attempts, image) in enumerate(
+        zip(prompts, *(each.tolist() for each in columns), strict=True)
     ):
         row = {
             "epoch": epoch,
             "index": index,
             "prompt": prompt.text,
-            "reward": _finite(value),
-            "status": "ok" if math.isfinite(value) else "non_finite",
-            "attempts": 1,
-            "image_hash": f"{int(name):012x}",
+            "reward": finite(value),
+            "status": STATUSES[int(status)],
+            "attempts": int(attempts),
+            "image_hash": f"{int(image):012x}",
         }
         if scores.parts:
-            row["parts"] = {part: _finite(values[index].item()) for part, values in scores.parts.items()}
+            row["parts"] = {part: finite(values[index].item()) for part, values in scores.parts.items()}
         if scores.notes:
             row["notes"] = {note: texts[index] for note, texts in scores.notes.items()}
         rows.append(row)
     return rows
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def image_hashes(images: Tensor) -> Tensor:
@@ -184,9 +436,5 @@ def image_hashes(images: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
 
 
-def _scored(reward: Reward, part: Rollout) -> Scores:
-    began = time.perf_counter()
-    judgement = judged(reward, part.images, part.prompts)
-    hashes = image_hashes(part.images)
-    notes = {name: list(texts) for name, texts in judgement.notes.items()}
-    return Scores(judgement.values, hashes, time.perf_counter() - began, dict(judgement.parts), notes)
+def _column(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
@@ -18,8 +17,9 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from rediffuse.errors import RewardError
+from rediffuse.rewards._pictures import tensor
 from rediffuse.scoring import judged
-from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
+from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward, together
 
 MOST_IMAGES = 256
 MOST_BYTES = 256_000_000
@@ -61,10 +61,10 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
         try:
             with turn:
                 images = _images(asked.images)
-                return _as_json(_scored(reward, images, prompts, batch_size))
+                return _as_json(together(_scored(reward, images, prompts, batch_size)))
         except RewardError as error:
             print(f"rediffuse: {error}", flush=True)  # the whole of it here; whoever asked learns that it failed
-            raise HTTPException(424, f"the reward {name} failed") from error
+            raise HTTPException(503 if error.passing else 424, f"the reward {name} failed") from error
 
     return service
 
@@ -109,7 +109,7 @@ def _images(encoded: Sequence[str]) -> list[Tensor]:
             if pixels > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS} pixels in all")
             images.append(image)
-        return [torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255 for image in images]
+        return [tensor(image) for image in images]
     except (ValueError, OSError, Image.DecompressionBombError) as error:
         raise HTTPException(422, f"images[{len(images)}] is no PNG or JPEG file in base64, or too large: {error}") from error
 
@@ -124,11 +124,11 @@ def _scored(reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt],
     return batches
 
 
-def _as_json(batches: Sequence[Judgement]) -> dict[str, Any]:
+def _as_json(scores: Judgement) -> dict[str, Any]:
     """What is not a finite number is null."""
-    parts = {name: [value for batch in batches for value in _finite(batch.parts[name])] for name in batches[0].parts}
-    notes = {name: [text for batch in batches for text in batch.notes[name]] for name in batches[0].notes}
-    return {"values": [value for batch in batches for value in _finite(batch.values)], "parts": parts, "notes": notes}
+    parts = {name: _finite(values) for name, values in scores.parts.items()}
+    notes = {name: list(texts) for name, texts in scores.notes.items()}
+    return {"values": _finite(scores.values), "statuses": list(scores.statuses), "parts": parts, "notes": notes}
 
 
 def _finite(values: Tensor) -> list[float | None]:

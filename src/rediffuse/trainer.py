@@ -14,6 +14,7 @@ from rediffuse.average import Average
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
+from rediffuse.journal import Paid
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
@@ -49,6 +50,7 @@ class Trainer:
         self.learner = Learner(self.policy, self.algorithm, self.optimizer, self.scaler, self.average, config, world)
         self.pictures = Pictures(self.policy, self.prompts, config, world)
         self.display = Display(config.epochs, shown=world.is_main)
+        self.paid = Paid(run.paid(world.rank), config.reward)
         self.first_epoch = 0
 
     def train(self) -> list[Metrics]:
@@ -58,6 +60,7 @@ class Trainer:
             for epoch in range(self.first_epoch, self.config.epochs):
                 history.append(self._epoch(epoch))
             self.world.together(self._finish)
+            self.paid.clear()
         return history
 
     def restore(self) -> None:
@@ -76,6 +79,7 @@ class Trainer:
             self.algorithm.load(saved.state["algorithm"])
             self.first_epoch = saved.epoch
             self.display.start_at(saved.epoch)
+        self.paid.load(self.run.all_paid())
         self.world.wait_for_all()
         if self.world.is_main:
             checkpoint.set_aside_newer(self.run.checkpoints, self.first_epoch)
@@ -88,12 +92,15 @@ class Trainer:
         try:
             prompts = self._draw_prompts(epoch)
             self.world.together(lambda: self._show(epoch))
+            if epoch > self.first_epoch and epoch % self.config.logging.checkpoint_every == 0:
+                self.paid.clear()
             began = time.perf_counter()
             rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
             sampled = time.perf_counter()
             scores = self._gathered(scores, rollout.indices, len(prompts))
             rewards = scores.rewards
-            scoring.refuse_too_few(rewards.isfinite(), self.config.scoring.max_failed)
+            statuses = [scoring.STATUSES[i] for i in scores.statuses.long().tolist()]
+            scoring.refuse_too_few(statuses, len(prompts), self.config.scoring)
             learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         except (Interrupted, RewardError):
             self._save(before)
@@ -101,7 +108,7 @@ class Trainer:
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
-            **scoring.summary(scoring.name_of(self.reward), rewards, scores.parts),
+            **scoring.summary(scoring.name_of(self.reward), scores),
             "reward_queries": (epoch + 1) * len(prompts),
             **learned,
             "seconds_sampling": sampled - began,
@@ -123,11 +130,21 @@ class Trainer:
         mine = self.world.share(len(prompts))
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
         rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world, self.algorithm.learns_from)
-        return scoring.score(self.reward, self.display.counted(rollouts), len(mine), self.world.stop_here_if_asked)
+        scorer = scoring.Scorer(
+            self.reward,
+            self.config.scoring,
+            epoch=epoch,
+            num_samples=len(prompts),
+            paid=self.paid,
+            stop_if_asked=self.world.stop_here_if_asked,
+            tell=self.display.say,
+        )
+        return scorer.score(self.display.counted(rollouts), len(mine))
 
     def _gathered(self, mine: scoring.Scores, indices: Tensor, num_samples: int) -> scoring.Scores:
         """Of all processes, in the order of the samples."""
-        rewards, hashes = (self.world.gathered(each, indices, num_samples) for each in (mine.rewards, mine.image_hashes))
+        columns = (mine.rewards, mine.image_hashes, mine.statuses, mine.attempts)
+        rewards, hashes, statuses, attempts = (self.world.gathered(each, indices, num_samples) for each in columns)
         unknown, silent = torch.full_like(mine.rewards, torch.nan), [""] * len(mine.rewards)
         parts = {
             name: self.world.gathered(mine.parts.get(name, unknown), indices, num_samples)
@@ -138,8 +155,8 @@ class Trainer:
             for name in self.world.names_of_all(mine.notes)
         }
         if isinstance(self.reward, Combines):
-            rewards = self.reward.combined(parts)
-        return scoring.Scores(rewards, hashes, mine.seconds, parts, notes)
+            rewards = self.reward.combined(parts).where(statuses == 0, torch.nan)
+        return scoring.Scores(rewards, hashes, mine.seconds, parts, notes, statuses, attempts)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """(num_samples,), NaN where the reward is not a finite number: masked, never trained on."""
@@ -202,7 +219,7 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
     """
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
-    with World.joined(config.num_samples) as world:
+    with World.joined(config) as world:
         run = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or "."))
         with run.locked() if world.is_main else nullcontext():
             try:
@@ -232,7 +249,7 @@ def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None
             f"--epochs: {epochs} asked, but {run.path} was planned for {config.epochs}; a run can only be made longer."
         )
     parts = assemble(config, reward)
-    with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
+    with World.joined(config) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
         trainer = Trainer(config, parts, run, world)
         trainer.restore()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.config import Config
+from rediffuse.errors import Status
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 
@@ -119,11 +120,25 @@ class Judgement:
     """A reward with what it is made of.
 
     values: (B,)   parts: (B,) each, by name, logged beside it   notes: a text for each image, by name, for the journal
+    statuses: of each image; none at all says that every finite value is ok. What timed out is asked again.
     """
 
     values: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    statuses: Sequence[Status] = ()
+
+
+def together(batches: Sequence[Judgement]) -> Judgement:
+    """One after the other; NaN and no text where one lacks what another has."""
+    parts = dict.fromkeys(name for batch in batches for name in batch.parts)
+    notes = dict.fromkeys(name for batch in batches for name in batch.notes)
+    return Judgement(
+        torch.cat([batch.values.double() for batch in batches]),
+        {name: torch.cat([b.parts.get(name, torch.full_like(b.values, torch.nan)).double() for b in batches]) for name in parts},
+        {name: [text for b in batches for text in b.notes.get(name, [""] * len(b.values))] for name in notes},
+        [status for b in batches for status in b.statuses or ["ok"] * len(b.values)],
+    )
 
 
 class Reward(Protocol):

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import timedelta
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 
 Item = TypeVar("Item")
@@ -34,9 +36,10 @@ class World:
     (benchmarks/lanes.py). A lane never changes a number.
     """
 
-    def __init__(self, lanes: int | None = None) -> None:
+    def __init__(self, lanes: int | None = None, patience_seconds: float = 1800.0) -> None:
+        """patience_seconds: how long one process waits for another, which may itself wait for its rewards."""
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-        state = PartialState(cpu=wants_cpu)
+        state = PartialState(cpu=wants_cpu, timeout=timedelta(seconds=patience_seconds))
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
         self.is_main = state.is_main_process
@@ -49,12 +52,13 @@ class World:
 
     @classmethod
     @contextmanager
-    def joined(cls, num_samples: int) -> Iterator["World"]:
+    def joined(cls, config: Config) -> Iterator["World"]:
         """Join the other processes, listen to signals, and leave in the end."""
         threads = torch.get_num_threads()
-        world = cls()
-        if num_samples < world.size:
-            raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
+        scoring = config.scoring
+        world = cls(patience_seconds=1800 + scoring.deadline_seconds + scoring.timeout_seconds)
+        if config.num_samples < world.size:
+            raise ConfigError(f"prompts_per_epoch: {config.num_samples} samples an epoch cannot occupy {world.size} processes.")
         before = world._listen()
         try:
             yield world

@@ -1,6 +1,6 @@
 import torch
 
-from rediffuse.maths.advantages import PromptStatistics, standardized, standardized_by_group
+from rediffuse.maths.advantages import PromptStatistics, centered_by_group, standardized, standardized_by_group
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -14,6 +14,12 @@ def test_batch_by_hand():
 def test_groups_by_hand():
     got = standardized_by_group(torch.tensor([1.0, 3.0, 5.0, 5.0, 9.0]), torch.tensor([0, 0, 7, 7, 2]))
     torch.testing.assert_close(got, torch.tensor([-1.0, 1.0, 0.0, 0.0, 0.0]), **CLOSE)
+
+
+def test_groups_in_units_of_the_batch_by_hand():
+    got = centered_by_group(torch.tensor([1.0, 3.0, 5.0, 5.0, 11.0]), torch.tensor([0, 0, 7, 7, 2]))
+    # Mean 5, variance (16 + 4 + 0 + 0 + 36) / 5; the lone sample is its own mean.
+    torch.testing.assert_close(got, torch.tensor([-1.0, 1.0, 0.0, 0.0, 0.0]) / 11.2**0.5, **CLOSE)
 
 
 def test_prompt_with_too_few_rewards_is_measured_against_the_batch():

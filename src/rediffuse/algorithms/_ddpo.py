@@ -17,7 +17,8 @@ from rediffuse.types import Metrics, Policy, Transitions
 @dataclass(frozen=True)
 class DDPO:
     """advantage: rewards are standardised against their prompt's recent rewards ("per_prompt", published),
-    their own group in the epoch ("group") or the whole epoch ("batch").
+    their own group in the epoch ("group") or the whole epoch ("batch"); or they are told from their group's mean in units
+    that are the whole epoch's ("group_mean"), so that prompts which always succeed do not count as much as those in doubt.
 
     buffer_size, min_count: of the per-prompt statistics.
     steps_per_sample: how many of the random steps each pass trains on, chosen anew for every sample; None: all.
@@ -26,7 +27,7 @@ class DDPO:
     like the log-probability is a mean over latent elements: (mean - pretrained mean)^2 / (2 std^2). Flow-GRPO's beta.
     """
 
-    advantage: Literal["per_prompt", "group", "batch"] = "per_prompt"
+    advantage: Literal["per_prompt", "group", "group_mean", "batch"] = "per_prompt"
     advantage_clip: Positive = 5.0
     buffer_size: PositiveInt = 16
     min_count: PositiveInt = 16
@@ -60,6 +61,8 @@ class DDPO:
             advantages = self.statistics.standardized(rewards, groups)
         elif self.advantage == "group":
             advantages = adv.standardized_by_group(rewards, groups)
+        elif self.advantage == "group_mean":
+            advantages = adv.centered_by_group(rewards, groups)
         else:
             advantages = adv.standardized(rewards)
         return advantages.clamp(-self.advantage_clip, self.advantage_clip)

@@ -15,12 +15,26 @@ def standardized(rewards: Tensor) -> Tensor:
 
 def standardized_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
     """Each group against itself (GRPO, Shao et al. 2024, sec. 4.1). A lone sample gets 0."""
+    gap, group, size = _gaps(rewards, groups)
+    variance = torch.zeros_like(size).index_add(0, group, gap**2) / size
+    return gap / (variance.sqrt()[group] + EPS)
+
+
+def centered_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
+    """Less each group's mean, in the deviation of the whole batch (Flow-GRPO's `global_std`, Liu et al. 2025).
+
+    A group in which all samples are nearly as good then teaches nearly nothing. A lone sample gets 0.
+    """
+    gap, _, _ = _gaps(rewards, groups)
+    return gap / (rewards.std(correction=0) + EPS)
+
+
+def _gaps(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(B,) less their groups' means; (B,) the groups numbered from 0; and each one's size."""
     _, group = groups.unique(return_inverse=True)
     size = torch.bincount(group).to(rewards)
     mean = torch.zeros_like(size).index_add(0, group, rewards) / size
-    gap = rewards - mean[group]
-    variance = torch.zeros_like(size).index_add(0, group, gap**2) / size
-    return gap / (variance.sqrt()[group] + EPS)
+    return rewards - mean[group], group, size
 
 
 class PromptStatistics:

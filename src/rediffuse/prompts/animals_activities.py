@@ -16,10 +16,15 @@ ACTIVITIES = ("washing the dishes", "riding a bike", "playing chess")
 
 @dataclass(frozen=True)
 class AnimalsActivities:
-    """balanced: each of the 135 equally often in an epoch, instead of independent draws."""
+    """alone: also each animal doing nothing, "a cat".
 
+    balanced: each of the 135, or 180, equally often in an epoch, instead of independent draws.
+    """
+
+    alone: bool = False
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        prompts = [Prompt(f"{with_article(name)} {activity}") for name in NAMES for activity in ACTIVITIES]
+        deeds = ("", *ACTIVITIES) if self.alone else ACTIVITIES
+        prompts = [Prompt(f"{with_article(name)} {deed}".strip()) for name in NAMES for deed in deeds]
         return chosen(prompts, n, generator, balanced=self.balanced)

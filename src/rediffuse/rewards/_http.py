@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,11 +36,25 @@ class RefusedError(Exception):
     """This question will never be answered."""
 
 
+class Patience:
+    """With a server, over several questions that are asked side by side: each answer to any of them renews it."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._since = time.monotonic()
+
+    @property
+    def silence_seconds(self) -> float:
+        return time.monotonic() - self._since
+
+
 @dataclass(frozen=True)
 class Http:
     """key_variable: the name of the environment variable that holds the key.
 
-    timeout_seconds: of one request   deadline_seconds: of one question with all its retries; then the run stops, its state saved.
+    timeout_seconds: of one request   deadline_seconds: for how long the server may leave all that it is asked without an answer.
     """
 
     url: str
@@ -48,8 +63,11 @@ class Http:
     timeout_seconds: float
     deadline_seconds: float
 
-    def retried(self, attempt: Callable[[], Answer]) -> Answer:
-        """Full jitter between attempts, of at most a thirtieth of the deadline; or as long as the server asks for."""
+    def retried(self, attempt: Callable[[], Answer], patience: "Patience") -> Answer:
+        """Full jitter between attempts, of at most a thirtieth of the deadline; or as long as the server asks for.
+
+        Raises RewardError, which may pass, where the patience is over.
+        """
         longest = min(LONGEST_WAIT_SECONDS, self.deadline_seconds / 30)
         jitter = tenacity.wait_random_exponential(multiplier=min(0.5, longest), max=longest)
 
@@ -61,16 +79,17 @@ class Http:
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingError),
             wait=wait,
-            stop=tenacity.stop_after_delay(self.deadline_seconds),
+            stop=lambda state: patience.silence_seconds > self.deadline_seconds,
             reraise=True,
         )
         try:
-            return retrying(attempt)
+            answer = retrying(attempt)
         except PassingError as error:
             raise RewardError(
-                f"The server {self.url} gave no answer for {self.deadline_seconds:g} seconds: {error}. Look after it, then go on"
-                " with: rediffuse resume RUN"
+                f"The server {self.url} gave no answer for {self.deadline_seconds:g} seconds: {error}.", "timeout", passing=True
             ) from None
+        patience.renew()
+        return answer
 
     def json(self, client: httpx2.Client, method: str, path: str, body: Any = None) -> Any:
         """Raises PassingError or RefusedError."""

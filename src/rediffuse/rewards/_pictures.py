@@ -28,3 +28,8 @@ def encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:
     else:
         image.save(buffer, format="JPEG", quality=jpeg_quality)
     return buffer.getvalue()
+
+
+def tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255

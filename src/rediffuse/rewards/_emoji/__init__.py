@@ -1,0 +1,75 @@
+"""Two judges of the embedded model's pictures: small networks that name animal, count and activity (pretraining/judge.py)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from rediffuse.rewards._loading import reading
+from rediffuse.rewards._pictures import tensor
+from rediffuse.rewards._words import english
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHTS = Path(__file__).parent
+SIZE_PIXELS = 64
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Judge:
+    network: "PreTrainedModel"
+
+    @classmethod
+    def load(cls, which: Literal["trained", "held_out"], device: str) -> "Judge":
+        """Half a million parameters each, of different architectures and seeds; nothing is trained on what the second says."""
+        from transformers import AutoModelForImageClassification
+
+        with reading("reward", WEIGHTS / which):
+            network = AutoModelForImageClassification.from_pretrained(WEIGHTS / which, dtype=torch.float32, local_files_only=True)
+        return cls(network.to(device).eval().requires_grad_(False))
+
+    @cached_property
+    def labels(self) -> Mapping[str, Sequence[str]]:
+        """What it tells apart, by attribute: animal, count, activity; in the order of the network's outputs."""
+        spelt = [str(self.network.config.id2label[i]).split(": ") for i in range(self.network.config.num_labels)]
+        return {attribute: [name for _, name in group] for attribute, group in groupby(spelt, lambda each: each[0])}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """images (B, 3, H, W) in [0, 1] -> log-probabilities (B, labels), by attribute, on the host."""
+        if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
+            images = F.interpolate(images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True)
+        logits = self.network(images.to(self.network.device) * 2 - 1).logits.float().cpu()
+        parts = logits.split([len(names) for names in self.labels.values()], 1)
+        return {attribute: part.log_softmax(1) for attribute, part in zip(self.labels, parts, strict=True)}
+
+    def captions(self, log_probs: Mapping[str, Tensor]) -> list[str]:
+        """The likeliest of each attribute, as a caption: "six cats", "a cat riding a bike"."""
+        best = [[names[i] for i in log_probs[attribute].argmax(1).tolist()] for attribute, names in self.labels.items()]
+        return [_caption(*each) for each in zip(*best, strict=True)]
+
+    def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
+        """As a vision-language model is asked: how many there are it says in a word; to all else, what is in the picture."""
+        log_probs = self(torch.stack([tensor(image) for image in images]))
+        counts = [self.labels["count"][i] for i in log_probs["count"].argmax(1).tolist()]
+        answers = zip(questions, counts, self.captions(log_probs), strict=True)
+        return [_number(count) if "how many" in question.lower() else caption for question, count, caption in answers]
+
+
+def _caption(animal: str, count: str, activity: str) -> str:
+    thing = "thing" if animal == NONE else animal
+    who = str(english().a(thing)) if count == "1" else f"{_number(count)} {english().plural(thing)}"
+    return who if activity == NONE else f"{who} {activity}"
+
+
+def _number(count: str) -> str:
+    return str(english().number_to_words(count))

@@ -1,0 +1,303 @@
+"""R11: a reward function may do anything; the run says what it did, masks what it must, waits where that helps, and never hangs."""
+
+import contextlib
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from itertools import count
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from rediffuse import resume, train
+from rediffuse.errors import RewardError
+from rediffuse.types import Judgement
+
+
+def bright(images):
+    return images.mean((1, 2, 3))
+
+
+def raises(images, prompts):
+    raise KeyError("no such thing")
+
+
+def exits(images, prompts):
+    sys.exit(3)
+
+
+def hangs(images, prompts):
+    time.sleep(60)
+
+
+def cannot_connect(images, prompts):
+    raise ConnectionRefusedError("nobody is there")
+
+
+STOPS = {
+    "raises": (raises, "raises failed on a batch of 4 images: KeyError: 'no such thing'"),
+    "exits": (exits, "exits failed on a batch of 4 images: SystemExit: 3"),
+    "hangs": (hangs, "has given nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images"),
+    "cannot connect": (cannot_connect, "nothing for 0.5 seconds: .*ConnectionRefusedError: nobody is there"),
+    "None": (lambda i, p: None, "8 rewards .*: 4 invalid_shape; .* must give 4 numbers, one per image; it gave NoneType"),
+    "a text": (lambda i, p: "1.0", "it gave str"),
+    "texts": (lambda i, p: ["high"] * len(p), "it gave list"),
+    "a dict": (lambda i, p: {"score": [1.0] * len(p)}, "it gave dict"),
+    "a number": (lambda i, p: 0.5, r"shape \(4,\); it gave shape \(\)"),
+    "a column": (lambda i, p: bright(i)[:, None], r"it gave shape \(4, 1\)"),
+    "one too many": (lambda i, p: [0.0] * (len(p) + 1), r"it gave shape \(5,\)"),
+    "one too few": (lambda i, p: [0.0] * (len(p) - 1), r"it gave shape \(3,\)"),
+    "ragged": (lambda i, p: [[0.0]] * (len(p) - 1) + [[0.0, 1.0]], "it gave list"),
+    "complex": (lambda i, p: bright(i) * 1j, "it gave Tensor"),
+    "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
+    "NaN": (lambda i, p: bright(i) * math.nan, "4 non_finite"),
+    "infinite": (lambda i, p: bright(i) + math.inf, "4 non_finite"),
+    "huge": (lambda i, p: [1e308] * len(p), "4 non_finite"),
+    "a status that is none": (
+        lambda i, p: Judgement(bright(i), statuses=["fine"] * len(p)),
+        "one status per image, of ok, failed",
+    ),
+}
+
+
+def plan(**over):
+    return tiny.config(**{"epochs": 1, "scoring": {"timeout_seconds": 0.3, "deadline_seconds": 0.5}, **over})
+
+
+@pytest.mark.parametrize("kind", STOPS)
+def test_what_gives_no_numbers_stops_the_run_in_time_and_is_told(kind, well, tmp_path):
+    reward, said = STOPS[kind]
+    began = time.monotonic()
+    with pytest.raises(RewardError, match=said):
+        train(plan(), tmp_path / "run", reward)
+    assert time.monotonic() - began < 0.3 + 0.5 + 2
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00000"]
+
+
+def changes_the_images(images, prompts):
+    values = bright(images)
+    images.zero_()
+    return values
+
+
+def seeds_everything(images, prompts):
+    torch.manual_seed(0)
+    random.seed(0)
+    np.random.seed(0)
+    return bright(images)
+
+
+def prints(images, prompts):
+    print("x" * 10_000)
+    return bright(images)
+
+
+def forks(images, prompts):
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return bright(images)
+
+
+def is_slow(images, prompts):
+    time.sleep(0.2)
+    return bright(images)
+
+
+LEFT_BEHIND = []
+
+
+def leaks(images, prompts):
+    LEFT_BEHIND.append(torch.zeros(1_000_000))
+    return bright(images)
+
+
+HARMLESS = {
+    "a list": lambda i, p: bright(i).tolist(),
+    "numpy": lambda i, p: bright(i).numpy(),
+    "tensors": lambda i, p: list(bright(i)),
+    "with a graph": lambda i, p: bright(i.requires_grad_()),
+    "changes the images": changes_the_images,
+    "seeds everything": seeds_everything,
+    "prints": prints,
+    "forks": forks,
+    "is slow": is_slow,
+    "leaks": leaks,
+    "a judgement": lambda i, p: Judgement(bright(i)),
+}
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory):
+    run = tmp_path_factory.mktemp("well") / "run"
+    train(plan(epochs=2), run, lambda images, prompts: bright(images))
+    return run
+
+
+def same(a, b):
+    """But for the reward's own name."""
+    for row, other in zip(tiny.numbers(a), tiny.numbers(b), strict=True):
+        mine, theirs = (
+            {k: v for k, v in each.items() if k in ("reward_mean", "reward_std", "loss", "grad_norm")} for each in (row, other)
+        )
+        assert mine == theirs
+    ours, theirs = tiny.weights(a), tiny.weights(b)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", HARMLESS)
+def test_what_gives_numbers_changes_nothing_else(kind, well, tmp_path):
+    train(plan(epochs=2, scoring={}), tmp_path / "run", HARMLESS[kind])
+    same(tmp_path / "run", well)
+
+
+def test_truth_values_are_numbers(tmp_path):
+    history = train(plan(), tmp_path / "run", lambda images, prompts: bright(images) > 0.5)
+    assert 0 <= history[0]["reward_mean"] <= 1
+
+
+class Dies:
+    """At those calls, with an error; else the brightness."""
+
+    def __init__(self, error, calls):
+        self.error, self.calls, self.count, self.sizes = error, calls, count(), []
+        self.__name__ = "dies"
+
+    def __call__(self, images, prompts):
+        self.sizes.append(len(images))
+        if next(self.count) in self.calls:
+            raise self.error
+        return bright(images)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("gone"), TimeoutError("late"), type("TransportError", (Exception,), {})("cut")]
+)
+def test_a_failure_that_passes_is_asked_again_and_changes_nothing(error, well, tmp_path):
+    reward = Dies(error, {0, 2, 3})
+    train(plan(epochs=2, scoring={}), tmp_path / "run", reward)
+    same(tmp_path / "run", well)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert {row["attempts"] for row in rows} == {1, 4} and {row["status"] for row in rows} == {"ok"}
+    assert len(reward.sizes) == 4 + 3
+
+
+def fails_on(dark):
+    """Of all images one at most, the darkest."""
+
+    def fussy(images, prompts):
+        if (bright(images) == dark).any():
+            raise ZeroDivisionError("too dark")
+        return bright(images)
+
+    return fussy
+
+
+def darkest(run):
+    rows = [json.loads(line) for line in (run / "rewards.jsonl").read_text().splitlines()]
+    return min(row["reward"] for row in rows if row["epoch"] == 0)
+
+
+def test_one_bad_image_costs_no_other_its_reward(well, tmp_path):
+    reward = fails_on(torch.tensor(darkest(well), dtype=torch.float32))
+    history = train(plan(scoring={"max_failed": 0.2}), tmp_path / "run", reward)
+    assert history[0]["masked_rewards"] == history[0]["masked_failed"] == 1
+    with pytest.raises(
+        RewardError, match=r"4 of 8 rewards of this epoch .*: 4 failed; scoring.max_failed .* ZeroDivisionError: too dark"
+    ):
+        train(plan(), tmp_path / "strict", reward)
+
+
+def test_what_keeps_failing_is_masked_where_little_is_missing(tmp_path, monkeypatch):
+    """After a few attempts; with nothing allowed to fail, not before the deadline."""
+    monkeypatch.setattr("rediffuse.scoring.LONGEST_PAUSE_SECONDS", 0.05)
+
+    def half_down(images, prompts):
+        values = bright(images)
+        statuses = ["timeout" if value == values.min() else "ok" for value in values]
+        return Judgement(values, statuses=statuses) if len(values) > 1 else Judgement(values, statuses=["timeout"])
+
+    history = train(plan(scoring={"max_failed": 0.25}), tmp_path / "run", half_down)
+    assert history[0]["masked_timeout"] == 2
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert sorted(row["attempts"] for row in rows) == [1] * 6 + [5, 5]
+    with pytest.raises(RewardError, match="given nothing for 0.5 seconds: 1 images timed out"):
+        train(plan(), tmp_path / "strict", half_down)
+
+
+def test_what_a_run_paid_for_it_does_not_ask_again(tmp_path, well):
+    """It dies in the second batch of the second epoch; resumed, it asks for that one alone."""
+    with pytest.raises(RewardError):
+        train(plan(epochs=2), tmp_path / "run", Dies(RewardError("out of order"), {3}))
+    assert list((tmp_path / "run").glob("rewards.paid-0.jsonl"))
+    again = Dies(None, set())
+    resume(tmp_path / "run", reward=again)
+    assert again.sizes == [4]
+    same(tmp_path / "run", well)
+    assert not list((tmp_path / "run").glob("rewards.paid-*"))
+
+
+def test_what_was_paid_for_is_told_apart_by_the_picture_and_the_reward(tmp_path, well):
+    with pytest.raises(RewardError):
+        train(plan(epochs=2), tmp_path / "run", Dies(RewardError("out of order"), {3}))
+    paid = tmp_path / "run" / "rewards.paid-0.jsonl"
+    rows = [json.loads(line) for line in paid.read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1] * 4
+    others = [{**rows[0], "image_hash": 1}, {**rows[1], "of": "another reward"}, {**rows[2], "index": 99}, rows[3]]
+    paid.write_text("".join(json.dumps(row | {"reward": 1000.0}) + "\n" for row in others) + '{"torn')
+    again = Dies(None, set())
+    resume(tmp_path / "run", reward=again)
+    assert sorted(again.sizes) == [3, 4]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert [row["reward"] for row in rows].count(1000.0) == 1
+
+
+def test_a_reward_that_hangs_does_not_keep_the_command_from_ending(tmp_path):
+    (tmp_path / "mine.py").write_text("import time\ndef hangs(images, prompts):\n    time.sleep(600)\n")
+    words = ["--reward", "mine.py:hangs", "--scoring.timeout-seconds", "1", "--scoring.deadline-seconds", "1"]
+    small = ["--epochs", "1", "--prompts-per-epoch", "2", "--evaluation.num-prompts", "1", "--run-dir", "run"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rediffuse", "train", *words, *small], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 75, done.stderr
+    assert "hangs took more than 1 seconds on 2 images" in done.stderr.replace("\n", " ")
+    assert "waiting for the reward" in done.stdout
+
+
+def test_a_reward_that_kills_its_process_is_kept_in_one_of_its_own(tmp_path):
+    """`rediffuse serve` dies of it; the run waits for the server, then saves its state."""
+    from test_serve import Served
+
+    (tmp_path / "mine.py").write_text(
+        textwrap.dedent("""
+            import os, signal
+            def dies(images, prompts):
+                os.kill(os.getpid(), signal.SIGSEGV)
+        """)
+    )
+    served = Served(tmp_path, "mine.py:dies")
+    reward = {"name": "remote", "url": served.url, "deadline_seconds": 0.5}
+    try:
+        with pytest.raises(RewardError, match=r"given nothing for 0.5 seconds: The server .* gave no answer for 0.5 seconds"):
+            train(plan(reward=reward, scoring={"deadline_seconds": 0.5}), tmp_path / "run")
+        assert served.process.wait(5) == -11
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            served.stop()
+
+
+def test_no_thread_is_left(well):
+    for _ in range(50):
+        if not [thread for thread in threading.enumerate() if "_settle" in thread.name or "_work" in thread.name]:
+            return
+        time.sleep(1.3)
+    raise AssertionError([thread.name for thread in threading.enumerate()])
