@@ -1,8 +1,8 @@
 """Two networks that name what is in a picture: one to train on, and another, held out, to tell whether it was fooled.
 
-python -m pretraining.judge train resnet --scenes WORK/scenes --out src/rediffuse/rewards/emoji_judge/trained
-python -m pretraining.judge train convnext --scenes WORK/scenes --out src/rediffuse/rewards/emoji_judge/held_out
-python -m pretraining.judge score src/rediffuse/rewards/emoji_judge/trained --pipeline src/rediffuse/models/emoji/pipeline --grid WORK/grid.png
+python -m pretraining.judge train resnet --scenes WORK/scenes --out src/rediffuse/rewards/_emoji/trained
+python -m pretraining.judge train convnext --scenes WORK/scenes --out src/rediffuse/rewards/_emoji/held_out
+python -m pretraining.judge score src/rediffuse/rewards/_emoji/trained --pipeline src/rediffuse/models/emoji/pipeline --grid WORK/grid.png
 """
 
 import argparse
@@ -35,6 +35,7 @@ LABELS = {
     "activity": [*ALL_ACTIVITIES, "none"],
 }
 """What a judge says of a picture: one label of each; a network's outputs are their logits, one after the other."""
+SHIPPED = {"resnet": "trained", "convnext": "held_out"}
 SEEDS = {"resnet": 5, "convnext": 6}
 RATES = {"resnet": 3e-3, "convnext": 2e-3}
 STEPS, BATCH = 3000, 96

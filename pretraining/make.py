@@ -1,6 +1,7 @@
 """The embedded model from nothing, in one command, the same weights from the same seed.
 
-    npm install --prefix pretraining && python -m pretraining.make --work ~/emoji --out src/rediffuse/models/emoji/pipeline
+    npm install --prefix pretraining
+    python -m pretraining.make --work ~/emoji --out src/rediffuse/models/emoji/pipeline --judges src/rediffuse/rewards/_emoji
 
 About four hours on two CPU cores. Every stage may be stopped, and goes on from its last save when the command is given again.
 Training state stays in --work, outside the repository.
@@ -11,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pretraining import dataset, glyphs, networks
+from pretraining import dataset, glyphs, judge, networks
 
 HERE = Path(__file__).parent
 
@@ -20,6 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--judges", type=Path, help="the folder to write the two judges to; without it, none are trained")
     parser.add_argument("--icons", type=Path, default=HERE / "node_modules")
     parser.add_argument("--processes", type=int, default=2, help="the weights depend on it: it multiplies the batch")
     parser.add_argument("--seed", type=int, default=0)
@@ -58,6 +60,9 @@ def main() -> None:
     )
     assemble = ["--vae", str(work / "vae_decoder"), "--unet", str(work / "unet"), "--out", str(args.out)]
     subprocess.run([sys.executable, "-m", "pretraining.assemble", *assemble], check=True)
+    for kind, name in judge.SHIPPED.items() if args.judges else ():
+        where = ["--scenes", str(scenes), "--out", str(args.judges / name)]
+        subprocess.run([sys.executable, "-m", "pretraining.judge", "train", kind, *where], check=True)
 
 
 if __name__ == "__main__":

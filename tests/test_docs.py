@@ -62,14 +62,16 @@ class Taste(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_service(written, monkeypatch):
+def test_a_service(written, tmp_path, monkeypatch):
     server = HTTPServer(("127.0.0.1", 0), Taste)
     server.calls = 0
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("TASTE_URL", f"http://127.0.0.1:{server.server_port}/score")
-    values = judged(build("reward", {"name": "service.py:taste"}), IMAGES, [Prompt("a cat"), Prompt("a dog")]).values
+    prompts = {"name": f"{tiny.FILE}:Few"}
+    plan = tiny.config(reward={"name": "service.py:taste"}, prompts=prompts, epochs=1, scoring={"max_failed": 0.5})
+    history = train(plan, tmp_path / "run")
     server.shutdown()
-    assert values[0] == 5 and values[1].isnan() and server.calls == 2
+    assert history[0]["reward_mean"] == 5 and history[0]["masked_non_finite"] == 4 and server.calls == 3
 
 
 def test_several_at_once(written, tmp_path):

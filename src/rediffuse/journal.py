@@ -66,8 +66,9 @@ def _number(value: float | None) -> float:
 
 
 def _fingerprint(reward: Mapping[str, Any]) -> str:
-    """Of its options and, where it is anyone's own file, of the file."""
-    content = json.dumps(reward, sort_keys=True, default=str).encode()
+    """Of its options and, where it is anyone's own file, of the file; not of revisions, which loading makes exact."""
+    options = {key: value for key, value in reward.items() if not key.endswith("revision")}
+    content = json.dumps(options, sort_keys=True, default=str).encode()
     file = Path(str(reward.get("name")).rpartition(":")[0])
     if file.suffix == ".py" and file.is_file():
         content += file.read_bytes()

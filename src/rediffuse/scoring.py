@@ -346,7 +346,13 @@ def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int]
 
 
 def _may_pass(error: BaseException) -> bool:
-    """Of networks and of what is busy; not of files. Clients of HTTP have TransportError for them, without being an OSError."""
+    """Of networks, and of servers that are busy or ill; not of files, or of questions that are refused.
+
+    Clients of HTTP call the first TransportError, without its being an OSError, and keep the server's status in a response.
+    """
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in (408, 409, 425, 429) or status >= 500
     files = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
     network = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
     return network or (isinstance(error, OSError) and not isinstance(error, files))

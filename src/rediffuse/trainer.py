@@ -228,8 +228,9 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
                 if world.is_main:
                     folder.discard(run)
                 raise
-            if world.is_main and trainer.policy.denoiser.pinned:
-                run.pin(trainer.policy.denoiser.pinned)
+            loaded = completed(config, parts, given_in_python=reward is not None)
+            if world.is_main and (trainer.policy.denoiser.pinned or loaded.reward != config.reward):
+                run.pin(trainer.policy.denoiser.pinned, loaded.reward)
             return trainer.train()
 
 

@@ -1,6 +1,7 @@
 """A vision-language model behind a server: a real one on loopback, and one that fails in every way."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -100,11 +101,24 @@ class Eye(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             self.close_connection = True
             return
+        elif fault == "drip":
+            self.drip()
+            return
         elif isinstance(fault, int):
             headers = {"Retry-After": "0.05"} if fault == 429 else {"Location": "http://127.0.0.1:9/"} if fault == 302 else {}
             self.say("<html>no</html>", fault, headers)
             return
         self.say({"truncated": whole[:-20], "html": "<html>", "huge": "x" * 3_000_000, "null": "null"}.get(fault, whole))
+
+    def drip(self):
+        """A letter at a time, each in time, for ever."""
+        self.send_response(200)
+        self.send_header("Content-Length", "100000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b" ")
+                time.sleep(0.1)
 
     def say(self, text, status=200, headers=None):
         try:
@@ -221,7 +235,7 @@ def test_a_question_that_is_refused_is_asked_once_and_harms_no_other(fault, eye)
     assert len(eye.asked) == 3
 
 
-@pytest.mark.parametrize("fault", [500, "html", "null", "reset", "stall"])
+@pytest.mark.parametrize("fault", [500, "html", "null", "reset", "stall", "drip"])
 def test_after_the_deadline_the_run_is_told_and_may_ask_again(fault, eye):
     eye.fault = lambda answer: fault
     began = time.monotonic()

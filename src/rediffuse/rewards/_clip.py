@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rediffuse.rewards._loading import folder_of, make_absolute, reading
+from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import pixels
 from rediffuse.types import Prompt
 
@@ -38,6 +38,7 @@ class ClipReward:
         with reading("reward.clip", folder):
             model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
             processor, tokenizer = CLIPImageProcessorPil.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+        pin(self, "clip", "revision", model)
         self._loaded.update(model=model.to(device).eval().requires_grad_(False), processor=processor, tokenizer=tokenizer)
 
     @torch.no_grad()

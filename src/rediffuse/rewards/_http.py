@@ -108,9 +108,11 @@ class Http:
             if response.status_code >= 400:
                 said = next(response.iter_bytes(), b"")[:200].decode("utf-8", "replace")
                 raise RefusedError(f"status {response.status_code}: {said}")
-            read = bytearray()
+            read, began = bytearray(), time.monotonic()
             for chunk in response.iter_bytes():
                 read += chunk
+                if time.monotonic() - began > self.timeout_seconds:  # the client's own limit is for each piece
+                    raise PassingError(f"an answer that trickled in for {self.timeout_seconds:g} seconds")
                 if len(read) > MOST_BYTES:
                     raise RefusedError(f"more than {MOST_BYTES} bytes")
         try:

@@ -3,9 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rediffuse import hub
 from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 WEIGHTS = ("model.safetensors", "model-0*.safetensors")
 
@@ -27,6 +31,13 @@ def make_absolute(reward: object, *options: str) -> None:
         value = getattr(reward, option)
         if Path(value).exists():
             object.__setattr__(reward, option, str(Path(value).resolve()))
+
+
+def pin(reward: object, place: str, revision: str, model: "PreTrainedModel") -> None:
+    """Of a model of the Hub, the commit that was loaded becomes the value of the option `revision`."""
+    folder = Path(model.name_or_path)
+    if folder.parent.name == "snapshots" and not Path(getattr(reward, place)).is_dir():
+        object.__setattr__(reward, revision, folder.name)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import Status
-from rediffuse.rewards._loading import folder_of, make_absolute, reading
+from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import encoded, pictures
 
 if TYPE_CHECKING:
@@ -121,6 +121,7 @@ class VlmReward:
         elif self.server is None:
             limits = self.max_tokens, self.jpeg_quality
             self._loaded["vlm"] = VisionLanguageModel.load("reward.vlm", self.vlm, self.revision, device, *limits)
+            pin(self, "vlm", "revision", self._loaded["vlm"].model)
         else:
             from rediffuse.rewards._http import Http
             from rediffuse.rewards._served import Server

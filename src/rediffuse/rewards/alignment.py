@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
-from rediffuse.rewards._loading import make_absolute
+from rediffuse.rewards._loading import make_absolute, pin
 from rediffuse.rewards._vlm import VlmReward
 from rediffuse.types import Judgement, Prompt
 
@@ -42,6 +42,7 @@ class Alignment(VlmReward):
 
     def prepare(self, device: str) -> None:
         self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.encoder_revision, self.layer, device)
+        pin(self, "encoder", "encoder_revision", self._loaded["encoder"].model)
         super().prepare(device)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:

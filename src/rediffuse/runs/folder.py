@@ -62,11 +62,14 @@ class RunFolder:
         staged.write_text(to_yaml(config))
         os.replace(staged, self.path / "config.yaml")
 
-    def pin(self, model: Mapping[str, Any]) -> None:
-        """Options of the model that became exact when it was loaded, into the configuration and beside the versions."""
+    def pin(self, model: Mapping[str, Any], reward: Mapping[str, Any]) -> None:
+        """Options that became exact when the model and the reward were loaded, into the configuration; the model's also beside
+        the versions.
+        """
         config, place = self.config(), self.path / "environment.json"
-        self.write_config(replace(config, model={**config.model, **model}))
-        place.write_text(json.dumps({**json.loads(place.read_text()), "model": dict(model)}, indent=2) + "\n")
+        self.write_config(replace(config, model={**config.model, **model}, reward={**config.reward, **reward}))
+        if model:
+            place.write_text(json.dumps({**json.loads(place.read_text()), "model": dict(model)}, indent=2) + "\n")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
