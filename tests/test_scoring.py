@@ -141,6 +141,12 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
     assert len(calls) <= 2
 
 
+def test_a_batch_larger_than_what_may_wait_waits_alone(tmp_path, monkeypatch):
+    straight = train(tiny.config(epochs=1), tmp_path / "straight")
+    monkeypatch.setattr(scoring, "MAX_WAITING", 2)
+    assert train(tiny.config(epochs=1), tmp_path / "run")[0]["reward_mean"] == straight[0]["reward_mean"]
+
+
 def test_a_reward_called_std_leaves_the_deviation_alone():
     samples = [Scored(i, 0, value, parts={"mean": 1.0}) for i, value in enumerate((1.0, 2.0, 9.0))]
     assert scoring.summary("std", scoring.Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)

@@ -125,7 +125,7 @@ class Scorer:
         """
         try:
             rollout = joined(self._handed_over(rollouts), num_mine)
-            self._until_waiting(0)
+            self._until_waiting(0, all_sampled=True)
         finally:
             self._worker.stop()
         return rollout, Scores.of([self.done[place] for place in range(num_mine)], self.seconds)
@@ -134,7 +134,7 @@ class Scorer:
         begin = 0
         for part in rollouts:
             end = begin + len(part.prompts)
-            self._until_waiting(MAX_WAITING - len(part.prompts))
+            self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
             self._submit(Asked(part.images, part.prompts, part.indices.tolist(), range(begin, end)))
             begin = end
             yield replace(part, images=part.images[:0].clone())
@@ -142,7 +142,7 @@ class Scorer:
     def _submit(self, asked: Asked) -> None:
         self._running[self._worker.submit(lambda: self._scored(asked))] = asked
 
-    def _until_waiting(self, most: int) -> None:
+    def _until_waiting(self, most: int, all_sampled: bool = False) -> None:
         while True:
             for future in [each for each in self._running if each.done()]:
                 asked = self._running.pop(future)
@@ -150,7 +150,8 @@ class Scorer:
                     self._take(asked, future.result())
                 except RewardError as error:  # told now, not when all is sampled
                     self._fail(asked, error)
-            if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most or not self._waiting(most):
+            self._ask_again(all_sampled)
+            if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most:
                 return
             if self._running:
                 wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
@@ -158,24 +159,23 @@ class Scorer:
                 time.sleep(POLL_SECONDS)
             self.stop_if_asked()
 
-    def _waiting(self, most: int) -> bool:
-        """Whether there is anything left to wait for; what failed is asked for again when its time has come."""
-        missing = sum(len(asked.place) for asked in self._later)
+    def _ask_again(self, all_sampled: bool) -> None:
+        """For what failed and whose time has come; where all is sampled and little is missing, not for ever."""
         deadline = self.options.deadline_seconds
         if self._silent_since is not None and time.monotonic() - self._silent_since > deadline:
             raise RewardError(
                 f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds: {self._error}"
                 " Look after it, then go on with: rediffuse resume RUN"
             ) from (self._error.__cause__ if self._error else None)
-        given_up = not self._running and most == 0 and self._masked + missing <= self.allowed
+        missing = self._masked + sum(len(asked.place) for asked in self._later)
+        dispensable = all_sampled and not self._running and missing <= self.allowed
         for asked in list(self._later):
-            if given_up and asked.attempts >= MIN_ATTEMPTS:
+            if dispensable and asked.attempts >= MIN_ATTEMPTS:
                 self._later.remove(asked)
                 self._mask(asked.lost(), asked)
             elif asked.not_before <= time.monotonic():
                 self._later.remove(asked)
                 self._submit(asked)
-        return bool(self._running or self._later)
 
     def _take(self, asked: Asked, samples: Sequence[Scored]) -> None:
         """What timed out is asked for again; what else is not ok is masked."""

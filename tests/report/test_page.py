@@ -1,4 +1,5 @@
 import html.parser
+import json
 import shutil
 import subprocess
 
@@ -48,6 +49,17 @@ def test_it_tells_the_rewards_and_the_configuration(run):
     text = page.write(run).read_text()
     for said in ("redness", "ddpo_is", ">16</b>reward queries", "config.yaml", "Before", "After", "a cat"):
         assert said in text
+
+
+def test_masked_rewards_are_counted_by_what_became_of_them(run, tmp_path):
+    assert "masked" not in page.write(run).read_text().partition("<h2>")[0]
+    shutil.copytree(run.path, tmp_path / "run")
+    place = tmp_path / "run" / "metrics.jsonl"
+    rows = [json.loads(line) for line in place.read_text().splitlines()]
+    rows[0] |= {"masked_rewards": 3, "masked_timeout": 1, "masked_non_finite": 2}
+    rows[1] |= {"masked_rewards": 4, "masked_timeout": 4}
+    place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "<b>7</b>rewards masked: 5 timeout, 2 non finite" in page.write(RunFolder(tmp_path / "run")).read_text()
 
 
 def test_a_run_with_one_picture_shows_no_after(run, tmp_path):

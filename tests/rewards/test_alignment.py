@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +19,7 @@ from rediffuse.lookup import build
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._pictures import pictures
 from rediffuse.rewards._vlm import VisionLanguageModel
+from rediffuse.runs.folder import existing
 from rediffuse.types import Prompt
 
 PROMPTS = [Prompt("a cat"), Prompt("a dog riding a bike"), Prompt("a bike")]
@@ -98,3 +103,27 @@ def test_a_run_learns_from_it(judge, tmp_path):
     assert history[0]["reward_recall"] == history[0]["reward_mean"] != history[0]["reward_precision"]
     row = json.loads((tmp_path / "run" / "rewards.jsonl").read_text().splitlines()[0])
     assert row["parts"]["recall"] == row["reward"] and row["notes"]["answer"]
+
+
+def test_the_run_keeps_the_commits_of_the_models_that_judge(judge, tmp_path):
+    """From a cache of the Hub, which nobody can reach."""
+    for name, commit in (("vlm", "a1" * 20), ("encoder", "b2" * 20)):
+        place = tmp_path / "cache" / "hub" / f"models--someone--{name}"
+        shutil.copytree(judge[name], place / "snapshots" / commit)
+        (place / "refs").mkdir()
+        (place / "refs" / "main").write_text(commit)
+    options = {"reward.vlm": "someone/vlm", "reward.encoder": "someone/encoder", "reward.layer": 2, "reward.max-tokens": 4}
+    small = {
+        "epochs": 1,
+        "prompts-per-epoch": 1,
+        "evaluation.num-prompts": 1,
+        "sampler.num-steps": 2,
+        "model": f"{tiny.FILE}:Toy",
+    }
+    words = [f"--{key}={value}" for key, value in {**options, **small}.items()]
+    command = [sys.executable, "-m", "rediffuse", "train", "--reward", "alignment", *words, "--run-dir", "run"]
+    offline = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    reward = existing(tmp_path / "run").config().reward
+    assert (reward["revision"], reward["encoder_revision"]) == ("a1" * 20, "b2" * 20)

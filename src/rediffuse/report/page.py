@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections import Counter
 from pathlib import Path
 
 import jinja2
@@ -35,7 +36,7 @@ def write(run: RunFolder) -> Path:
         last=metrics[-1],
         metrics=metrics,
         seconds=sum(row["seconds_sampling"] + row["seconds_training"] for row in metrics),
-        masked=sum(row["masked_rewards"] for row in metrics),
+        masked=_masked(metrics),
         curve=_curve(metrics),
         parts=_parts(metrics, config.reward["name"]),
         prompts=json.loads((run.samples / "prompts.json").read_text()),
@@ -45,6 +46,15 @@ def write(run: RunFolder) -> Path:
     )
     run.report.write_text(page, encoding="utf-8")
     return run.report
+
+
+def _masked(metrics: list[dict[str, float]]) -> dict[str, int]:
+    """How many rewards of the run had which status."""
+    lost = Counter[str]()
+    for row in metrics:
+        lost.update({key.removeprefix("masked_"): int(row[key]) for key in row if key.startswith("masked_")})
+    del lost["rewards"]  # all of them
+    return dict(lost.most_common())
 
 
 def _curve(metrics: list[dict[str, float]]) -> str:
