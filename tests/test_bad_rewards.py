@@ -5,12 +5,15 @@ import json
 import math
 import os
 import random
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +45,19 @@ def cannot_connect(images, prompts):
     raise ConnectionRefusedError("nobody is there")
 
 
+class StatusError(RuntimeError):
+    """As that of a client of HTTP."""
+
+    def __init__(self, status):
+        super().__init__(f"status {status}")
+        self.response = SimpleNamespace(status_code=status)
+
+
+def refused(images, prompts):
+    raise StatusError(404)
+
+
+NOT_FINITE = "^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05. The run is saved"
 STOPS = {
     "raises": (raises, "raises failed on a batch of 4 images: KeyError: 'no such thing'"),
     "exits": (exits, "exits failed on a batch of 4 images: SystemExit: 3"),
@@ -58,9 +74,15 @@ STOPS = {
     "ragged": (lambda i, p: [[0.0]] * (len(p) - 1) + [[0.0, 1.0]], "it gave list"),
     "complex": (lambda i, p: bright(i) * 1j, "it gave Tensor"),
     "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
-    "NaN": (lambda i, p: bright(i) * math.nan, "4 non_finite"),
-    "infinite": (lambda i, p: bright(i) + math.inf, "4 non_finite"),
-    "huge": (lambda i, p: [1e308] * len(p), "4 non_finite"),
+    "NaN": (lambda i, p: bright(i) * math.nan, NOT_FINITE),
+    "infinite": (lambda i, p: bright(i) + math.inf, NOT_FINITE),
+    "huge": (lambda i, p: [1e308] * len(p), NOT_FINITE),
+    "huger": (lambda i, p: [10**400] * len(p), "must give one number per image, or a Judgement of them; it gave"),
+    "sparse": (lambda i, p: bright(i).to_sparse(), "must give one number per image, or a Judgement of them"),
+    "parts that are none": (lambda i, p: Judgement(bright(i), parts=None), "or a Judgement of them; it gave Judgement"),
+    "notes that are none": (lambda i, p: Judgement(bright(i), notes={"said": None}), "or a Judgement of them; it gave Judgement"),
+    "a file that is missing": (lambda i, p: Path("nowhere/at all").read_text(), "FileNotFoundError: .*nowhere/at all"),
+    "a refused question": (refused, "StatusError: status 404"),
     "a status that is none": (
         lambda i, p: Judgement(bright(i), statuses=["fine"] * len(p)),
         "one status per image, of ok, failed",
@@ -138,7 +160,7 @@ HARMLESS = {
 @pytest.fixture(scope="module")
 def well(tmp_path_factory):
     run = tmp_path_factory.mktemp("well") / "run"
-    train(plan(epochs=2), run, lambda images, prompts: bright(images))
+    train(plan(epochs=2, scoring={}), run, lambda images, prompts: bright(images))
     return run
 
 
@@ -229,9 +251,52 @@ def test_what_keeps_failing_is_masked_where_little_is_missing(tmp_path, monkeypa
     history = train(plan(scoring={"max_failed": 0.25}), tmp_path / "run", half_down)
     assert history[0]["masked_timeout"] == 2
     rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
-    assert sorted(row["attempts"] for row in rows) == [1] * 6 + [5, 5]
+    assert sorted(row["attempts"] for row in rows) == [1] * 6 + [10, 10]
     with pytest.raises(RewardError, match="given nothing for 0.5 seconds: 1 images timed out"):
         train(plan(), tmp_path / "strict", half_down)
+
+
+def test_at_the_deadline_the_few_that_are_missing_are_masked(tmp_path):
+    """Two images of two batches, each of which takes most of the deadline to time out, in turn."""
+
+    def slow_for_the_darkest(images, prompts):
+        values = bright(images)
+        if len(values) == 1:
+            time.sleep(0.2)
+            return Judgement(values, statuses=["timeout"])
+        return Judgement(values, statuses=["timeout" if value == values.min() else "ok" for value in values])
+
+    history = train(plan(scoring={"max_failed": 0.25, "deadline_seconds": 0.5}), tmp_path / "run", slow_for_the_darkest)
+    assert history[0]["masked_timeout"] == 2
+
+
+def test_an_error_that_has_passed_is_not_told_as_the_cause_of_another(tmp_path):
+    calls = count()
+
+    def first_away_then_nonsense(images, prompts):
+        if next(calls) == 0:
+            raise ConnectionError("nobody is there")
+        return bright(images) * math.nan
+
+    with pytest.raises(RewardError, match="^4 of 8 rewards .*: 4 non_finite; .* 0.05. The run is saved") as error:
+        train(plan(scoring={}), tmp_path / "run", first_away_then_nonsense)
+    assert error.value.__cause__ is None
+
+
+def test_a_hiccup_while_images_are_asked_about_one_at_a_time_costs_none(well, tmp_path):
+    """The batch fails for one image; of the others, by themselves, one meets a lost connection first."""
+    dark, lost = torch.tensor(darkest(well), dtype=torch.float32), []
+
+    def fussy(images, prompts):
+        if (bright(images) == dark).any():
+            raise ZeroDivisionError("too dark")
+        if len(images) == 1 and not lost:
+            lost.append(1)
+            raise ConnectionError("cut")
+        return bright(images)
+
+    history = train(plan(scoring={"max_failed": 0.2}), tmp_path / "run", fussy)
+    assert lost and history[0]["masked_rewards"] == history[0]["masked_failed"] == 1
 
 
 def test_what_a_run_paid_for_it_does_not_ask_again(tmp_path, well):
@@ -252,11 +317,18 @@ def test_what_was_paid_for_is_told_apart_by_the_picture_and_the_reward(tmp_path,
     paid = tmp_path / "run" / "rewards.paid-0.jsonl"
     rows = [json.loads(line) for line in paid.read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1] * 4
-    others = [{**rows[0], "image_hash": 1}, {**rows[1], "of": "another reward"}, {**rows[2], "index": 99}, rows[3]]
+    others = [
+        {**rows[0], "image_hash": 1},
+        {**rows[1], "of": "another reward"},
+        {**rows[2], "asked": "another question"},
+        rows[3],
+    ]
     paid.write_text("".join(json.dumps(row | {"reward": 1000.0}) + "\n" for row in others) + '{"torn')
+    with pytest.raises(RewardError):
+        resume(tmp_path / "run", reward=Dies(RewardError("out of order"), {1}))  # which writes behind the torn line
     again = Dies(None, set())
     resume(tmp_path / "run", reward=again)
-    assert sorted(again.sizes) == [3, 4]
+    assert again.sizes == [4]
     rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
     assert [row["reward"] for row in rows].count(1000.0) == 1
 
@@ -301,3 +373,75 @@ def test_no_thread_is_left(well):
             return
         time.sleep(1.3)
     raise AssertionError([thread.name for thread in threading.enumerate()])
+
+
+TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+COUNTED = """
+import os
+from pathlib import Path
+
+ASKED, CALLS = Path(os.environ["ASKED"]), []
+
+def brightness(images, prompts):
+    CALLS.append(1)
+    if os.environ.get("RANK") == "1" and len(CALLS) >= 3:  # of this process; an epoch has two
+        raise KeyError("out of order")
+    with ASKED.open("a") as file:
+        file.write("x" * len(images))
+    return images.mean((1, 2, 3))
+"""
+
+
+def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path):
+    """The second epoch fails in one of two; resumed in one process, it asks for what that one had not scored, and equals a run
+    in one process."""
+    (tmp_path / "mine.py").write_text(COUNTED)
+    small = {"epochs": 2, "prompts-per-epoch": 8, "micro-batch-size": 2, "evaluation.num-prompts": 1, "sampler.num-steps": 2}
+    small |= {"model": f"{tiny.FILE}:Toy", "reward": "mine.py:brightness"}
+    words = [f"--{key}={value}" for key, value in small.items()]
+
+    def done(*command, asked):
+        environment = {**os.environ, "ASKED": str(tmp_path / asked)}
+        return subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    assert done("-m", "rediffuse", "train", *words, "--run-dir", "one", asked="one.txt").returncode == 0
+    failed = done(*TWO, "-m", "rediffuse", "train", *words, "--run-dir", "two", asked="two.txt")
+    assert failed.returncode != 0 and "KeyError: 'out of order'" in failed.stderr
+    before = len((tmp_path / "two.txt").read_text())
+    assert 8 < before < 16
+    resumed = done("-m", "rediffuse", "resume", "two", "--trust-code", asked="two.txt")
+    assert resumed.returncode == 0, resumed.stderr
+    assert len((tmp_path / "two.txt").read_text()) == 16
+    assert [row["reward"] for row in tiny.numbers(tmp_path / "two", "rewards.jsonl")][:8] == [
+        row["reward"] for row in tiny.numbers(tmp_path / "one", "rewards.jsonl")
+    ][:8]
+    assert not list((tmp_path / "two").glob("rewards.paid-*"))
+
+
+def test_a_server_that_hangs_does_not_keep_the_command_from_ending(judge, tmp_path):
+    """The questions under way have minutes left; the run's own deadline ends it."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(64)
+        words = {"reward": "alignment", "reward.server": f"http://127.0.0.1:{silent.getsockname()[1]}/v1", "reward.vlm": "eye"}
+        words |= {
+            "reward.encoder": judge["encoder"],
+            "reward.layer": 2,
+            "reward.timeout-seconds": 2,
+            "reward.deadline-seconds": 600,
+        }
+        words |= {
+            "scoring.timeout-seconds": 3,
+            "scoring.deadline-seconds": 2,
+            "model": f"{tiny.FILE}:Toy",
+            "sampler.num-steps": 2,
+        }
+        words |= {"epochs": 1, "prompts-per-epoch": 2, "evaluation.num-prompts": 1, "run-dir": tmp_path / "run"}
+        began = time.monotonic()
+        command = [sys.executable, "-m", "rediffuse", "train", *(f"--{key}={value}" for key, value in words.items())]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 75, done.stderr
+        assert "alignment took more than 3 seconds" in done.stderr.replace("\n", " ")
+        assert time.monotonic() - began < 60

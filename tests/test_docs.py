@@ -11,8 +11,8 @@ import tiny
 import torch
 
 from rediffuse import train
+from rediffuse.judging import judged
 from rediffuse.lookup import build
-from rediffuse.scoring import judged
 from rediffuse.types import Prompt
 
 PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()

@@ -8,6 +8,7 @@ LAYERS = [
     {"errors", "maths"},
     {"config", "hub"},
     {"types"},
+    {"judging"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "batches", "report", "journal"},

@@ -11,6 +11,7 @@ from rediffuse import scoring
 from rediffuse.config import Scoring
 from rediffuse.errors import Interrupted, RewardError
 from rediffuse.journal import Scored
+from rediffuse.judging import judged
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
@@ -27,7 +28,7 @@ IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
 
 
 def test_a_plain_function_with_a_list_is_a_reward():
-    got = scoring.judged(lambda images, prompts: [1, 2.5, 3, 4], IMAGES, PROMPTS)
+    got = judged(lambda images, prompts: [1, 2.5, 3, 4], IMAGES, PROMPTS)
     assert got.values.tolist() == [1.0, 2.5, 3.0, 4.0]
 
 
@@ -60,12 +61,12 @@ def scalar(images, prompts):
 )
 def test_a_reward_of_the_wrong_form_is_named(reward, said):
     with pytest.raises(RewardError, match=said):
-        scoring.judged(reward, IMAGES, PROMPTS)
+        judged(reward, IMAGES, PROMPTS)
 
 
 def test_a_reward_cannot_change_the_images():
     kept = IMAGES.clone()
-    scoring.judged(lambda images, prompts: images.zero_().mean((1, 2, 3)), IMAGES, PROMPTS)
+    judged(lambda images, prompts: images.zero_().mean((1, 2, 3)), IMAGES, PROMPTS)
     assert torch.equal(IMAGES, kept)
 
 
@@ -87,7 +88,10 @@ def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path)
 
 
 def test_too_many_masked_rewards_stop_the_run(tmp_path):
-    with pytest.raises(RewardError, match=r"4 of 8 rewards .*: 4 non_finite; scoring.max_failed allows a share of 0.05"):
+    with pytest.raises(
+        RewardError,
+        match=r"^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05. The run is saved up to the epoch before: mend the reward, then resume.$",
+    ):
         train(tiny.config(), tmp_path / "run", lambda images, prompts: [math.nan] * len(images))
 
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from rediffuse import train
 from rediffuse.errors import ConfigError, RewardError
+from rediffuse.judging import judged
 from rediffuse.lookup import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
-from rediffuse.scoring import judged
 from rediffuse.types import Prompt
 
 MINE = """
@@ -111,12 +111,34 @@ def test_what_the_reward_cannot_say_is_no_number(mine):
     assert judged(remote(mine.url), IMAGES, prompts).values.isfinite().tolist() == [i != 2 for i in range(7)]
 
 
-def test_a_reward_that_fails_there_stops_the_run_here_and_tells_nothing(mine):
-    with pytest.raises(RewardError, match=r"The reward behind .* failed"):
+def test_a_reward_that_fails_there_for_all_stops_the_run_here_and_tells_nothing(mine):
+    with pytest.raises(RewardError, match=r"http.*: the reward behind it failed"):
         remote(mine.url)(IMAGES, [Prompt("a bug")] * 7)
     assert "secret of the server" in mine.log.read_text()
     answer = httpx2.post(f"{mine.url}/score", json={"images": [png()], "prompts": [{"text": "a bug"}]})
     assert answer.status_code == 424 and "secret" not in answer.text and "Traceback" not in answer.text
+
+
+def test_a_reward_that_fails_there_for_one_costs_no_other_its_own(mine):
+    prompts = [Prompt("a bug" if i == 2 else "a cat") for i in range(7)]
+    got = judged(remote(mine.url), IMAGES, prompts)
+    assert got.statuses == ["failed" if i == 2 else "ok" for i in range(7)]
+    assert "the reward behind it failed" in got.notes["refused"][2]
+
+
+def test_what_is_not_json_is_not_read(mine):
+    body = json.dumps({"images": [png()], "prompts": [PROMPT]})
+    assert httpx2.post(f"{mine.url}/score", content=body, headers={"Content-Type": "text/plain"}).status_code == 415
+    assert httpx2.post(f"{mine.url}/score", content=body, headers={"Content-Type": "application/json"}).status_code == 200
+
+
+def test_numbers_travel_whole(tmp_path):
+    (tmp_path / "mine.py").write_text("def third(images, prompts):\n    return [1 / 3] * len(images)\n")
+    served = Served(tmp_path, "mine.py:third")
+    try:
+        assert judged(remote(served.url), IMAGES, PROMPTS).values.tolist() == [1 / 3] * 7
+    finally:
+        served.stop()
 
 
 def png(width=8, height=8, kind="PNG"):
@@ -144,7 +166,7 @@ PROMPT = {"text": "a cat"}
 )
 def test_what_cannot_be_scored_is_refused(body, said, mine):
     content = body if isinstance(body, str) else json.dumps(body)
-    answer = httpx2.post(f"{mine.url}/score", content=content, timeout=30)
+    answer = httpx2.post(f"{mine.url}/score", content=content, headers={"Content-Type": "application/json"}, timeout=30)
     assert answer.status_code == 422
     assert said in answer.text
 

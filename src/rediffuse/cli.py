@@ -210,6 +210,12 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     chosen = {"name": args.reward, **options.get("reward", {})}
     check_names("reward", chosen)
     reward = build("reward", chosen)
+    from rediffuse.types import Combines
+
+    if isinstance(reward, Combines):
+        raise ConfigError(
+            f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote` rewards in the sum."
+        )
     try:
         from rediffuse import serve as service
     except ModuleNotFoundError as error:
@@ -300,6 +306,12 @@ def _resumable(run: Path | None) -> Iterator[None]:
 
     try:
         yield
+    except RewardError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        say(str(error))
+        sys.stdout.flush()
+        os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
         more = " --trust-code" if run is not None and trusting(vars(existing(run).config())) else ""
         say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")

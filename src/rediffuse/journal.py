@@ -10,6 +10,9 @@ from typing import Any
 
 from rediffuse.errors import Status
 from rediffuse.runs import log
+from rediffuse.types import Prompt
+
+NOT_OF_THE_VALUE = ("revision", "_variable", "_seconds", "concurrency", "images_per_request", "allow_plain_http", "url", "server")
 
 
 @dataclass(frozen=True)
@@ -30,22 +33,24 @@ class Paid:
 
     def __init__(self, path: Path, reward: Mapping[str, Any]) -> None:
         self._path, self._reward = path, _fingerprint(reward)
-        self._known: dict[tuple[int, int, int], Scored] = {}
+        self._known: dict[tuple[int, int, int, str], Scored] = {}
 
     def load(self, paths: Iterable[Path]) -> None:
         """What all processes of a run before this one left."""
         for row in (row for path in paths for row in log.read(path) if row.pop("of") == self._reward):
-            epoch, parts = row.pop("epoch"), {name: _number(value) for name, value in row.pop("parts").items()}
-            self._known[epoch, row["index"], row["image_hash"]] = Scored(**row, parts=parts)
+            epoch, asked = row.pop("epoch"), row.pop("asked")
+            parts = {name: math.nan if value is None else value for name, value in row.pop("parts").items()}
+            self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
 
-    def known(self, epoch: int, index: int, image_hash: int) -> Scored | None:
-        return self._known.get((epoch, index, image_hash))
+    def known(self, epoch: int, index: int, image_hash: int, prompt: Prompt) -> Scored | None:
+        return self._known.get((epoch, index, image_hash, _digest(vars(prompt))))
 
-    def add(self, epoch: int, samples: Sequence[Scored]) -> None:
-        if (self._path.parent / "config.yaml").is_file():  # a process on another machine may have no folder
-            log.append(
-                self._path, ({"epoch": epoch, "of": self._reward, **_row(each)} for each in samples if each.status == "ok")
-            )
+    def add(self, epoch: int, samples: Sequence[Scored], prompts: Sequence[Prompt]) -> None:
+        if not (self._path.parent / "config.yaml").is_file():  # a process on another machine may have no folder
+            return
+        rows = zip(samples, prompts, strict=True)
+        kept = [(sample, _digest(vars(prompt))) for sample, prompt in rows if sample.status == "ok"]
+        log.append(self._path, ({"epoch": epoch, "of": self._reward, "asked": asked, **_row(each)} for each, asked in kept))
 
     def clear(self) -> None:
         """All that was paid for is in a checkpoint."""
@@ -61,15 +66,22 @@ def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
 def _fingerprint(reward: Mapping[str, Any]) -> str:
-    """Of its options and, where it is anyone's own file, of the file; not of revisions, which loading makes exact."""
-    options = {key: value for key, value in reward.items() if not key.endswith("revision")}
-    content = json.dumps(options, sort_keys=True, default=str).encode()
-    file = Path(str(reward.get("name")).rpartition(":")[0])
-    if file.suffix == ".py" and file.is_file():
-        content += file.read_bytes()
-    return hashlib.sha256(content).hexdigest()[:16]
+    """Of what it computes: its options, and anyone's own files; not of how it is reached, or of revisions that loading makes
+    exact.
+    """
+
+    def told(options: Mapping[str, Any]) -> dict[str, Any]:
+        said: dict[str, Any] = {key: value for key, value in options.items() if not key.endswith(NOT_OF_THE_VALUE)}
+        file = Path(str(options.get("name")).rpartition(":")[0])
+        if file.suffix == ".py" and file.is_file():
+            said["file"] = file.read_text(encoding="utf-8", errors="replace")
+        if "rewards" in options:
+            said["rewards"] = [told(each) for each in options["rewards"]]
+        return said
+
+    return _digest(told(reward))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,16 +18,15 @@ from torch import Tensor
 from rediffuse.config import Scoring
 from rediffuse.errors import RewardError, Status
 from rediffuse.journal import Paid, Scored, finite
+from rediffuse.judging import STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
-from rediffuse.types import Judgement, Metrics, Prompt, Reward, Rollout, together
+from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
-MIN_ATTEMPTS = 5
-"""Of a failure that may pass, before its samples are masked although few are."""
+MIN_ATTEMPTS = 10
+"""Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
-LARGEST = torch.finfo(torch.float32).max
-STATUSES: tuple[Status, ...] = get_args(Status)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -60,6 +59,14 @@ class Scores:
             _column([STATUSES.index(sample.status) for sample in samples]),
             _column([sample.attempts for sample in samples]),
         )
+
+    def refuse_too_few(self, options: Scoring) -> None:
+        """Of a whole epoch. Raises RewardError where more are missing than may be."""
+        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options)
+
+    def combined(self, reward: Combines) -> "Scores":
+        """Of a whole epoch, the rewards made anew of their parts."""
+        return replace(self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +119,7 @@ class Scorer:
         self._worker = _Worker()
         self._running: dict[Future[list[Scored]], Asked] = {}
         self._later: list[Asked] = []
+        self._dispensable = 0
         self._masked = 0
         self._silent_since: float | None = None
         self._error: RewardError | None = None
@@ -123,6 +131,7 @@ class Scorer:
         more are missing than may be and asking again would not help, or has not for the deadline; then, and where
         `stop_if_asked` raises, those not yet begun are never computed.
         """
+        self._dispensable = int(self.options.max_failed * num_mine)
         try:
             rollout = joined(self._handed_over(rollouts), num_mine)
             self._until_waiting(0, all_sampled=True)
@@ -147,9 +156,11 @@ class Scorer:
             for future in [each for each in self._running if each.done()]:
                 asked = self._running.pop(future)
                 try:
-                    self._take(asked, future.result())
+                    samples = future.result()
                 except RewardError as error:  # told now, not when all is sampled
                     self._fail(asked, error)
+                else:
+                    self._take(asked, samples)
             self._ask_again(all_sampled)
             if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most:
                 return
@@ -160,17 +171,20 @@ class Scorer:
             self.stop_if_asked()
 
     def _ask_again(self, all_sampled: bool) -> None:
-        """For what failed and whose time has come; where all is sampled and little is missing, not for ever."""
+        """For what failed and whose time has come; where nothing else is to be done and little is missing, not for ever."""
+        fresh = any(not asked.attempts for asked in self._running.values())
+        retried = [*self._later, *(asked for asked in self._running.values() if asked.attempts)]
+        missing = sum(len(asked.place) for asked in retried)
+        few = self._masked + missing <= self._dispensable and not fresh and (all_sampled or missing >= MAX_WAITING)
         deadline = self.options.deadline_seconds
-        if self._silent_since is not None and time.monotonic() - self._silent_since > deadline:
+        late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
+        if late and not few:
             raise RewardError(
                 f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds: {self._error}"
                 " Look after it, then go on with: rediffuse resume RUN"
             ) from (self._error.__cause__ if self._error else None)
-        missing = self._masked + sum(len(asked.place) for asked in self._later)
-        dispensable = all_sampled and not self._running and missing <= self.allowed
         for asked in list(self._later):
-            if dispensable and asked.attempts >= MIN_ATTEMPTS:
+            if few and (late or asked.attempts >= MIN_ATTEMPTS):
                 self._later.remove(asked)
                 self._mask(asked.lost(), asked)
             elif asked.not_before <= time.monotonic():
@@ -179,28 +193,28 @@ class Scorer:
 
     def _take(self, asked: Asked, samples: Sequence[Scored]) -> None:
         """What timed out is asked for again; what else is not ok is masked."""
-        late = [i for i, sample in enumerate(samples) if sample.status == "timeout"]
-        known = [i for i in range(len(samples)) if i not in set(late)]
+        late = {i for i, sample in enumerate(samples) if sample.status == "timeout"}
+        known = [i for i in range(len(samples)) if i not in late]
         if any(samples[i].status == "ok" for i in known):
             if self._silent_since is not None:
                 self.tell("the reward answers again")
-            self._silent_since = None
+            self._silent_since = self._error = None
         self._mask([samples[i] for i in known], asked.only(known))
         if late:
-            self._fail(asked.only(late), RewardError(f"{len(late)} images timed out.", "timeout", passing=True))
+            self._fail(asked.only(sorted(late)), RewardError(f"{len(late)} images timed out.", "timeout", passing=True))
 
-    def _mask(self, samples: Sequence[Scored], asked: Asked) -> None:
+    def _mask(self, samples: Sequence[Scored], asked: Asked, error: RewardError | None = None) -> None:
         for place, sample in zip(asked.place, samples, strict=True):
             self.done[place] = sample
         self._masked += sum(sample.status != "ok" for sample in samples)
         if self._masked > self.allowed:
-            refuse_too_few([sample.status for sample in self.done.values()], self.num_samples, self.options, self._error)
+            refuse_too_few([sample.status for sample in self.done.values()], self.num_samples, self.options, error)
 
     def _fail(self, asked: Asked, error: RewardError) -> None:
-        self._error = error
         if not error.passing:
-            self._mask(asked.again(error.status).lost(), asked)
+            self._mask(asked.again(error.status).lost(), asked, error)
             return
+        self._error = error
         if self._silent_since is None:
             self._silent_since = time.monotonic()
             self.tell(f"waiting for the reward: {error}")
@@ -210,8 +224,8 @@ class Scorer:
         """On the worker's thread."""
         hashes = [int(each) for each in image_hashes(asked.images).tolist()]
         found: dict[int, Scored] = {}
-        for i, key in enumerate(zip(asked.indices, hashes, strict=True)):
-            if self.paid and (sample := self.paid.known(self.epoch, *key)):
+        for i, image in enumerate(hashes):
+            if self.paid and (sample := self.paid.known(self.epoch, asked.indices[i], image, asked.prompts[i])):
                 found[i] = sample
         rest = [i for i in range(len(hashes)) if i not in found]
         if rest:
@@ -220,7 +234,7 @@ class Scorer:
             self.seconds += time.perf_counter() - began
             fresh = _samples(judgement, [asked.indices[i] for i in rest], [hashes[i] for i in rest], asked.attempts + 1)
             if self.paid:
-                self.paid.add(self.epoch, fresh)
+                self.paid.add(self.epoch, fresh, [asked.prompts[i] for i in rest])
             found |= dict(zip(rest, fresh, strict=True))
         return [found[i] for i in range(len(hashes))]
 
@@ -237,10 +251,10 @@ class Scorer:
                 try:
                     alone.append(self._within_time(images[i : i + 1], [prompt]))
                 except RewardError as worse:
-                    failures += 1
-                    if failures > self.allowed or worse.passing:
+                    failures += not worse.passing
+                    if failures > self.allowed:
                         raise error from error.__cause__
-                    alone.append(Judgement(torch.full((1,), torch.nan), statuses=[worse.status]))
+                    alone.append(Judgement(torch.full((1,), torch.nan), statuses=["timeout" if worse.passing else worse.status]))
             return together(alone)
 
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
@@ -294,41 +308,6 @@ def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:
         future.set_exception(error)
 
 
-def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-    """Its values and parts (B,) float64, and all statuses. Raises RewardError, naming the reward, unless it gives one number per
-    image.
-    """
-    name = name_of(reward)
-    try:
-        given = reward(images.clone(), prompts)
-    except RewardError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise RewardError(
-            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}",
-            "timeout" if isinstance(error, TimeoutError) else "failed",
-            passing=_may_pass(error),
-        ) from error
-    if not isinstance(given, Judgement):
-        given = Judgement(_numbers(name, given, len(prompts)))
-    for note, texts in given.notes.items():
-        if isinstance(texts, str) or len(texts) != len(prompts) or not all(isinstance(text, str) for text in texts):
-            raise RewardError(
-                f"The reward {name} must note one text per image, {len(prompts)}, as {note}; it noted {texts!r:.60}.",
-                "invalid_shape",
-            )
-    parts = {part: _numbers(f"{name}, {part}:", values, len(prompts)) for part, values in given.parts.items()}
-    values, statuses = _numbers(name, given.values, len(prompts)), given.statuses or ["ok"] * len(prompts)
-    if len(statuses) != len(prompts) or not set(statuses) <= set(STATUSES):
-        raise RewardError(
-            f"The reward {name} must give one status per image, of {', '.join(STATUSES)}; it gave {statuses!r:.60}.",
-            "invalid_shape",
-        )
-    usable = values.abs() <= LARGEST
-    statuses = ["non_finite" if said == "ok" and not good else said for said, good in zip(statuses, usable.tolist(), strict=True)]
-    return Judgement(values, parts, given.notes, statuses)
-
-
 def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int) -> list[Scored]:
     values, parts = judgement.values.tolist(), {name: each.tolist() for name, each in judgement.parts.items()}
     return [
@@ -343,42 +322,6 @@ def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int]
         )
         for i, index in enumerate(indices)
     ]
-
-
-def _may_pass(error: BaseException) -> bool:
-    """Of networks, and of servers that are busy or ill; not of files, or of questions that are refused.
-
-    Clients of HTTP call the first TransportError, without its being an OSError, and keep the server's status in a response.
-    """
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None:
-        return status in (408, 409, 425, 429) or status >= 500
-    files = (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError, NotADirectoryError)
-    network = any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
-    return network or (isinstance(error, OSError) and not isinstance(error, files))
-
-
-def _numbers(name: str, given: Any, size: int) -> Tensor:
-    try:
-        if isinstance(given, Tensor) and given.is_complex():
-            raise TypeError
-        values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise RewardError(
-            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}.", "invalid_shape"
-        ) from error
-    if values.shape != (size,):
-        raise RewardError(
-            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}.",
-            "invalid_shape",
-        )
-    return values
-
-
-def name_of(reward: Callable[..., Any]) -> str:
-    """As in a configuration: the file's name for a reward of the house, else that of the function or class."""
-    room, _, file = type(reward).__module__.rpartition(".")
-    return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
 
 
 def refuse_too_few(statuses: Sequence[Status], num_samples: int, options: Scoring, error: RewardError | None = None) -> None:

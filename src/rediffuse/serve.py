@@ -1,10 +1,10 @@
 """A reward behind HTTP and JSON, in an environment of its own; `rewards/remote.py` is its client."""
 
+import asyncio
 import base64
 import hmac
 import io
 import math
-import threading
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -17,9 +17,9 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from rediffuse.errors import RewardError
+from rediffuse.judging import judged, together
 from rediffuse.rewards._pictures import tensor
-from rediffuse.scoring import judged
-from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward, together
+from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 
 MOST_IMAGES = 256
 MOST_BYTES = 256_000_000
@@ -42,10 +42,10 @@ class Asked(BaseModel):
 
 def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAPI:
     """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time."""
-    service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), threading.Lock()
+    service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), asyncio.Lock()
 
     @service.get("/health")
-    def health() -> dict[str, str]:
+    async def health() -> dict[str, str]:
         return {"reward": name, "status": "ok"}
 
     @service.post("/score")
@@ -53,15 +53,18 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
         given = request.headers.get("authorization", "").encode()
         if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HTTPException(401, "a token is asked for")
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise HTTPException(415, "application/json is asked for")  # which a page in a browser cannot send without consent
         asked = _read(await _body(request))
-        return await run_in_threadpool(_answer, asked)
+        async with turn:
+            if await request.is_disconnected():  # and has asked again, or given up
+                raise HTTPException(408, "nobody waits for the answer")
+            return await run_in_threadpool(_answer, asked)
 
     def _answer(asked: Asked) -> dict[str, Any]:
         prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
         try:
-            with turn:
-                images = _images(asked.images)
-                return _as_json(together(_scored(reward, images, prompts, batch_size)))
+            return _as_json(together(_scored(reward, _images(asked.images), prompts, batch_size)))
         except RewardError as error:
             print(f"rediffuse: {error}", flush=True)  # the whole of it here; whoever asked learns that it failed
             raise HTTPException(503 if error.passing else 424, f"the reward {name} failed") from error

@@ -15,6 +15,7 @@ from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
+from rediffuse.judging import name_of
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
@@ -25,6 +26,8 @@ from rediffuse.runs.folder import RunFolder
 from rediffuse.types import Combines, Metrics, NeedsLoading, Prompt, Reward, Rollout
 from rediffuse.update import Learner
 from rediffuse.world import World
+
+UNKNOWN = "known to the first process alone"
 
 
 class Trainer:
@@ -60,7 +63,7 @@ class Trainer:
             for epoch in range(self.first_epoch, self.config.epochs):
                 history.append(self._epoch(epoch))
             self.world.together(self._finish)
-            self.paid.clear()
+            self.world.together(self._forget_paid)
         return history
 
     def restore(self) -> None:
@@ -98,9 +101,10 @@ class Trainer:
             rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
             sampled = time.perf_counter()
             scores = self._gathered(scores, rollout.indices, len(prompts))
+            scores.refuse_too_few(self.config.scoring)
+            if isinstance(self.reward, Combines):
+                scores = scores.combined(self.reward)
             rewards = scores.rewards
-            statuses = [scoring.STATUSES[i] for i in scores.statuses.long().tolist()]
-            scoring.refuse_too_few(statuses, len(prompts), self.config.scoring)
             learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         except (Interrupted, RewardError):
             self._save(before)
@@ -108,7 +112,7 @@ class Trainer:
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
-            **scoring.summary(scoring.name_of(self.reward), scores),
+            **scoring.summary(name_of(self.reward), scores),
             "reward_queries": (epoch + 1) * len(prompts),
             **learned,
             "seconds_sampling": sampled - began,
@@ -154,8 +158,6 @@ class Trainer:
             name: self.world.gathered_texts(mine.notes.get(name, silent), indices, num_samples)
             for name in self.world.names_of_all(mine.notes)
         }
-        if isinstance(self.reward, Combines):
-            rewards = self.reward.combined(parts).where(statuses == 0, torch.nan)
         return scoring.Scores(rewards, hashes, mine.seconds, parts, notes, statuses, attempts)
 
     def _advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
@@ -182,6 +184,13 @@ class Trainer:
             with self.average.shown():
                 self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
                 export.adapter(self.policy.denoiser, self.run)
+
+    def _forget_paid(self) -> None:
+        """Also what more processes left, if this run was one of them once."""
+        self.paid.clear()
+        if self.world.is_main:
+            for path in self.run.all_paid():
+                path.unlink(missing_ok=True)
 
     def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
         if self.world.is_main:
@@ -219,8 +228,12 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
     """
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
-    with World.joined(config) as world:
-        run = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or "."))
+    with World.joined(config.num_samples) as world:
+        run = (
+            _new_folder(run_dir, config, world)
+            if world.is_main
+            else RunFolder(Path(run_dir or "told to the first process alone"))
+        )
         with run.locked() if world.is_main else nullcontext():
             try:
                 trainer = Trainer(config, parts, run, world)
@@ -250,7 +263,7 @@ def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None
             f"--epochs: {epochs} asked, but {run.path} was planned for {config.epochs}; a run can only be made longer."
         )
     parts = assemble(config, reward)
-    with World.joined(config) as world, run.locked() if world.is_main else nullcontext():
+    with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
         trainer = Trainer(config, parts, run, world)
         trainer.restore()

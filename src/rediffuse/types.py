@@ -129,18 +129,6 @@ class Judgement:
     statuses: Sequence[Status] = ()
 
 
-def together(batches: Sequence[Judgement]) -> Judgement:
-    """One after the other; NaN and no text where one lacks what another has."""
-    parts = dict.fromkeys(name for batch in batches for name in batch.parts)
-    notes = dict.fromkeys(name for batch in batches for name in batch.notes)
-    return Judgement(
-        torch.cat([batch.values.double() for batch in batches]),
-        {name: torch.cat([b.parts.get(name, torch.full_like(b.values, torch.nan)).double() for b in batches]) for name in parts},
-        {name: [text for b in batches for text in b.notes.get(name, [""] * len(b.values))] for name in notes},
-        [status for b in batches for status in b.statuses or ["ok"] * len(b.values)],
-    )
-
-
 class Reward(Protocol):
     def __call__(self, images: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
         """images (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""

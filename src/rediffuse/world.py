@@ -17,7 +17,6 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 
 Item = TypeVar("Item")
@@ -26,6 +25,8 @@ Result = TypeVar("Result")
 
 MOST_BYTES = 300
 """Of a text that processes tell one another."""
+PATIENCE = timedelta(days=1)
+"""Of one process with another, which may be waiting for its rewards; one that dies is the launcher's to tell."""
 
 
 class World:
@@ -36,10 +37,9 @@ class World:
     (benchmarks/lanes.py). A lane never changes a number.
     """
 
-    def __init__(self, lanes: int | None = None, patience_seconds: float = 1800.0) -> None:
-        """patience_seconds: how long one process waits for another, which may itself wait for its rewards."""
+    def __init__(self, lanes: int | None = None) -> None:
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-        state = PartialState(cpu=wants_cpu, timeout=timedelta(seconds=patience_seconds))
+        state = PartialState(cpu=wants_cpu, timeout=PATIENCE)
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
         self.is_main = state.is_main_process
@@ -52,13 +52,12 @@ class World:
 
     @classmethod
     @contextmanager
-    def joined(cls, config: Config) -> Iterator["World"]:
+    def joined(cls, num_samples: int) -> Iterator["World"]:
         """Join the other processes, listen to signals, and leave in the end."""
         threads = torch.get_num_threads()
-        scoring = config.scoring
-        world = cls(patience_seconds=1800 + scoring.deadline_seconds + scoring.timeout_seconds)
-        if config.num_samples < world.size:
-            raise ConfigError(f"prompts_per_epoch: {config.num_samples} samples an epoch cannot occupy {world.size} processes.")
+        world = cls()
+        if num_samples < world.size:
+            raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
         before = world._listen()
         try:
             yield world

@@ -8,6 +8,7 @@ import tiny
 import torch
 
 from rediffuse.errors import RewardError
+from rediffuse.judging import judged
 from rediffuse.lookup import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.prompts._animals import NAMES
@@ -16,7 +17,6 @@ from rediffuse.rewards._emoji import Judge
 from rediffuse.rewards.emoji_judge import asked_for, named
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.scoring import judged
 from rediffuse.trainer import train
 from rediffuse.types import Prompt
 

@@ -204,7 +204,9 @@ def test_a_run_against_a_failing_server_is_the_run_against_a_well_one(judge, eye
     reward = {"name": "alignment", **judge, "vlm": "eye", "server": eye.url, "timeout_seconds": 0.2}
     train(tiny.config(reward=reward, epochs=3), tmp_path / "well")
     eye.fault = lambda answer: dice.choice(FAULTS)
+    asked = len(eye.asked)
     train(tiny.config(reward=reward, epochs=3), tmp_path / "failing")
+    assert len(eye.asked) - asked > 1.3 * asked
     assert measured(tmp_path / "failing") == measured(tmp_path / "well")
     ours, theirs = tiny.weights(tmp_path / "failing"), tiny.weights(tmp_path / "well")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -280,9 +282,10 @@ def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
     ("options", "said"),
     [
         ({"server": "localhost:8000"}, "must look like http://"),
+        ({"server": "http://example.org/v1"}, "prompts and images would be sent to example.org in the clear"),
         ({"server": "ftp://a/v1"}, "must look like http://"),
         ({"server": "http://me:secret@127.0.0.1/v1"}, "no password in the address"),
-        ({"server": "http://example.org/v1", "key_variable": "HOME"}, "example.org in the clear"),
+        ({"server": "http://example.org/v1", "key_variable": "HOME", "allow_plain_http": True}, "example.org in the clear"),
         ({"server": "http://127.0.0.1/v1", "key_variable": "NOT_THERE_42"}, "the environment has no NOT_THERE_42"),
         ({"server": "http://127.0.0.1/v1", "key_variable": "BROKEN_KEY"}, "BROKEN_KEY holds letters that no header can"),
         ({"server": "http://127.0.0.1/v1", "concurrency": 0}, "reward.concurrency: "),

@@ -9,6 +9,7 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
+from rediffuse.judging import judged
 from rediffuse.lookup import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
@@ -40,6 +41,20 @@ def test_what_one_part_does_not_know_the_sum_does_not():
     got = combined(parts)
     assert got.isfinite().tolist() == [True, False, True]
     torch.testing.assert_close(got[[0, 2]], torch.tensor([-2.0, 2.0], dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_what_became_of_a_term_becomes_of_the_sum(tmp_path):
+    """The worst of both, but what timed out is asked again; a value beside a status that is not ok is nobody's."""
+    (tmp_path / "mine.py").write_text(
+        "from rediffuse.types import Judgement\nimport torch\n"
+        "def one(i, p):\n    return Judgement(torch.zeros(4), statuses=['failed', 'failed', 'ok', 'ok'])\n"
+        "def two(i, p):\n    return Judgement(torch.zeros(4), statuses=['ok', 'timeout', 'unparseable', 'ok'])\n"
+    )
+    terms = [{"name": f"{tmp_path / 'mine.py'}:one"}, {"name": f"{tmp_path / 'mine.py'}:two"}]
+    got = judged(build("reward", {"name": "weighted_sum", "rewards": terms}), IMAGES[:4], PROMPTS[:4])
+    assert got.statuses == ["failed", "timeout", "unparseable", "ok"]
+    assert got.values.isfinite().tolist() == [False, False, False, True]
+    assert got.parts["one"].isfinite().tolist() == [False, False, True, True]
 
 
 def test_what_is_infinite_is_not_clipped_to_a_number():

@@ -64,7 +64,7 @@ class Http:
     deadline_seconds: float
 
     def retried(self, attempt: Callable[[], Answer], patience: "Patience") -> Answer:
-        """Full jitter between attempts, of at most a thirtieth of the deadline; or as long as the server asks for.
+        """Full jitter between attempts, of at most a thirtieth of the deadline; longer where the server asks for it.
 
         Raises RewardError, which may pass, where the patience is over.
         """
@@ -74,7 +74,7 @@ class Http:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
             asked = error.wait_seconds if isinstance(error, PassingError) else None
-            return jitter(state) if asked is None else min(asked, LONGEST_WAIT_SECONDS)
+            return max(jitter(state), min(asked or 0.0, LONGEST_WAIT_SECONDS))
 
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(PassingError),
@@ -104,7 +104,7 @@ class Http:
                     " that: --reward.key-variable NAME"
                 )
             if response.status_code == FAILED_THERE:
-                raise RewardError(f"The reward behind {self.url} failed. What went wrong stands in that server's own output.")
+                raise RefusedError("the reward behind it failed; what went wrong stands in that server's own output")
             if response.status_code >= 400:
                 said = next(response.iter_bytes(), b"")[:200].decode("utf-8", "replace")
                 raise RefusedError(f"status {response.status_code}: {said}")
@@ -124,7 +124,7 @@ class Http:
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         return httpx2.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=self.timeout_seconds,
             limits=httpx2.Limits(max_connections=self.concurrency),
             follow_redirects=False,
@@ -132,8 +132,10 @@ class Http:
         )
 
 
-def refuse_unsafe(key: str, url: str, key_variable: str | None) -> None:
-    """Raises ConfigError under `key` for what is no address, a key in it or sent in the clear, or a variable that is not set."""
+def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http: bool) -> None:
+    """Raises ConfigError under `key` for what is no address, a key in it, anything sent elsewhere in the clear unless that is
+    allowed, a key even then, or a variable that is not set.
+    """
     try:
         place = httpx2.URL(url)
     except (httpx2.InvalidURL, TypeError) as error:
@@ -144,6 +146,11 @@ def refuse_unsafe(key: str, url: str, key_variable: str | None) -> None:
         raise ConfigError(f"{key}: no password in the address; put a key in a variable: --reward.key-variable NAME")
     if place.scheme == "http" and key_variable and not _is_loopback(place.host):
         raise ConfigError(f"{key}: a key would be sent to {place.host} in the clear; use https, or loopback.")
+    if place.scheme == "http" and not allow_plain_http and not _is_loopback(place.host):
+        raise ConfigError(
+            f"{key}: prompts and images would be sent to {place.host} in the clear. Use https, or an ssh tunnel to loopback; in a"
+            " network that you trust: --reward.allow-plain-http true"
+        )
     secret = os.environ.get(key_variable, "").strip() if key_variable else ""
     if key_variable and not secret:
         raise ConfigError(f"reward.key_variable: the environment has no {key_variable}.")

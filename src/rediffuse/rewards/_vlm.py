@@ -87,6 +87,7 @@ class VlmReward:
 
     server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None: the model is in this process.
     key_variable: the name of the environment variable that holds the server's key.
+    allow_plain_http: to a server elsewhere, of a network that you trust.
     concurrency: questions on their way to the server at a time.
     timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer to anything; what
     is missing then has timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
@@ -98,6 +99,7 @@ class VlmReward:
     revision: str | None = None
     server: str | None = None
     key_variable: str | None = None
+    allow_plain_http: bool = False
     concurrency: PositiveInt = 8
     timeout_seconds: Positive = 120.0
     deadline_seconds: Positive = 300.0
@@ -106,12 +108,12 @@ class VlmReward:
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.server is None:
+        if self.server is None and self.vlm != EMOJI:
             make_absolute(self, "vlm")
-        else:
+        elif self.server is not None:
             from rediffuse.rewards._http import refuse_unsafe
 
-            refuse_unsafe("reward.server", self.server, self.key_variable)
+            refuse_unsafe("reward.server", self.server, self.key_variable, self.allow_plain_http)
 
     def prepare(self, device: str) -> None:
         if self.vlm == EMOJI:

@@ -12,12 +12,17 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config import Positive
-from rediffuse.errors import ConfigError, Status
+from rediffuse.errors import ConfigError, RewardError, Status
+from rediffuse.judging import together
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, refuse_unsafe
 from rediffuse.rewards._pictures import encoded, pictures
-from rediffuse.types import Judgement, Prompt, together
+from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Remote"]
+
+
+MOST_IN_VAIN = 3
+"""Images of a batch that are asked about by themselves where all were refused."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,7 @@ class Remote:
 
     timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer; then its images
     have timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
+    allow_plain_http: to a server elsewhere, of a network that you trust.
     images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
     """
 
@@ -33,10 +39,11 @@ class Remote:
     key_variable: str | None = None
     timeout_seconds: Positive = 120.0
     deadline_seconds: Positive = 300.0
+    allow_plain_http: bool = False
     images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
 
     def __post_init__(self) -> None:
-        refuse_unsafe("reward.url", self.url, self.key_variable)
+        refuse_unsafe("reward.url", self.url, self.key_variable, self.allow_plain_http)
 
     def prepare(self, device: str) -> None:
         """Raises ConfigError for a server of something else; one that is silent may come back."""
@@ -58,16 +65,25 @@ class Remote:
             answers = [
                 self._ask(client, files[i : i + self.images_per_request], asked[i : i + self.images_per_request]) for i in begins
             ]
-        return together(answers)
+        judgement = together(answers)
+        if set(judgement.statuses) == {"failed"}:
+            raise RewardError(f"{self.url}: {judgement.notes['refused'][0]}")
+        return judgement
 
     def _ask(self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> Judgement:
-        """Failed where the server refuses, with a note of why."""
+        """Where the server refuses several images, each by itself: most may be well. What fails then has a note of why."""
         body = {"images": files, "prompts": prompts}
         try:
             return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)), Patience())
         except RefusedError as error:
-            unknown = torch.full((len(files),), torch.nan)
-            return Judgement(unknown, notes={"refused": [str(error)] * len(files)}, statuses=["failed"] * len(files))
+            alone: list[Judgement] = []
+            for i in range(len(files) if len(files) > 1 else 0):
+                if len(alone) == MOST_IN_VAIN and not any(each.statuses == ["ok"] for each in alone):
+                    break
+                alone.append(self._ask(client, files[i : i + 1], prompts[i : i + 1]))
+            rest = len(files) - len(alone)
+            lost = Judgement(torch.full((rest,), torch.nan), {}, {"refused": [str(error)] * rest}, ["failed"] * rest)
+            return together([*alone, lost])
 
     @property
     def _http(self) -> Http:
@@ -81,8 +97,8 @@ def _checked(answer: Any, size: int) -> Judgement:
         notes = {str(name): [str(text) for text in texts] for name, texts in answer["notes"].items()}
         if any(len(texts) != size for texts in notes.values()):
             raise ValueError("a note is missing")
-        statuses = answer.get("statuses", [])
-        if statuses and (len(statuses) != size or not set(statuses) <= set(get_args(Status))):
+        statuses = list(answer.get("statuses", [])) or ["ok"] * size
+        if len(statuses) != size or not set(statuses) <= set(get_args(Status)):
             raise ValueError("a status is missing")
         return Judgement(_numbers(answer["values"], size), parts, notes, statuses)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -91,7 +107,7 @@ def _checked(answer: Any, size: int) -> Judgement:
 
 def _numbers(values: Sequence[float | None], size: int) -> Tensor:
     """null is NaN."""
-    numbers = torch.tensor([math.nan if value is None else float(value) for value in values])
+    numbers = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
     if numbers.shape != (size,):
         raise ValueError(f"{len(numbers)} numbers")
     return numbers

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config import Positive
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, Status
+from rediffuse.judging import judged
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["WeightedSum"]
@@ -67,12 +68,14 @@ class WeightedSum:
         """The sum of the rewards as they are; of a whole epoch, `combined` makes it anew."""
         parts: dict[str, Tensor] = {}
         notes: dict[str, Sequence[str]] = {}
+        statuses: list[Status] = ["ok"] * len(prompts)
         for name, term in self.terms.items():
-            given = term.reward(images.clone(), prompts)
-            judgement = given if isinstance(given, Judgement) else Judgement(torch.as_tensor(given, dtype=torch.float64))
-            parts[name] = judgement.values.double().cpu()
+            judgement = judged(term.reward, images, prompts)
+            well = torch.tensor([status == "ok" for status in judgement.statuses])
+            parts[name] = judgement.values.where(well, torch.nan)
             notes |= {f"{name}_{note}": texts for note, texts in judgement.notes.items()}
-        return Judgement(self._summed(parts), parts, notes)
+            statuses = [_worse(*pair) for pair in zip(statuses, judgement.statuses, strict=True)]
+        return Judgement(self._summed(parts), parts, notes, statuses)
 
     def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
         """parts: (N,) each, of the epoch -> (N,), NaN where a part is."""
@@ -88,3 +91,8 @@ class WeightedSum:
 
     def _summed(self, parts: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([term.weight * parts[name] for name, term in self.terms.items()]).sum(0)
+
+
+def _worse(status: Status, other: Status) -> Status:
+    """What timed out is asked again, with all terms."""
+    return "timeout" if "timeout" in (status, other) else other if status == "ok" else status

@@ -8,7 +8,9 @@ from typing import Any
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """On disk when it returns."""
+    """On disk when it returns; after the last whole line, where a kill has left half of one."""
+    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(path, content.rfind(b"\n") + 1)
     with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
         file.flush()

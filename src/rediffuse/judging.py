@@ -1,0 +1,122 @@
+"""What a reward gives, checked: one number, and one status, for each image."""
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from rediffuse.errors import RewardError, Status
+from rediffuse.types import Judgement, Prompt, Reward
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+LARGEST = torch.finfo(torch.float32).max
+NETWORK = {"TransportError", "ConnectionError", "Timeout", "APIConnectionError", "ClientConnectionError"}
+"""What clients of HTTP call their errors of the network, which need not be OSErrors."""
+UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS, errno.EAGAIN}
+
+
+def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    """Its values and parts (B,) float64, and a status for each image.
+
+    Raises RewardError, naming the reward, where it fails or gives anything but one number per image.
+    """
+    name = name_of(reward)
+    try:
+        given = reward(images.clone(), prompts)
+    except RewardError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise RewardError(
+            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}",
+            "timeout" if isinstance(error, TimeoutError) else "failed",
+            passing=_may_pass(error),
+        ) from error
+    try:
+        return _checked(name, given, len(prompts))
+    except RewardError:
+        raise
+    except Exception as error:
+        raise RewardError(
+            f"The reward {name} must give one number per image, or a Judgement of them; it gave {given!r:.60}.", "invalid_shape"
+        ) from error
+
+
+def _checked(name: str, given: Any, size: int) -> Judgement:
+    if not isinstance(given, Judgement):
+        given = Judgement(_numbers(name, given, size))
+    for note, texts in given.notes.items():
+        if isinstance(texts, str) or len(texts) != size or not all(isinstance(text, str) for text in texts):
+            raise RewardError(
+                f"The reward {name} must note one text per image, {size}, as {note}; it noted {texts!r:.60}.", "invalid_shape"
+            )
+    parts = {part: _numbers(f"{name}, {part}:", values, size) for part, values in given.parts.items()}
+    values, statuses = _numbers(name, given.values, size), list(given.statuses) or ["ok"] * size
+    if len(statuses) != size or not set(statuses) <= set(STATUSES):
+        raise RewardError(
+            f"The reward {name} must give one status per image, of {', '.join(STATUSES)}; it gave {statuses!r:.60}.",
+            "invalid_shape",
+        )
+    usable = (values.abs() <= LARGEST).tolist()
+    statuses = ["non_finite" if said == "ok" and not good else said for said, good in zip(statuses, usable, strict=True)]
+    return Judgement(values, parts, given.notes, statuses)
+
+
+def together(batches: Sequence[Judgement]) -> Judgement:
+    """One after the other; NaN and no text where one lacks what another has."""
+    parts = dict.fromkeys(name for batch in batches for name in batch.parts)
+    notes = dict.fromkeys(name for batch in batches for name in batch.notes)
+    return Judgement(
+        torch.cat([batch.values.double() for batch in batches]),
+        {name: torch.cat([b.parts.get(name, torch.full_like(b.values, torch.nan)).double() for b in batches]) for name in parts},
+        {name: [text for b in batches for text in b.notes.get(name, [""] * len(b.values))] for name in notes},
+        [status for b in batches for status in b.statuses or ["ok"] * len(b.values)],
+    )
+
+
+def _numbers(name: str, given: Any, size: int) -> Tensor:
+    try:
+        if isinstance(given, Tensor) and given.is_complex():
+            raise TypeError
+        values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RewardError(
+            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}.", "invalid_shape"
+        ) from error
+    if values.shape != (size,):
+        raise RewardError(
+            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}.",
+            "invalid_shape",
+        )
+    return values
+
+
+def name_of(reward: Callable[..., Any]) -> str:
+    """As in a configuration: the file's name for a reward of the house, else that of the function or class."""
+    room, _, file = type(reward).__module__.rpartition(".")
+    return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Of networks, and of servers that are busy or ill; not of files, of questions that are refused, or of bugs."""
+    status = _status_of(error)
+    if status is not None:
+        return status in (408, 409, 425, 429) or status >= 500
+    reason = getattr(error, "reason", None)  # of urllib
+    if isinstance(reason, BaseException):
+        return _may_pass(reason)
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    named = any(kind.__name__ in NETWORK for kind in type(error).__mro__)
+    return named or (isinstance(error, OSError) and error.errno in UNREACHABLE)
+
+
+def _status_of(error: BaseException) -> int | None:
+    """Of HTTP, where the error of a client tells it."""
+    for place in (getattr(error, "response", None), error):
+        for name in ("status_code", "code", "status"):
+            if isinstance(value := getattr(place, name, None), int) and 400 <= value < 600:
+                return value
+    return None
