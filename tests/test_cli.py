@@ -180,12 +180,13 @@ def test_a_component_of_ones_own_that_cannot_be_made_is_bad_input(source, capsys
     assert "reward.name: cannot make" in err
 
 
-def test_a_reward_that_fails_exits_75_with_its_own_traceback(capsys, tmp_path):
+def test_a_reward_that_fails_exits_75_with_its_own_traceback(tmp_path):
     (tmp_path / "mine.py").write_text("def broken(images, prompts):\n    return images.nothing_like_it\n")
-    code, _, err = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:broken", "--run-dir", tmp_path / "run")
-    assert code == 75
-    assert "The reward broken failed" in err
-    assert "mine.py" in err
+    words = ["train", *TOY, "--reward", "mine.py:broken", "--run-dir", "run"]
+    done = subprocess.run([sys.executable, "-m", "rediffuse", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 75
+    assert "The reward broken failed" in done.stderr
+    assert "mine.py" in done.stderr and "images.nothing_like_it" in done.stderr
 
 
 def test_plan_does_the_arithmetic(capsys):
