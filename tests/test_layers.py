@@ -5,7 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "maths"},
+    {"errors", "maths", "threads"},
     {"config", "hub"},
     {"types"},
     {"judging"},

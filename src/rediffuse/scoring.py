@@ -3,13 +3,11 @@
 import hashlib
 import math
 import random
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +18,7 @@ from rediffuse.errors import RewardError, Status
 from rediffuse.journal import Paid, Scored, finite
 from rediffuse.judging import STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
+from rediffuse.threads import Pool, apart
 from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
@@ -28,7 +27,6 @@ MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
 Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ class Scorer:
         self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
         self.done: dict[int, Scored] = {}
         self.seconds = 0.0
-        self._worker = _Worker()
+        self._worker = Pool(1)
         self._running: dict[Future[list[Scored]], Asked] = {}
         self._later: list[Asked] = []
         self._dispensable = 0
@@ -259,7 +257,7 @@ class Scorer:
 
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         seconds = self.options.timeout_seconds
-        call = _in_thread(lambda: judged(self.reward, images, prompts))
+        call = apart(lambda: judged(self.reward, images, prompts))
         try:
             return call.result(seconds)
         except TimeoutError:
@@ -269,43 +267,6 @@ class Scorer:
                 "timeout",
                 passing=True,
             ) from None
-
-
-class _Worker:
-    """Calls, one after the other, on a thread that does not keep the process from ending."""
-
-    def __init__(self) -> None:
-        self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._stopped = False
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def submit(self, call: Callable[[], Result]) -> "Future[Result]":
-        future: Future[Result] = Future()
-        self._queue.put((future, call))
-        return future
-
-    def stop(self) -> None:
-        """What has not begun never will."""
-        self._stopped = True
-        self._queue.put(None)
-
-    def _work(self) -> None:
-        while (item := self._queue.get()) and not self._stopped:
-            _settle(*item)
-
-
-def _in_thread(call: Callable[[], Result]) -> "Future[Result]":
-    """A thread that hangs is left behind, and does not keep the process from ending."""
-    future: Future[Result] = Future()
-    threading.Thread(target=_settle, args=(future, call), daemon=True).start()
-    return future
-
-
-def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:
-    try:
-        future.set_result(call())
-    except BaseException as error:  # whoever asks for the result is told
-        future.set_exception(error)
 
 
 def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int) -> list[Scored]:

@@ -1,10 +1,10 @@
 """A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM, SGLang, llama.cpp, …"""
 
 import base64
-import concurrent.futures
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -14,6 +14,7 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError
 from rediffuse.rewards._pictures import encoded
 from rediffuse.rewards._vlm import Answer, said
+from rediffuse.threads import Pool
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,11 @@ class Server:
 
         Raises RewardError where it gave none at all.
         """
-        pool, patience = ThreadPoolExecutor(self.http.concurrency), Patience()
+        pool, patience = Pool(self.http.concurrency), Patience()
         with self.http.client() as client:
-            asked = [pool.submit(self._answer, client, patience, *each) for each in zip(images, questions, strict=True)]
-            try:
-                concurrent.futures.wait(asked)
-            finally:
-                pool.shutdown(wait=False, cancel_futures=True)
+            asked = [pool.submit(partial(self._answer, client, patience, *each)) for each in zip(images, questions, strict=True)]
+            wait(asked)
+        pool.stop()
         silent = [error for each in asked if isinstance(error := each.exception(), RewardError) and error.passing]
         if len(silent) == len(asked):
             raise silent[0]
