@@ -11,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from PIL import Image
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup import build
-from rediffuse.rewards._http import Http
+from rediffuse.rewards._http import Http, _asked_wait
 from rediffuse.rewards._served import Server
 from rediffuse.rewards._vlm import Answer
 from rediffuse.types import Prompt
@@ -246,6 +248,18 @@ def test_after_the_deadline_the_run_is_told_and_may_ask_again(fault, eye):
     assert error.value.passing and error.value.status == "timeout"
     assert time.monotonic() - began < 8
     assert len(eye.asked) > 2
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, None), ("", None), ("2.5", 2.5), ("-3", 0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("2015", 2015)],
+)
+def test_how_long_a_server_asks_to_wait(header, seconds):
+    assert _asked_wait(header) == seconds
+
+
+def test_a_server_may_ask_to_wait_until_a_date():
+    assert 50 < _asked_wait(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)) <= 60
 
 
 def test_one_question_without_an_answer_keeps_no_other_from_its_own(eye):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -174,8 +176,14 @@ def _transport_errors() -> Iterator[None]:
 
 
 def _asked_wait(header: str | None) -> float | None:
-    """Of Retry-After in seconds; a date is not understood."""
+    """Of Retry-After in seconds, which it gives as such or as a date."""
+    if not header:
+        return None
     try:
-        return max(0.0, float(header)) if header else None
+        return max(0.0, float(header))
     except ValueError:
+        pass
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):  # neither, or a date of no time zone
         return None
