@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, errors, snapshot_download
+from huggingface_hub import HfApi, cached_assets_path, errors, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -53,3 +53,8 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
                 f"{key}: {said}, and it is not in the cache. Connect and try again, or give a folder or a .safetensors"
                 " file that is on this machine."
             ) from error
+
+
+def made_of(snapshot: Path) -> Path:
+    """A folder beside the Hub's cache for what was made of a snapshot, by its commit."""
+    return cached_assets_path("rediffuse", snapshot.parents[1].name, snapshot.name)

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from rediffuse import train
+from rediffuse import hub, train
 from rediffuse.errors import ConfigError
-from rediffuse.rewards.aesthetic import NAMES, PUBLISHED, Aesthetic, predictor
+from rediffuse.lookup import build
+from rediffuse.rewards.aesthetic import FILE, NAMES, PUBLISHED, Aesthetic, predictor
 from rediffuse.rewards.clip_score import ClipScore
 from rediffuse.rewards.pickscore import PickScore
 from rediffuse.types import Prompt
@@ -92,6 +94,24 @@ def test_a_predictor_from_torch_save_is_read_without_its_pickle(clip, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None, "shapes"])
+def test_the_hub_s_predictor_is_converted_once(clip, tmp_path, monkeypatch):
+    tensors = load_file(clip / tiny.PREDICTOR)
+    snapshot = tmp_path / "models--someone--predictor" / "snapshots" / ("a1" * 20)
+    snapshot.mkdir(parents=True)
+    torch.save({name: tensors[name] for name in NAMES}, snapshot / FILE)
+    monkeypatch.setattr(hub, "snapshot", lambda *asked: snapshot)
+    assets = tmp_path / "assets"
+    monkeypatch.setattr(hub, "cached_assets_path", partial(hub.cached_assets_path, assets_dir=assets))
+    first = build("reward", {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None})
+    first.prepare("cpu")
+    (converted,) = [path for path in assets.rglob("*") if path.is_file()]
+    assert converted.name == "predictor.safetensors" and "a1" * 20 in str(converted)
+    (snapshot / FILE).unlink()
+    again = build("reward", {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None})
+    again.prepare("cpu")
+    assert all(torch.equal(*pair) for pair in zip(first._part("predictor"), again._part("predictor"), strict=True))
+
+
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_a_file_that_holds_no_predictor(content, kind, tmp_path):
     path = tmp_path / f"model.{kind}"

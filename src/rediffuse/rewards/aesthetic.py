@@ -1,6 +1,7 @@
 """How beautiful people would find an image, from 1 to 10, as LAION's predictor learned it from their ratings."""
 
 import hashlib
+import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rediffuse import hub
@@ -45,12 +46,22 @@ class Aesthetic(ClipReward):
         make_absolute(self, "predictor")
 
     def prepare(self, device: str) -> None:
-        place = Path(self.predictor)
-        if not place.is_file():
-            place = hub.snapshot("reward.predictor", self.predictor, None, [FILE]) / FILE
-        weights = predictor(place, self.sha256)  # small, so that what is wrong with it is told first
+        place = Path(self.predictor)  # small, so that what is wrong with it is told first
+        weights = predictor(place, self.sha256) if place.is_file() else self._of_the_hub()
         super().prepare(device)
         self._loaded["predictor"] = [each.to(device) for each in weights]
+
+    def _of_the_hub(self) -> list[Tensor]:
+        """Of its file of torch.save, which is converted once."""
+        snapshot = hub.snapshot("reward.predictor", self.predictor, None, [FILE])
+        converted = hub.made_of(snapshot) / "predictor.safetensors"
+        if converted.is_file():
+            return predictor(converted, self.sha256)
+        weights = predictor(snapshot / FILE, self.sha256)
+        staged = converted.with_suffix(f".{os.getpid()}")
+        save_file(dict(zip(NAMES, weights, strict=True)), staged)
+        os.replace(staged, converted)
+        return weights
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return self.score(self.image_features(images))
