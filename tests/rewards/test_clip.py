@@ -93,7 +93,6 @@ def test_a_predictor_from_torch_save_is_read_without_its_pickle(clip, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"no zip", None, "shapes"])
 def test_the_hub_s_predictor_is_converted_once(clip, tmp_path, monkeypatch):
     tensors = load_file(clip / tiny.PREDICTOR)
     snapshot = tmp_path / "models--someone--predictor" / "snapshots" / ("a1" * 20)
@@ -112,6 +111,7 @@ def test_the_hub_s_predictor_is_converted_once(clip, tmp_path, monkeypatch):
     assert all(torch.equal(*pair) for pair in zip(first._part("predictor"), again._part("predictor"), strict=True))
 
 
+@pytest.mark.parametrize("content", [b"", b"no zip", None, "shapes"])
 @pytest.mark.parametrize("kind", ["pth", "safetensors"])
 def test_a_file_that_holds_no_predictor(content, kind, tmp_path):
     path = tmp_path / f"model.{kind}"
