@@ -32,7 +32,7 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
         raise RewardError(
             f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}",
             "timeout" if isinstance(error, TimeoutError) else "failed",
-            passing=_may_pass(error),
+            passing=_error_may_pass(error),
         ) from error
     try:
         return _checked(name, given, len(prompts))
@@ -99,14 +99,19 @@ def name_of(reward: Callable[..., Any]) -> str:
     return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(status: int) -> bool:
+    """Whether a server that answers with this status of HTTP, from 400 on, means "later" and not "never"."""
+    return status in (408, 409, 425, 429) or status >= 500
+
+
+def _error_may_pass(error: BaseException) -> bool:
     """Of networks, and of servers that are busy or ill; not of files, of questions that are refused, or of bugs."""
     status = _status_of(error)
     if status is not None:
-        return status in (408, 409, 425, 429) or status >= 500
+        return may_pass(status)
     reason = getattr(error, "reason", None)  # of urllib
     if isinstance(reason, BaseException):
-        return _may_pass(reason)
+        return _error_may_pass(reason)
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
         return True
     named = any(kind.__name__ in NETWORK for kind in type(error).__mro__)

@@ -229,11 +229,7 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
     with World.joined(config.num_samples) as world:
-        run = (
-            _new_folder(run_dir, config, world)
-            if world.is_main
-            else RunFolder(Path(run_dir or "told to the first process alone"))
-        )
+        run = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or UNKNOWN))
         with run.locked() if world.is_main else nullcontext():
             try:
                 trainer = Trainer(config, parts, run, world)

@@ -15,12 +15,11 @@ import httpx2
 import tenacity
 
 from rediffuse.errors import ConfigError, RewardError
+from rediffuse.judging import may_pass
 
 MOST_BYTES = 1_000_000
 """Of an answer; what is longer is not read to its end."""
 Answer = TypeVar("Answer")
-PASSING = {408, 409, 425, 429}
-"""Statuses that mean "later", beside all from 500 on; any other from 400 on means "never"."""
 FAILED_THERE = 424
 """What `rediffuse serve` says where its reward fails: asking again would not mend it."""
 LONGEST_WAIT_SECONDS = 30.0
@@ -98,7 +97,7 @@ class Http:
         with _transport_errors(), client.stream(method, path, json=body) as response:
             if response.is_redirect:
                 raise RewardError(f"The server {self.url} redirects {path}, which is not followed; give the address it is at.")
-            if response.status_code in PASSING or response.status_code >= 500:
+            if may_pass(response.status_code):
                 raise PassingError(f"status {response.status_code}", _asked_wait(response.headers.get("retry-after")))
             if response.status_code in (401, 403):
                 raise RewardError(

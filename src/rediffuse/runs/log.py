@@ -9,12 +9,21 @@ from typing import Any
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """On disk when it returns; after the last whole line, where a kill has left half of one."""
-    if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-        os.truncate(path, content.rfind(b"\n") + 1)
+    if _torn(path):
+        os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
     with path.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _torn(path: Path) -> bool:
+    """Looks at the last byte alone: these files grow with the run, and are written to at every batch."""
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def read(path: Path) -> list[dict[str, Any]]:
