@@ -5,7 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "maths", "threads"},
+    {"errors", "maths", "threads", "overoptimisation"},
     {"config", "hub"},
     {"types"},
     {"judging"},
@@ -13,7 +13,8 @@ LAYERS = [
     {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "batches", "report", "journal"},
     {"scoring", "update", "progress"},
-    {"evaluate", "serve"},
+    {"evaluate", "serve", "monitor"},
+    {"suites"},
     {"trainer"},
     {"__init__", "cli"},
     {"__main__"},

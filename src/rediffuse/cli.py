@@ -1,4 +1,4 @@
-"""The commands: train, resume, sample, report, compare, serve, plan, list."""
+"""The commands: train, resume, sample, evaluate, report, compare, serve, plan, list."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 import yaml
 
-from rediffuse.config import DEFAULT_RECIPE, Config, read_recipe, recipe_names, resolved
+from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, trusting
 
@@ -30,8 +30,9 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
+WHICH = "newest, best, or a number of epochs"
 TRUST = "run code, unpickle or send a key where the file says so; what the command line says needs no trust"
-COMMANDS = ("train", "plan", "resume", "sample", "report", "compare", "serve", "list")
+COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "serve", "list")
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,7 +84,14 @@ def run(arguments: list[str]) -> None:
     elif args.command == "serve":
         serve(args, flags(rest))
     else:
-        {"resume": resume, "sample": sample, "report": report, "compare": compare, "list": show_list}[args.command](args)
+        {
+            "resume": resume,
+            "sample": sample,
+            "evaluate": evaluate,
+            "report": report,
+            "compare": compare,
+            "list": show_list,
+        }[args.command](args)
 
 
 def refuse_code(where: object, config: Config, trusted: bool, said: Iterable[str] = ()) -> None:
@@ -173,7 +181,27 @@ def sample(args: argparse.Namespace) -> None:
     refuse_code(args.run, replace(config, reward={}), args.trust_code)  # no reward is asked
     from rediffuse.evaluate import before_and_after
 
-    print(before_and_after(args.run, args.prompt, args.seed, args.out))
+    print(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import existing
+
+    run = existing(args.run)
+    asked = run.config() if not args.rewards else replace(run.config(), reward={}, evaluation=Evaluation())
+    refuse_code(args.run, asked, args.trust_code)
+    for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
+        if number < 1:
+            raise ConfigError(f"{name}: {number} asked; 1 is the least.")
+    from rich import print as show
+
+    from rediffuse import suites
+    from rediffuse.report import page
+
+    sizes = {"num_prompts": args.num_prompts, "images_per_prompt": args.images_per_prompt, "seed": args.seed}
+    question = suites.Question(args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes)
+    show(suites.table(suites.evaluate(args.run, question)))
+    print(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
 
 def report(args: argparse.Namespace) -> None:
@@ -264,6 +292,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--prompt", required=True)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--out", type=Path, help="the PNG to write; without it, in the run's samples/")
+    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    command = commands.add_parser("evaluate", help="before and after on prompts it never trained on", allow_abbrev=False)
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    command.add_argument(
+        "--prompts", nargs="+", metavar="SET", help="own, prompt sets, or files of prompts; without it, own and all unseen ones"
+    )
+    command.add_argument(
+        "--rewards", nargs="+", default=(), metavar="NAME", help="instead of the run's own and its held-out ones"
+    )
+    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
+    command.add_argument("--images-per-prompt", type=int, default=4)
+    command.add_argument("--seed", type=int, default=0)
     command = commands.add_parser("report", help="write the run's page from its folder", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
     command = commands.add_parser("compare", help="runs side by side: a chart, a table, the same pictures", allow_abbrev=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from rediffuse.errors import ConfigError, did_you_mean
 
@@ -50,19 +50,29 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Logging:
-    """How often, in epochs, and how many of the newest checkpoints stay."""
+    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does. report_every 0: the page is
+    written at the end alone.
+    """
 
     checkpoint_every: PositiveInt = 1
     keep_checkpoints: PositiveInt = 2
+    report_every: NonNegativeInt = 5
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only first and last."""
+    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only first and last.
+
+    held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …, option: …}`
+    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop there; or train on and export the
+    best checkpoint before it.
+    """
 
     every: NonNegativeInt = 1
     num_prompts: PositiveInt = 12
     images_per_prompt: PositiveInt = 2
+    held_out: Annotated[list[Options], BeforeValidator(lambda given: components(given))] = field(default_factory=list)
+    on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,12 @@ class Config:
     def num_samples(self) -> int:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
+
+
+def components(given: Any) -> Any:
+    """A name or a mapping, or several, as a list of mappings; anything else as it is, to be refused."""
+    listed = [given] if isinstance(given, str | Mapping) else given
+    return [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
 
 
 def from_mapping(raw: Mapping[str, Any]) -> Config:

@@ -13,9 +13,10 @@ from rediffuse.config import Config
 from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.rollout import Draws, collect, denoise
+from rediffuse.rollout import Draws, collect, denoise, joined
 from rediffuse.runs import checkpoint, folder
-from rediffuse.types import Prompt, PromptSet
+from rediffuse.runs.folder import RunFolder
+from rediffuse.types import Prompt, PromptSet, Rollout
 from rediffuse.world import World
 
 
@@ -29,31 +30,39 @@ class Pictures:
         self.columns = len(self.prompts) // options.images_per_prompt
         self._policy, self._config, self._world = policy, config, world
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path) -> Rollout:
         """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts."""
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
-        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world)
-        images = torch.cat([rollout.images for rollout in rollouts])
+        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep="transitions")
+        made = joined(rollouts, len(self.prompts))
         folder.mkdir(parents=True, exist_ok=True)
-        for number, image in enumerate(images):
+        for number, image in enumerate(made.images):
             to_pil(image).save(folder / f"{number:03d}.png")
-        grid(images, self.columns).save(folder / "grid.png")
+        grid(made.images, self.columns).save(folder / "grid.png")
         columns = [prompt.text for prompt in self.prompts[:: len(self.prompts) // self.columns]]
         (folder.parent / "prompts.json").write_text(json.dumps(columns))
+        return made
+
+
+def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
+    """A checkpoint of a run, as pictures show it: its average where it has one. name: newest, best, or a number of epochs."""
+    config = run.config()
+    family, sampler = build("model", config.model), build("sampler", config.sampler)
+    saved = checkpoint.load(run.checkpoints, name)
+    denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
+    shown = {
+        name: saved.weights.get(PREFIX + name, value) for name, value in saved.weights.items() if not name.startswith(PREFIX)
+    }
+    checkpoint.put_back(shown, denoiser.parameters())
+    return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
 
 
 @torch.no_grad()
-def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None) -> Path:
+def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest") -> Path:
     """The pretrained model's picture on the left, the tuned model's on the right, from the same noise."""
     run = folder.existing(run_dir)
-    config = run.config()
-    family, sampler = build("model", config.model), build("sampler", config.sampler)
-    saved = checkpoint.load_newest(run.checkpoints)
-    denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
-    policy = DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
-    own = {name: saved.weights.get(PREFIX + name, value) for name, value in saved.weights.items() if not name.startswith(PREFIX)}
-    checkpoint.put_back(own, denoiser.parameters())
-    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    policy = tuned(run, name)
+    denoiser, draws = policy.denoiser, Draws([0], [Prompt(prompt)], (seed, "sample"))
     with denoiser.frozen():
         before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
     after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))

@@ -2,7 +2,8 @@
 
 import errno
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Any, get_args
 
 import torch
@@ -97,6 +98,15 @@ def name_of(reward: Callable[..., Any]) -> str:
     """As in a configuration: the file's name for a reward of the house, else that of the function or class."""
     room, _, file = type(reward).__module__.rpartition(".")
     return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """Of rewards as a configuration names them: those in people's files without the file; a second of one name is `name_2`."""
+    unique: list[str] = []
+    for name in (name.rpartition(":")[2] for name in names):
+        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        unique.append(next(each for each in numbered if each not in unique))
+    return unique
 
 
 def may_pass(status: int) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rediffuse.config import Config, problems
+from rediffuse.config import Config, Evaluation, components, problems
 from rediffuse.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Parts:
     prompts: "PromptSet"
     reward: "Reward"
     algorithm: "Algorithm"
+    held_out: "Sequence[Reward]" = ()
 
 
 def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
@@ -50,6 +51,8 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
     for key in KEYS:
         if not (key == "reward" and reward):
             check_names(key, getattr(config, key))
+    for options in config.evaluation.held_out:
+        check_names("reward", options)
     algorithm = build("algorithm", config.algorithm)
     algorithm.check(config)
     return Parts(
@@ -58,6 +61,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         build("prompts", config.prompts),
         reward or build("reward", config.reward),
         algorithm,
+        [build("reward", options) for options in config.evaluation.held_out],
     )
 
 
@@ -65,7 +69,18 @@ def trusting(components: Mapping[str, Any]) -> dict[str, str]:
     """What components ask of whoever runs them: to import code (`reward.name` -> `mine.py:dark`), to send a key from the
     environment, to unpickle. components: of KEYS.
     """
-    return {place: what for key in KEYS for place, what in _asked(key, components.get(key)) if what}
+    asked = [each for key in KEYS for each in _asked(key, components.get(key))]
+    for number, options in enumerate(_held_out(components.get("evaluation"))):
+        asked += _asked(f"evaluation.held_out.{number}", options)
+    return {place: what for place, what in asked if what}
+
+
+def _held_out(evaluation: Any) -> Sequence[Any]:
+    """As a configuration holds them, or as flags say them."""
+    if isinstance(evaluation, Mapping):
+        listed: Sequence[Any] = components(evaluation.get("held_out", []))
+        return listed
+    return evaluation.held_out if isinstance(evaluation, Evaluation) else ()
 
 
 def _asked(place: str, options: Any) -> Iterator[tuple[str, str]]:
@@ -89,7 +104,11 @@ def completed(config: Config, parts: Parts, *, given_in_python: bool = False) ->
     if given_in_python:
         reward = parts.reward
         spelt["reward"] = {"name": GIVEN_IN_PYTHON + getattr(reward, "__name__", type(reward).__name__)}
-    return replace(config, **spelt)
+    held_out = [
+        {"name": _anywhere(options["name"]), **_options(part)}
+        for options, part in zip(config.evaluation.held_out, parts.held_out, strict=True)
+    ]
+    return replace(config, **spelt, evaluation=replace(config.evaluation, held_out=held_out))
 
 
 def _options(part: Any) -> dict[str, Any]:

@@ -14,7 +14,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rediffuse.overoptimisation import Finding
 from rediffuse.types import Metrics, Rollout
+
+WHAT_NOW = {
+    "warn": ". Going on; --evaluation.on-overoptimisation stop or keep_best would act on it.",
+    "stop": ", and is exported. To go on all the same, set evaluation.on_overoptimisation: warn in its config.yaml, then resume.",
+    "keep_best": ", and will be exported at the end.",
+}
 
 
 class Display:
@@ -58,6 +65,19 @@ class Display:
 
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)
+
+    def overoptimised(self, finding: Finding, action: str) -> None:
+        if finding.fall is None:
+            return
+        fall, kept = (
+            finding.fall,
+            f"the best checkpoint is that of epoch {finding.best}" if finding.best else "no earlier checkpoint is left",
+        )
+        self.say(
+            f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out {fall.reward} has fallen by"
+            f" {-fall.change.mean:.3g} ± {fall.change.error:.2g} since epoch {fall.since}, while the reward rose; {kept}"
+            + WHAT_NOW[action]
+        )
 
     def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
         line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"

@@ -96,7 +96,10 @@ class Asked:
 
 
 class Scorer:
-    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for."""
+    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for.
+
+    failure: the last, whether or not it passed.
+    """
 
     def __init__(
         self,
@@ -121,6 +124,7 @@ class Scorer:
         self._masked = 0
         self._silent_since: float | None = None
         self._error: RewardError | None = None
+        self.failure: RewardError | None = None
 
     def score(self, rollouts: Iterable[Rollout], num_mine: int) -> tuple[Rollout, Scores]:
         """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come back as one, without images.
@@ -209,6 +213,7 @@ class Scorer:
             refuse_too_few([sample.status for sample in self.done.values()], self.num_samples, self.options, error)
 
     def _fail(self, asked: Asked, error: RewardError) -> None:
+        self.failure = error
         if not error.passing:
             self._mask(asked.again(error.status).lost(), asked, error)
             return

@@ -15,11 +15,14 @@ from rediffuse.config import Config
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
-from rediffuse.judging import name_of
+from rediffuse.judging import distinct_names, name_of
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
+from rediffuse.monitor import Monitor
+from rediffuse.overoptimisation import Finding, found
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.progress import Display
+from rediffuse.report import page
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs import checkpoint, export, folder, log
 from rediffuse.runs.folder import RunFolder
@@ -53,15 +56,30 @@ class Trainer:
         self.learner = Learner(self.policy, self.algorithm, self.optimizer, self.scaler, self.average, config, world)
         self.pictures = Pictures(self.policy, self.prompts, config, world)
         self.display = Display(config.epochs, shown=world.is_main)
+        held_out = dict(zip(distinct_names(each["name"] for each in config.evaluation.held_out), parts.held_out, strict=True))
+        self.monitor = Monitor(self.policy, held_out, self.reward, config, run, world, self.display.say)
+        if world.is_main:
+            self.monitor.prepare()
+        self.finding = Finding(None, None)
         self.paid = Paid(run.paid(world.rank), config.reward)
         self.first_epoch = 0
 
     def train(self) -> list[Metrics]:
-        """To the last epoch. On a signal it raises Interrupted, with all whole epochs saved."""
+        """To the last epoch, or to where the monitor stops it. On a signal it raises Interrupted, with all whole epochs saved."""
         history: list[Metrics] = []
         with self.display:
             for epoch in range(self.first_epoch, self.config.epochs):
-                history.append(self._epoch(epoch))
+                before = self._unsaved_state(epoch)
+                try:
+                    if self._stops_at(epoch):
+                        self._save(before)
+                        break
+                    history.append(self._epoch(epoch))
+                except (Interrupted, RewardError):
+                    self._save(before)
+                    raise
+            else:
+                self.world.together(lambda: self._look(self.config.epochs))
             self.world.together(self._finish)
             self.world.together(self._forget_paid)
         return history
@@ -88,27 +106,22 @@ class Trainer:
             checkpoint.set_aside_newer(self.run.checkpoints, self.first_epoch)
             log.keep_before(self.run.metrics, self.first_epoch)
             log.keep_before(self.run.rewards, self.first_epoch)
+            log.keep_before(self.run.monitor, self.first_epoch)
 
     def _epoch(self, epoch: int) -> Metrics:
-        """All of it or, if it is interrupted or its rewards fail, nothing: then the state it began with is saved."""
-        before = self._unsaved_state(epoch)
-        try:
-            prompts = self._draw_prompts(epoch)
-            self.world.together(lambda: self._show(epoch))
-            if epoch > self.first_epoch and epoch % self.config.logging.checkpoint_every == 0:
-                self.paid.clear()
-            began = time.perf_counter()
-            rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
-            sampled = time.perf_counter()
-            scores = self._gathered(scores, rollout.indices, len(prompts))
-            scores.refuse_too_few(self.config.scoring)
-            if isinstance(self.reward, Combines):
-                scores = scores.combined(self.reward)
-            rewards = scores.rewards
-            learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
-        except (Interrupted, RewardError):
-            self._save(before)
-            raise
+        """All of it or, if it is interrupted or its rewards fail, nothing."""
+        prompts = self._draw_prompts(epoch)
+        if epoch > self.first_epoch and epoch % self.config.logging.checkpoint_every == 0:
+            self.paid.clear()
+        began = time.perf_counter()
+        rollout, scores = self.world.together(lambda: self._sample(epoch, prompts))
+        sampled = time.perf_counter()
+        scores = self._gathered(scores, rollout.indices, len(prompts))
+        scores.refuse_too_few(self.config.scoring)
+        if isinstance(self.reward, Combines):
+            scores = scores.combined(self.reward)
+        rewards = scores.rewards
+        learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         done = time.perf_counter()
         metrics = {
             "epoch": epoch,
@@ -172,18 +185,35 @@ class Trainer:
             return torch.arange(len(prompts)) // self.config.images_per_prompt
         return torch.tensor([group_of(prompt) for prompt in prompts])
 
-    def _show(self, epoch: int) -> None:
-        """Pictures of the policy before this epoch."""
+    def _stops_at(self, epoch: int) -> bool:
+        """After a look at what the policy makes before this epoch, if one is due."""
         every = self.config.evaluation.every
-        if self.world.is_main and not (epoch % every if every else epoch):
-            with self.average.shown():
-                self.pictures.save(self.run.samples / f"epoch-{epoch:05d}")
+        if not (epoch % every if every else epoch):
+            self.world.together(lambda: self._look(epoch))
+        return self.world.any(self.finding.fall is not None and self.config.evaluation.on_overoptimisation == "stop")
+
+    def _look(self, epoch: int) -> None:
+        if not self.world.is_main:
+            return
+        with self.average.shown():
+            self.monitor.look(epoch, self.pictures.save(self.run.samples / f"epoch-{epoch:05d}"))
+        known, folder = self.finding.fall, self.run.checkpoints
+        self.finding = found(log.read(self.run.metrics), log.read(self.run.monitor), checkpoint.epochs(folder))
+        checkpoint.call_best(folder, self.finding.best)
+        if self.finding.fall and not known:
+            self.display.overoptimised(self.finding, self.config.evaluation.on_overoptimisation)
 
     def _finish(self) -> None:
-        if self.world.is_main:
-            with self.average.shown():
-                self.pictures.save(self.run.samples / f"epoch-{self.config.epochs:05d}")
-                export.adapter(self.policy.denoiser, self.run)
+        """Exports the last checkpoint; the best one of a run that went too far, where that was not only to be warned of."""
+        if not self.world.is_main:
+            return
+        epochs = len(log.read(self.run.metrics))
+        if self.finding.fall and self.finding.best and self.config.evaluation.on_overoptimisation != "warn":
+            best = checkpoint.load(self.run.checkpoints, "best")
+            checkpoint.put_back(best.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
+            epochs = best.epoch
+        with self.average.shown():
+            export.adapter(self.policy.denoiser, self.run, epochs)
 
     def _forget_paid(self) -> None:
         """Also what more processes left, if this run was one of them once."""
@@ -198,6 +228,9 @@ class Trainer:
             log.append(self.run.metrics, [metrics])
         if (epoch + 1) % self.config.logging.checkpoint_every == 0 or epoch + 1 == self.config.epochs:
             self._save(self._state(epoch + 1))
+        every = self.config.logging.report_every
+        if self.world.is_main and every and (epoch + 1) % every == 0 and epoch + 1 < self.config.epochs:
+            page.write(self.run)
 
     def _state(self, epoch: int) -> checkpoint.Checkpoint:
         parameters = self.policy.denoiser.parameters()
@@ -238,8 +271,8 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
                     folder.discard(run)
                 raise
             loaded = completed(config, parts, given_in_python=reward is not None)
-            if world.is_main and (trainer.policy.denoiser.pinned or loaded.reward != config.reward):
-                run.pin(trainer.policy.denoiser.pinned, loaded.reward)
+            if world.is_main and (trainer.policy.denoiser.pinned or loaded != config):
+                run.pin(trainer.policy.denoiser.pinned, loaded)
             return trainer.train()
 
 

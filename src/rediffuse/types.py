@@ -153,6 +153,15 @@ class NeedsLoading(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A reward whose network can tell how alike pictures are."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host; far apart where the pictures differ."""
+        ...
+
+
 class Denoiser(Protocol):
     """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
 

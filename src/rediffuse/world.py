@@ -159,6 +159,10 @@ class World:
             raise RewardError("The reward failed in another process, which says how.")
         return result
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process; all must ask together."""
+        return self.summed([torch.tensor([float(here)])])[0].item() > 0
+
     def wait_for_all(self) -> None:
         if self.size > 1:
             torch.distributed.barrier()

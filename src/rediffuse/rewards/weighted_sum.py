@@ -1,6 +1,5 @@
 """Several rewards as one: each brought to the same scale over the epoch, then weighed and added."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import ConfigError, Status
-from rediffuse.judging import judged
+from rediffuse.judging import distinct_names, judged
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["WeightedSum"]
@@ -49,15 +48,7 @@ class WeightedSum:
     @property
     def terms(self) -> dict[str, Term]:
         """By names of which none is there twice; of anyone's own, the name in its file."""
-        seen: Counter[str] = Counter()
-        named: dict[str, Term] = {}
-        for term in self.rewards:
-            name = term.name.rpartition(":")[2]
-            seen[name] += 1
-            while (unique := name if seen[name] == 1 else f"{name}_{seen[name]}") in named:
-                seen[name] += 1
-            named[unique] = term
-        return named
+        return dict(zip(distinct_names(term.name for term in self.rewards), self.rewards, strict=True))
 
     def prepare(self, device: str) -> None:
         for term in self.rewards:

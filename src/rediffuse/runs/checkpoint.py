@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from rediffuse.errors import CheckpointError, ConfigError
 
 MANIFEST = "MANIFEST.json"
+BEST = "best.json"
+"""Names the best checkpoint, which stays whatever else is pruned."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,49 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
         os.rename(target, folder / f"damaged-{time.time_ns()}")
     os.rename(staged, target)
     _sync(folder)
+    best = best_epoch(folder)
     for old in _newest_first(folder)[keep:]:
-        shutil.rmtree(old)
+        if _epoch(old) != best:
+            shutil.rmtree(old)
+
+
+def best_epoch(folder: Path) -> int | None:
+    """Of the checkpoint called `best`; None where none is."""
+    try:
+        return int(json.loads((folder / BEST).read_text())["epoch"])
+    except FileNotFoundError:
+        return None
+
+
+def call_best(folder: Path, epoch: int | None) -> None:
+    """From now on, this one is `best`; all or nothing. None: there is no best."""
+    if epoch is None:
+        (folder / BEST).unlink(missing_ok=True)
+        return
+    staged = folder / f".{BEST}"
+    staged.write_text(json.dumps({"epoch": epoch}))
+    os.replace(staged, folder / BEST)
+
+
+def epochs(folder: Path) -> list[int]:
+    """Of the checkpoints that are there, the newest first."""
+    return [_epoch(path) for path in _newest_first(folder)]
+
+
+def load(folder: Path, name: str = "newest") -> Checkpoint:
+    """name: newest, best, or the number of epochs done, as in 8 or epoch-00008.
+
+    Raises ConfigError where there is none of that name, CheckpointError where it is damaged.
+    """
+    if name == "newest":
+        return load_newest(folder)
+    number = str(best_epoch(folder)) if name == "best" else name.removeprefix("epoch-")
+    if not number.isdecimal() or int(number) not in epochs(folder):
+        known = ", ".join(["newest", *(["best"] if best_epoch(folder) in epochs(folder) else []), *map(str, epochs(folder))])
+        raise ConfigError(f"--checkpoint: no {name!r} in {folder}; there are {known}.")
+    path = folder / f"epoch-{int(number):05d}"
+    verify(path)
+    return _read(path)
 
 
 def load_newest(folder: Path) -> Checkpoint:
@@ -74,9 +117,7 @@ def load_newest(folder: Path) -> Checkpoint:
             warnings.warn(f"{error} Falling back to the checkpoint before.", stacklevel=2)
             damage.append(str(error))
             continue
-        state = json.loads((path / "state.json").read_text())
-        weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
-        return Checkpoint(state.pop("epoch"), weights, optimizer, state)
+        return _read(path)
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
 
 
@@ -97,8 +138,10 @@ def put_back(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> No
 def set_aside_newer(folder: Path, epoch: int) -> None:
     """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked at."""
     for path in _newest_first(folder):
-        if int(path.name.removeprefix("epoch-")) > epoch:
+        if _epoch(path) > epoch:
             os.rename(path, folder / f"damaged-{path.name}-{time.time_ns()}")
+    if (best_epoch(folder) or 0) > epoch:
+        call_best(folder, None)
 
 
 def verify(path: Path) -> None:
@@ -130,6 +173,16 @@ def restore_optimizer(
         parameter = parameters[name]
         # AdamW keeps its step count on the host and its moments beside the parameter.
         optimizer.state[parameter][moment] = value if value.ndim == 0 else value.to(parameter.device)
+
+
+def _read(path: Path) -> Checkpoint:
+    state = json.loads((path / "state.json").read_text())
+    weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+    return Checkpoint(state.pop("epoch"), weights, optimizer, state)
+
+
+def _epoch(path: Path) -> int:
+    return int(path.name.removeprefix("epoch-"))
 
 
 def _newest_first(folder: Path) -> list[Path]:

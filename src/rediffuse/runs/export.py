@@ -12,11 +12,11 @@ from rediffuse.types import Denoiser
 _CARD = jinja2.Template((Path(__file__).parent / "model_card.md.jinja").read_text(), keep_trailing_newline=True)
 
 
-def adapter(denoiser: Denoiser, run: RunFolder) -> None:
-    """RUN/adapter: what was learned, and a README.md that says how and on what."""
+def adapter(denoiser: Denoiser, run: RunFolder, epochs: int) -> None:
+    """RUN/adapter: what was learned in so many epochs, and a README.md that says how and on what."""
     run.adapter.mkdir(exist_ok=True)
     denoiser.export(run.adapter)
-    config, metrics = run.config(), log.read(run.metrics)
+    config, metrics = run.config(), log.read(run.metrics)[:epochs]
     versions = json.loads((run.path / "environment.json").read_text())
     card = _CARD.render(config=config, metrics=metrics, versions=versions, yaml=(run.path / "config.yaml").read_text())
     (run.adapter / "README.md").write_text(card)

@@ -30,6 +30,19 @@ class RunFolder:
     def rewards(self) -> Path:
         return self.path / "rewards.jsonl"
 
+    @property
+    def monitor(self) -> Path:
+        """A row a look at the fixed pictures."""
+        return self.path / "monitor.jsonl"
+
+    @property
+    def verdict(self) -> Path:
+        return self.path / "verdict.json"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
     def paid(self, rank: int) -> Path:
         """What the rewards of the epoch under way gave, of one process."""
         return self.path / f"rewards.paid-{rank}.jsonl"
@@ -62,12 +75,13 @@ class RunFolder:
         staged.write_text(to_yaml(config))
         os.replace(staged, self.path / "config.yaml")
 
-    def pin(self, model: Mapping[str, Any], reward: Mapping[str, Any]) -> None:
-        """Options that became exact when the model and the reward were loaded, into the configuration; the model's also beside
-        the versions.
+    def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
+        """Options that became exact when the model and the rewards were loaded, into the configuration; the model's also beside
+        the versions. loaded: the configuration with the rewards' options as they are by now.
         """
         config, place = self.config(), self.path / "environment.json"
-        self.write_config(replace(config, model={**config.model, **model}, reward={**config.reward, **reward}))
+        exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
+        self.write_config(replace(config, model=exact, reward=reward, evaluation=loaded.evaluation))
         if model:
             place.write_text(json.dumps({**json.loads(place.read_text()), "model": dict(model)}, indent=2) + "\n")
 

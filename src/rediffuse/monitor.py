@@ -1,0 +1,178 @@
+"""What becomes of the fixed pictures along a run: rewards that nothing is trained on, and what collapse does to pictures."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rediffuse.config import Config
+from rediffuse.journal import finite
+from rediffuse.maths import pictures as maths
+from rediffuse.maths.gaussian import Gaussian
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.runs import log
+from rediffuse.runs.folder import RunFolder
+from rediffuse.scoring import Scorer
+from rediffuse.types import HasFeatures, NeedsLoading, Prompt, Reward, Rollout
+from rediffuse.world import World
+
+ALIKE = 0.25
+"""Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures are nearly identical."""
+PATIENCE_SECONDS = 30.0
+"""With a held-out reward that does not answer: the run does not need it."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Of the pretrained pictures. features: (N, D)   apart: how far two of them are, of a prompt where it has two   nearest: the
+    median distance to the nearest other
+    """
+
+    features: Tensor
+    apart: float
+    nearest: float
+
+    @classmethod
+    def of(cls, features: Tensor, groups: Tensor) -> "Base":
+        apart = maths.diversity(features, groups)
+        if apart.isnan():
+            apart = maths.diversity(features, torch.zeros_like(groups))
+        return cls(features, apart.item(), maths.nearest(features).median().item())
+
+
+class Monitor:
+    """held_out: by name   reward: the trained one, which is not asked, but may know how alike pictures are."""
+
+    def __init__(
+        self,
+        policy: DiffusionPolicy,
+        held_out: Mapping[str, Reward],
+        reward: Reward,
+        config: Config,
+        run: RunFolder,
+        world: World,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._policy, self._held_out, self._config = policy, held_out, config
+        self._run, self._world, self._tell = run, world, tell
+        self._eye = next((each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None)
+        self._base: Base | None = None
+        self._silent: set[str] = set()
+
+    def prepare(self) -> None:
+        for reward in self._held_out.values():
+            if isinstance(reward, NeedsLoading):
+                reward.prepare(self._world.device)
+
+    def look(self, epoch: int, pictures: Rollout) -> None:
+        """A row about the policy after so many epochs. pictures: of the same prompts and noise every time, with the way there."""
+        began = time.perf_counter()
+        seen = replace(pictures, images=eight_bit(pictures.images))
+        row = {
+            "epoch": epoch,
+            "held_out": {name: self._asked(name, seen, first=epoch == 0) for name in self._held_out},
+            "statistics": {**self._statistics(epoch, seen), "kl": self._kl(pictures)},
+            "seconds": time.perf_counter() - began,
+        }
+        log.append(self._run.monitor, [row])
+
+    def _asked(self, name: str, seen: Rollout, *, first: bool) -> dict[str, Any]:
+        values, parts = self._values(name, seen)
+        entry: dict[str, Any] = {
+            "mean": finite(values.nanmean().item()),
+            "values": [finite(value) for value in values.tolist()],
+            "parts": {part: [finite(value) for value in each.tolist()] for part, each in parts.items()},
+        }
+        if first:  # what there is to lose: each prompt's pictures are held against the next prompt
+            turn = _images_per_prompt(seen.prompts)
+            others, _ = self._values(name, replace(seen, prompts=[*seen.prompts[turn:], *seen.prompts[:turn]]))
+            entry["of_other_prompts"] = finite(others.nanmean().item())
+        return entry
+
+    def _values(self, name: str, seen: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """(N,) and its parts, NaN where there is none: a held-out reward never harms the run."""
+        patient = min(PATIENCE_SECONDS, self._config.scoring.deadline_seconds)
+        options = replace(self._config.scoring, max_failed=1.0, deadline_seconds=patient)
+        scorer = Scorer(
+            self._held_out[name], options, num_samples=len(seen.prompts), stop_if_asked=self._world.stop_here_if_asked
+        )
+        _, scores = scorer.score([seen], len(seen.prompts))
+        if scorer.failure is not None and name not in self._silent:
+            self._silent.add(name)
+            self._tell(f"the held-out reward {name} is left out where it fails: {scorer.failure}")
+        return scores.rewards, scores.parts
+
+    def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
+        """Distances in units of the pretrained pictures' own: diversity begins at 1, or is missing where no prompt has two."""
+        features = self._features(seen.images)
+        base = self._base_of(epoch, features, seen.groups)
+        found = {
+            "brightness": maths.brightness(seen.images).mean(),
+            "saturation": maths.saturation(seen.images).mean(),
+            "edge_density": maths.edge_density(seen.images).mean(),
+            "colour_entropy": maths.colour_entropy(seen.images).mean(),
+        }
+        if base is not None:
+            found["diversity"] = maths.diversity(features, seen.groups) / base.apart
+            found["near_identical"] = (maths.nearest(features) < ALIKE * base.nearest).float().mean()
+            found["distance"] = (features - base.features).norm(dim=1).mean() / base.apart
+        return {name: finite(value.item()) for name, value in found.items()}
+
+    def _base_of(self, epoch: int, features: Tensor, groups: Tensor) -> Base | None:
+        """Of a run that goes on, from its first pictures; None where they are gone."""
+        if epoch == 0:
+            self._base = Base.of(features, groups)
+        paths = sorted((self._run.samples / "epoch-00000").glob("[0-9]*.png"))
+        if self._base is None and len(paths) == len(features):
+            self._base = Base.of(self._features(torch.stack([_read(path) for path in paths])), groups)
+        return self._base
+
+    def _features(self, images: Tensor) -> Tensor:
+        return (self._eye.features(images) if self._eye else maths.thumbnails(images)).float().cpu()
+
+    def _kl(self, pictures: Rollout) -> float:
+        """In nats, of each prompt's first picture."""
+        first = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
+        return kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world).mean().item()
+
+
+def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World) -> Tensor:
+    """(rows,) in nats, of the whole way to each picture: summed over its random steps and the entries of a latent, each step's
+    KL(policy || pretrained) at the states that the policy went through. size: rows in one forward pass.
+    """
+    way = rollout.trajectory
+
+    @torch.no_grad()
+    def laws(chosen: Sequence[int]) -> list[Gaussian]:
+        conditioning = policy.denoiser.encode([rollout.prompts[i] for i in chosen])
+        states = way.path[list(chosen)].to(world.device)
+        return [policy.act(states[:, step], torch.full((len(chosen),), step), conditioning) for step in way.steps.tolist()]
+
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    own = list(world.map(laws, parts))
+    with policy.frozen():
+        pretrained = list(world.map(laws, parts))
+    each = [torch.stack([p.kl(q) for p, q in zip(*pair, strict=True)]).sum(0) for pair in zip(own, pretrained, strict=True)]
+    return torch.cat(each).cpu() * way.path[0, 0].numel()
+
+
+def eight_bit(images: Tensor) -> Tensor:
+    """images (B, 3, H, W) in [0, 1] -> the same as a PNG of them would give."""
+    return (images * 255).round() / 255
+
+
+def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
+    """Of pictures that stand prompt by prompt, as many of each."""
+    return len(prompts) // len({prompt.text for prompt in prompts})
+
+
+def _read(path: Path) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255

@@ -1,0 +1,26 @@
+"""The 45 common animals at three activities other than the paper's, to see whether what was learned carries over."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rediffuse.prompts._animals import NAMES, UNSEEN_ACTIVITIES
+from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.types import Prompt
+
+__all__ = ["UnseenActivities"]
+
+
+@dataclass(frozen=True)
+class UnseenActivities:
+    """Playing the guitar, eating a pizza, reading a book: beside the three of `animals_activities`.
+
+    balanced: each of the 135 equally often, instead of independent draws.
+    """
+
+    balanced: bool = False
+
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        prompts = [Prompt(f"{with_article(name)} {deed}") for name in NAMES for deed in UNSEEN_ACTIVITIES]
+        return chosen(prompts, n, generator, balanced=self.balanced)

@@ -1,0 +1,203 @@
+"""Whether what was learned carries over: the pretrained and the tuned model on the same prompts and seeds, suite by suite."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from rediffuse.config import Config
+from rediffuse.errors import ConfigError, RewardError
+from rediffuse.evaluate import distinct, grid, tuned
+from rediffuse.judging import distinct_names
+from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
+from rediffuse.maths import noise
+from rediffuse.maths.bootstrap import interval
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, collect
+from rediffuse.runs import folder, log
+from rediffuse.scoring import Scorer
+from rediffuse.types import NeedsLoading, Prompt, PromptSet, Reward, Rollout
+from rediffuse.world import World
+
+OWN = "own"
+"""The run's own prompts, with seeds that no training saw."""
+SUITES = (OWN, "unseen_animals", "everyday_objects", "unseen_activities", "unseen_animals_activities")
+NUM_PICTURES = 12
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to ask of a run. rewards: by name, instead of the run's own and its held-out ones   checkpoint: as checkpoint.load"""
+
+    suites: Sequence[str] = SUITES
+    rewards: Sequence[str] = ()
+    checkpoint: str = "newest"
+    num_prompts: int = 40
+    images_per_prompt: int = 4
+    seed: int = 0
+
+
+@torch.no_grad()
+def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
+    """Writes RUN/evaluation: evaluation.json, which it also returns, and a picture a suite, before above after.
+
+    Raises ConfigError for a suite or a reward that is not there. Why a reward cannot judge a suite stands in its place.
+    """
+    run = folder.existing(run_dir)
+    config = run.config()
+    suites = {name: _suite(name, config) for name in question.suites}
+    rewards = _rewards(config, question.rewards)
+    policy = tuned(run, question.checkpoint)
+    trained_on = {row["prompt"] for row in log.read(run.rewards)}
+    run.evaluation.mkdir(exist_ok=True)
+    rows = []
+    with World.joined(num_samples=1) as world:
+        for reward in rewards.values():
+            if isinstance(reward, NeedsLoading):
+                reward.prepare(world.device)
+        for name, prompts in suites.items():
+            pair = Pair.sampled(policy, _draws(prompts, question), config, world, name)
+            pair.picture().save(run.evaluation / f"{_file_name(name)}.png")
+            rows.append({**pair.compared(rewards, config, question), **_described(name, pair, trained_on)})
+    found = {**vars(question), "suites": rows, "rewards": list(rewards)}
+    (run.evaluation / "evaluation.json").write_text(json.dumps(found, indent=1))
+    return found
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same draws before and after, prompt by prompt, as many of each."""
+
+    before: Sequence[Rollout]
+    after: Sequence[Rollout]
+    prompts: Sequence[Prompt]
+
+    @classmethod
+    def sampled(cls, policy: DiffusionPolicy, draws: Draws, config: Config, world: World, name: str) -> "Pair":
+        def sample(which: str) -> list[Rollout]:
+            size = config.micro_batch_size
+            rollouts = collect(policy, draws, size, world)
+            return list(track(rollouts, f"{name}, {which}", total=-(-len(draws.prompts) // size), transient=True))
+
+        with policy.frozen():
+            before = sample("before")
+        return cls(before, sample("after"), draws.prompts)
+
+    def compared(self, rewards: Mapping[str, Reward], config: Config, question: Question) -> dict[str, Any]:
+        generator = noise.generator(question.seed, "bootstrap")
+        found: dict[str, Any] = {}
+        for name, reward in rewards.items():
+            try:
+                was, now = (_values(name, reward, each, config, len(self.prompts)) for each in (self.before, self.after))
+            except RewardError as error:
+                found[name] = {"error": str(error)}
+                continue
+            found |= {
+                value: gained(was[value], now[value], question.images_per_prompt, generator) for value in was if value in now
+            }
+        return {"rewards": found}
+
+    def picture(self) -> Image.Image:
+        """The first picture of each of the first prompts, before above after."""
+        step = len(self.prompts) // len({prompt.text for prompt in self.prompts})
+        was, now = (torch.cat([rollout.images for rollout in each])[::step][:NUM_PICTURES] for each in (self.before, self.after))
+        return grid(torch.stack([was, now], 1).flatten(0, 1), columns=len(was))
+
+
+def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: torch.Generator) -> dict[str, Any]:
+    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means, and the interval of their difference.
+
+    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not independent.
+    """
+    known = before.isfinite() & after.isfinite()
+    gains = (after - before).where(known, torch.nan).view(-1, images_per_prompt).nanmean(1)
+    gains = gains[gains.isfinite()]
+    low, high = interval(gains, generator) if len(gains) > 1 else (None, None)
+    mean = [each[known].mean().item() for each in (before, after)]
+    return {
+        "before": mean[0],
+        "after": mean[1],
+        "difference": mean[1] - mean[0],
+        "low": low,
+        "high": high,
+        "num_images": int(known.sum()),
+    }
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """For a terminal."""
+    shown = Table("prompts", "images", "reward", "before", "after", "difference [95 %]", box=None)
+    for suite in found["suites"]:
+        seen = suite["trained_on"]
+        label = f"{suite['name']} ({seen} of {suite['num_prompts']} trained on)" if seen else suite["name"]
+        for name, row in suite["rewards"].items():
+            if "error" in row:
+                shown.add_row(label, str(suite["num_images"]), name, "", "", "not judged: see evaluation.json")
+            else:
+                within = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+                values = f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}{within}"
+                shown.add_row(label, str(row["num_images"]), name, *values)
+            label = ""
+    return shown
+
+
+def _suite(name: str, config: Config) -> PromptSet:
+    """own, a prompt set of the house, a file of prompts, or anyone's own."""
+    if name == OWN:
+        options = config.prompts
+    elif Path(name).suffix in (".txt", ".jsonl"):
+        options = {"name": "text_file", "path": name}
+    else:
+        options = {"name": name}
+    check_names("prompts", options)
+    prompts: PromptSet = build("prompts", options)
+    return prompts
+
+
+def _rewards(config: Config, names: Sequence[str]) -> dict[str, Reward]:
+    listed = [{"name": name} for name in names] or [config.reward, *config.evaluation.held_out]
+    known = [each for each in listed if not str(each["name"]).startswith(GIVEN_IN_PYTHON)]
+    if not known:
+        raise ConfigError("--rewards: the run's own reward was given in Python and is gone; name one to judge by.")
+    for options in known:
+        check_names("reward", options)
+    built = [build("reward", options) for options in known]
+    return dict(zip(distinct_names(str(each["name"]) for each in known), built, strict=True))
+
+
+def _draws(prompts: PromptSet, question: Question) -> Draws:
+    chosen = distinct(prompts, question.num_prompts, question.seed)
+    each = [prompt for prompt in chosen for _ in range(question.images_per_prompt)]
+    return Draws(range(len(each)), each, (question.seed, "evaluate"))
+
+
+def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, n: int) -> dict[str, Tensor]:
+    """(n,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
+    scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n)
+    _, scores = scorer.score(rollouts, n)
+    if not scores.rewards.isfinite().any():
+        raise RewardError(str(scorer.failure or f"The reward {name} gave no number."))
+    return {name: scores.rewards, **{f"{name}: {part}": values for part, values in scores.parts.items()}}
+
+
+def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
+    texts = list(dict.fromkeys(prompt.text for prompt in pair.prompts))
+    return {
+        "name": name,
+        "num_prompts": len(texts),
+        "num_images": len(pair.prompts),
+        "trained_on": 0 if name == OWN else len(trained_on & set(texts)),
+        "prompts": texts[:NUM_PICTURES],
+        "grid": f"{_file_name(name)}.png",
+    }
+
+
+def _file_name(suite: str) -> str:
+    return Path(suite).stem if Path(suite).suffix else suite.rpartition(":")[2]
