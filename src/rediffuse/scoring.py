@@ -254,6 +254,7 @@ class Scorer:
                 try:
                     alone.append(self._within_time(images[i : i + 1], [prompt]))
                 except RewardError as worse:
+                    self.failure = worse
                     failures += not worse.passing
                     if failures > self.allowed:
                         raise error from error.__cause__

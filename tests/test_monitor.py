@@ -1,0 +1,190 @@
+import json
+
+import pytest
+import tiny
+import torch
+
+from rediffuse import resume, train
+from rediffuse.monitor import kl_to_pretrained
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.rollout import Draws, collect, joined
+from rediffuse.runs import checkpoint
+from rediffuse.types import Prompt
+from rediffuse.world import World
+
+OWN_REWARDS = """
+import torch
+
+def not_red(images, prompts):
+    red, green, blue = images.mean((2, 3)).unbind(1)
+    return (green + blue) / 2 - red
+
+def broken(images, prompts):
+    raise ValueError("out of order")
+
+def of_the_prompt(images, prompts):
+    return torch.tensor([float("cat" in prompt.text) for prompt in prompts])
+"""
+
+
+class StoppedError(BaseException):
+    pass
+
+
+@pytest.fixture
+def rewards(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(OWN_REWARDS)
+    return path
+
+
+def config(rewards, *held_out, **over):
+    evaluation = {"num_prompts": 2, "images_per_prompt": 8, "held_out": [f"{rewards}:{name}" for name in held_out]}
+    evaluation |= over.pop("evaluation", {})
+    usual = {"epochs": 6, "learning_rate": 3e-2, "prompts": {"name": f"{tiny.FILE}:Few"}, "prompts_per_epoch": 8}
+    return tiny.config(**{**usual, **over}, evaluation=evaluation)
+
+
+def rows(run):
+    return [json.loads(line) for line in (run / "monitor.jsonl").read_text().splitlines()]
+
+
+def kept(run):
+    return checkpoint.best_epoch(run / "checkpoints"), sorted(checkpoint.epochs(run / "checkpoints"))
+
+
+def test_each_look_tells_rewards_and_statistics_of_the_same_pictures(rewards, tmp_path):
+    train(config(rewards, "not_red", "of_the_prompt"), tmp_path / "run")
+    found = rows(tmp_path / "run")
+    assert [row["epoch"] for row in found] == [0, 1, 2, 3, 4, 5, 6]
+    first, last = found[0], found[-1]
+    assert first["statistics"].keys() == {
+        "brightness", "saturation", "edge_density", "colour_entropy", "diversity", "near_identical", "distance", "kl",
+    }  # fmt: skip
+    assert first["statistics"]["diversity"] == pytest.approx(1)
+    assert first["statistics"]["distance"] == 0 and first["statistics"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert last["statistics"]["distance"] > 0 and last["statistics"]["kl"] > 1e-3
+    assert len(last["held_out"]["not_red"]["values"]) == 16
+    assert first["held_out"]["of_the_prompt"]["mean"] == 0.5
+    assert first["held_out"]["of_the_prompt"]["of_other_prompts"] == 0.5
+    assert first["held_out"]["of_the_prompt"]["values"] == [1.0] * 8 + [0.0] * 8
+
+
+def test_watching_changes_nothing_that_is_learned(rewards, tmp_path):
+    train(config(rewards, "not_red", "broken"), tmp_path / "watched")
+    train(config(rewards, evaluation={"every": 0}), tmp_path / "alone")
+    assert tiny.numbers(tmp_path / "watched") == tiny.numbers(tmp_path / "alone")
+    ours, theirs = tiny.weights(tmp_path / "watched"), tiny.weights(tmp_path / "alone")
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_run_that_goes_too_far_is_warned_of_once_and_goes_on(rewards, tmp_path, capsys):
+    history = train(config(rewards, "not_red"), tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert len(history) == 6
+    assert said.count("over-optimised after") == 1
+    assert "the held-out not_red has fallen" in said
+    best, epochs = kept(tmp_path / "run")
+    assert 0 < best < 5 and set(epochs) == {best, 5, 6}
+
+
+def test_without_a_held_out_reward_nothing_is_marked(rewards, tmp_path, capsys):
+    """The control of the test above."""
+    train(config(rewards, "of_the_prompt"), tmp_path / "run")
+    assert "over-optimised" not in capsys.readouterr().out
+    assert kept(tmp_path / "run") == (6, [5, 6])
+
+
+def test_it_stops_there_if_it_was_told_to_and_exports_the_best(rewards, tmp_path):
+    run = tmp_path / "run"
+    history = train(config(rewards, "not_red", evaluation={"on_overoptimisation": "stop"}), run)
+    best, epochs = kept(run)
+    assert len(history) == rows(run)[-1]["epoch"] < 6
+    assert best < len(history) == max(epochs)
+    assert exported(run) == best
+    assert f"{best} epochs" in (run / "adapter" / "README.md").read_text()
+    assert resume(run) == []  # it stands where it was stopped
+
+
+def test_it_exports_the_best_at_the_end_if_it_was_told_to(rewards, tmp_path):
+    run = tmp_path / "run"
+    assert len(train(config(rewards, "not_red", evaluation={"on_overoptimisation": "keep_best"}), run)) == 6
+    assert exported(run) == kept(run)[0] < 6
+    train(config(rewards, "not_red"), tmp_path / "warned")
+    assert exported(tmp_path / "warned") == 6
+
+
+def exported(run):
+    """The checkpoint whose weights the adapter has."""
+    from safetensors.torch import load_file
+
+    adapter = load_file(run / "adapter" / tiny.ADAPTER)
+    for epoch in checkpoint.epochs(run / "checkpoints"):
+        weights = checkpoint.load(run / "checkpoints", str(epoch)).weights
+        if all(torch.equal(weights[name], adapter[name]) for name in adapter):
+            return epoch
+    raise AssertionError("of no checkpoint that is there")
+
+
+def test_a_held_out_reward_that_fails_is_said_once_and_harms_nothing(rewards, tmp_path, capsys):
+    train(config(rewards, "broken", "of_the_prompt", epochs=3), tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("the held-out reward broken is left out where it fails") == 1
+    assert "out of order" in said
+    for row in rows(tmp_path / "run"):
+        assert row["held_out"]["broken"]["mean"] is None
+        assert row["held_out"]["of_the_prompt"]["mean"] == 0.5
+
+
+def test_a_run_that_was_stopped_looks_the_same_as_one_that_was_not(rewards, tmp_path):
+    calls = iter(range(10**6))
+
+    def redness(images, prompts):
+        if next(calls) == 14:
+            raise StoppedError
+        red, green, blue = images.mean((2, 3)).unbind(1)
+        return red - (green + blue) / 2
+
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(config(rewards, "not_red"), whole)
+    with pytest.raises(StoppedError):
+        train(config(rewards, "not_red"), stopped, reward=redness)
+    assert 1 < len(rows(stopped)) < 7
+    resume(stopped, reward=redness)
+    assert tiny.numbers(whole, "monitor.jsonl") == tiny.numbers(stopped, "monitor.jsonl")
+    assert kept(whole) == kept(stopped)
+
+
+def test_the_divergence_is_none_from_oneself_and_the_sum_of_each_step():
+    policy = toy_policy()
+    with World.joined(4) as world:
+        draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
+        made = joined(collect(policy, draws, 2, world, keep="transitions"), 4)
+        assert kl_to_pretrained(policy, made, range(4), 3, world).abs().max() < 1e-5
+        with torch.no_grad():
+            for parameter in policy.denoiser.net[2].parameters():
+                parameter += 0.01
+        made = joined(collect(policy, draws, 2, world, keep="transitions"), 4)
+        found = kl_to_pretrained(policy, made, [1, 3], 1, world)
+    assert found.tolist() == pytest.approx([by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4)
+
+
+def by_hand(policy, made, row):
+    total = 0.0
+    for step in made.trajectory.steps.tolist():
+        state = made.trajectory.path[row : row + 1, step]
+        conditioning = policy.denoiser.encode([made.prompts[row]])
+        with torch.no_grad():
+            own = policy.act(state, torch.tensor([step]), conditioning)
+            with policy.frozen():
+                theirs = policy.act(state, torch.tensor([step]), conditioning)
+        laws = [torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1)) for law in (own, theirs)]
+        total += torch.distributions.kl_divergence(*laws).sum().item()
+    return total
+
+
+def toy_policy():
+    from rediffuse.samplers.ddim import DDIM
+
+    denoiser = tiny.Toy().load("cpu", 0)
+    return DiffusionPolicy(denoiser, DDIM(num_steps=4).bind(denoiser.schedule))
