@@ -66,6 +66,38 @@ def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     assert Image.open(out.strip()).size == (32, 16)
 
 
+def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, tmp_path):
+    folder = tmp_path / "run"
+    held_out = ["--evaluation.held-out", "jpeg_compressibility"]
+    assert run(capsys, "train", *TOY, *held_out, "--run-dir", folder)[0] == 0
+    few = ["--prompts", "own", "unseen_animals", "--num-prompts", 2, "--images-per-prompt", 2, "--trust-code"]
+    code, out, err = run(capsys, "evaluate", folder, *few)
+    assert code == 0, err
+    assert "unseen_animals: 4 pictures of 2 prompts" in out and "redness" in out and "jpeg_compressibility" in out
+    found = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    assert found["rewards"] == ["redness", "jpeg_compressibility"]
+    code, out, _ = run(capsys, "evaluate", folder, *few, "--rewards", "jpeg_incompressibility")
+    assert code == 0 and "redness" not in out
+    for wrong, said in (
+        (["--checkpoint", "last"], "--checkpoint: no 'last'"),
+        (["--prompts", "everyday_object"], "Did you mean 'everyday_objects'?"),
+        (["--num-prompts", "0"], "--num-prompts: 0 asked"),
+        (["--rewards", "asthetic"], "Did you mean 'aesthetic'?"),
+    ):
+        code, _, err = run(capsys, "evaluate", folder, "--trust-code", *wrong)
+        assert code == 2 and said in err
+
+
+def test_the_best_checkpoint_can_be_sampled(capsys, tmp_path):
+    folder = tmp_path / "run"
+    assert run(capsys, "train", *TOY, "--run-dir", folder)[0] == 0
+    for name in ("newest", "best", "1"):
+        words = ["--trust-code", "--prompt", "a cat", "--checkpoint", name, "--out", tmp_path / f"{name}.png"]
+        assert run(capsys, "sample", folder, *words)[0] == 0
+    pixels = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("newest", "best", "1")}
+    assert pixels["newest"] == pixels["best"] != pixels["1"]
+
+
 def test_what_was_trained_with_a_reward_that_is_gone_can_still_be_sampled(capsys, tmp_path):
     (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
     run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run_dir", tmp_path / "run")
@@ -116,6 +148,12 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--model.path=[", "--epochs=1"], "cannot read"),
         (["resume", "/"], "is not a run"),
         (["report", "/nowhere"], "is not a run"),
+        (["evaluate", "/nowhere"], "is not a run"),
+        (["train", "--evaluation.held-out", "asthetic"], "no 'asthetic' among rewards"),
+        (["train", "--evaluation.held-out", "[{name: redness, quality: 3}]"], "'redness' has no such option"),
+        (["train", "--evaluation.held-out", "3"], "evaluation.held_out: "),
+        (["train", "--evaluation.held-out", "[[]]"], "evaluation.held_out.0: "),
+        (["train", "--evaluation.on-overoptimisation", "panic"], "evaluation.on_overoptimisation: "),
         (["list", "everything"], "invalid choice"),
         (["resume"], "required"),
         (["resume", "x", "--clip", "3"], "no such option"),
@@ -244,15 +282,16 @@ def hostile(tmp_path, monkeypatch):
     terms = f"{{name: weighted_sum, rewards: [{{name: redness}}, {inner}]}}"
     Path("plain.yaml").write_text("extends: demo/incompressibility\nreward: {name: 'mine.py:mine'}\n")
     Path("hidden.yaml").write_text(f"extends: demo/incompressibility\nreward: {terms}\n")
+    Path("held_out.yaml").write_text("extends: demo/incompressibility\nevaluation: {held_out: ['mine.py:mine']}\n")
     return TOY
 
 
-@pytest.mark.parametrize("recipe", ["plain.yaml", "hidden.yaml"])
+@pytest.mark.parametrize("recipe", ["plain.yaml", "hidden.yaml", "held_out.yaml"])
 @pytest.mark.parametrize("command", ["train", "plan"])
 def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, recipe, hostile, capsys):
     code, _, err = run(capsys, command, recipe)
     assert code == 2
-    assert f"{recipe} asks to run code, unpickle or send a key: mine.py:mine (reward." in err and "--trust-code" in err
+    assert f"{recipe} asks to run code, unpickle or send a key: mine.py:mine (" in err and "--trust-code" in err
     assert not Path("ran").exists()
     run(capsys, "plan", recipe, "--trust-code")
     assert Path("ran").exists()
@@ -260,6 +299,9 @@ def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, 
 
 def test_what_the_command_line_names_is_run(hostile, capsys):
     assert run(capsys, "plan", "plain.yaml", "--reward", "mine.py:mine")[0] == 0
+    assert Path("ran").exists()
+    Path("ran").unlink()
+    assert run(capsys, "plan", "--evaluation.held-out", "mine.py:mine")[0] == 0
     assert Path("ran").exists()
 
 

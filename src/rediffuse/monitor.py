@@ -130,7 +130,7 @@ class Monitor:
             self._base = Base.of(features, groups)
         paths = sorted((self._run.samples / "epoch-00000").glob("[0-9]*.png"))
         if self._base is None and len(paths) == len(features):
-            self._base = Base.of(self._features(torch.stack([_read(path) for path in paths])), groups)
+            self._base = Base.of(self._features(torch.stack([read_picture(path) for path in paths])), groups)
         return self._base
 
     def _features(self, images: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
     return len(prompts) // len({prompt.text for prompt in prompts})
 
 
-def _read(path: Path) -> Tensor:
+def read_picture(path: Path) -> Tensor:
     """(3, H, W) in [0, 1]."""
     with Image.open(path) as image:
         return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255

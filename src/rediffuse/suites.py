@@ -8,8 +8,10 @@ from typing import Any
 
 import torch
 from PIL import Image
+from rich.console import Console, Group
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from rediffuse.config import Config
@@ -84,7 +86,9 @@ class Pair:
         def sample(which: str) -> list[Rollout]:
             size = config.micro_batch_size
             rollouts = collect(policy, draws, size, world)
-            return list(track(rollouts, f"{name}, {which}", total=-(-len(draws.prompts) // size), transient=True))
+            told, console = f"{name}, {which}", Console(stderr=True)
+            total = -(-len(draws.prompts) // size)
+            return list(track(rollouts, told, total, console=console, transient=True, disable=not console.is_terminal))
 
         with policy.frozen():
             before = sample("before")
@@ -131,20 +135,25 @@ def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: tor
     }
 
 
-def table(found: Mapping[str, Any]) -> Table:
+def table(found: Mapping[str, Any]) -> Group:
     """For a terminal."""
-    shown = Table("prompts", "images", "reward", "before", "after", "difference [95 %]", box=None)
-    for suite in found["suites"]:
-        seen = suite["trained_on"]
-        label = f"{suite['name']} ({seen} of {suite['num_prompts']} trained on)" if seen else suite["name"]
-        for name, row in suite["rewards"].items():
-            if "error" in row:
-                shown.add_row(label, str(suite["num_images"]), name, "", "", "not judged: see evaluation.json")
-            else:
-                within = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
-                values = f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}{within}"
-                shown.add_row(label, str(row["num_images"]), name, *values)
-            label = ""
+    return Group(*(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"]))))
+
+
+def _heading(suite: Mapping[str, Any]) -> Text:
+    seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
+    return Text(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}", "bold")
+
+
+def _rows(rewards: Mapping[str, Any]) -> Table:
+    shown = Table("", "before", "after", "difference", "95 %", box=None)
+    shown.columns[0].min_width = 32
+    for name, row in rewards.items():
+        if "error" in row:
+            shown.add_row(Text(f"  {name}: cannot judge these"))
+        else:
+            within = "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
+            shown.add_row(Text(f"  {name}"), f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}", within)
     return shown
 
 

@@ -4,12 +4,16 @@ import pytest
 import torch
 
 from rediffuse.errors import ConfigError
-from rediffuse.prompts._animals import NAMES
+from rediffuse.prompts._animals import NAMES, UNSEEN_ACTIVITIES
 from rediffuse.prompts.animals import Animals
 from rediffuse.prompts.animals_activities import AnimalsActivities
 from rediffuse.prompts.counting import Counting
+from rediffuse.prompts.everyday_objects import EverydayObjects
 from rediffuse.prompts.imagenet_animals import ImagenetAnimals
 from rediffuse.prompts.text_file import TextFile
+from rediffuse.prompts.unseen_activities import UnseenActivities
+from rediffuse.prompts.unseen_animals import UnseenAnimals
+from rediffuse.prompts.unseen_animals_activities import UnseenAnimalsActivities
 from rediffuse.prompts.vqa import VisualQuestions
 from rediffuse.types import Prompt
 
@@ -153,3 +157,25 @@ def test_weights_that_are_all_zero(tmp_path):
     path.write_text('{"prompt": "a cat", "weight": 0}\n')
     with pytest.raises(ConfigError, match="every weight"):
         TextFile(path)
+
+
+def test_what_is_unseen_is_in_no_set_that_is_trained_on():
+    trained = {text for prompts in (Animals(), AnimalsActivities(alone=True), Counting()) for text in drawn(prompts, 5000)}
+    sizes = {UnseenAnimals: 14, EverydayObjects: 40, UnseenActivities: 135, UnseenAnimalsActivities: 42}
+    for kind, size in sizes.items():
+        texts = set(drawn(kind(balanced=True), size))
+        assert len(texts) == size
+        assert not texts & trained
+    assert {"a penguin", "an owl", "an octopus"} < set(drawn(UnseenAnimals(), 500))
+    assert "penguin" in drawn(UnseenAnimals(article=False), 500)
+    assert {"an apple", "a car"} < set(drawn(EverydayObjects(), 1000))
+    assert "a cat playing the guitar" in drawn(UnseenActivities(balanced=True), 135)
+    assert "an owl eating a pizza" in drawn(UnseenAnimalsActivities(balanced=True), 42)
+
+
+def test_the_embedded_model_knows_what_is_unseen_from_its_pretraining():
+    from pretraining import vocabulary
+
+    assert set(drawn(UnseenAnimals(article=False, balanced=True), 14)) == set(vocabulary.UNSEEN_ANIMALS)
+    assert set(drawn(EverydayObjects(article=False, balanced=True), 40)) == set(vocabulary.OBJECTS)
+    assert set(UNSEEN_ACTIVITIES) == set(vocabulary.UNSEEN_ACTIVITIES)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from rediffuse.errors import CheckpointError
+from rediffuse.errors import CheckpointError, ConfigError
 from rediffuse.runs import checkpoint
 from rediffuse.runs.checkpoint import Checkpoint, load_newest, save, verify
 
@@ -36,6 +36,46 @@ def same(a, b):
 def test_what_was_saved_is_loaded_to_the_bit_and_old_ones_are_pruned(folder):
     assert same(load_newest(folder), made(3))
     assert sorted(path.name for path in folder.iterdir()) == ["epoch-00002", "epoch-00003"]
+
+
+def test_the_best_one_stays_whatever_is_pruned(tmp_path):
+    save(tmp_path, made(1), keep=2)
+    checkpoint.call_best(tmp_path, 1)
+    for epoch in (2, 3, 4):
+        save(tmp_path, made(epoch), keep=2)
+    assert checkpoint.epochs(tmp_path) == [4, 3, 1]
+    assert same(checkpoint.load(tmp_path, "best"), made(1))
+    checkpoint.call_best(tmp_path, 4)
+    save(tmp_path, made(5), keep=2)
+    assert checkpoint.epochs(tmp_path) == [5, 4]
+
+
+def test_a_checkpoint_is_loaded_by_its_name(folder):
+    assert same(checkpoint.load(folder), made(3))
+    assert same(checkpoint.load(folder, "2"), made(2))
+    assert same(checkpoint.load(folder, "epoch-00002"), made(2))
+    for name in ("1", "best", "last", "", "-1"):
+        with pytest.raises(ConfigError, match="there are newest, 3, 2"):
+            checkpoint.load(folder, name)
+    checkpoint.call_best(folder, 2)
+    with pytest.raises(ConfigError, match="there are newest, best, 3, 2"):
+        checkpoint.load(folder, "last")
+    checkpoint.call_best(folder, None)
+    assert checkpoint.best_epoch(folder) is None
+
+
+def test_one_that_is_asked_for_by_name_and_damaged_is_not_replaced_by_another(folder):
+    (folder / "epoch-00002" / "state.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="epoch-00002 is damaged"):
+        checkpoint.load(folder, "2")
+
+
+def test_a_best_one_beyond_those_that_are_whole_is_forgotten(folder):
+    checkpoint.call_best(folder, 3)
+    checkpoint.set_aside_newer(folder, 3)
+    assert checkpoint.best_epoch(folder) == 3
+    checkpoint.set_aside_newer(folder, 2)
+    assert checkpoint.best_epoch(folder) is None
 
 
 FILES = ["weights.safetensors", "optimizer.safetensors", "state.json", "MANIFEST.json"]

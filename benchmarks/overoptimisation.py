@@ -1,0 +1,82 @@
+"""When the rule of rediffuse.overoptimisation marks runs of the demos, and what their pictures are by then.
+
+for seed in 0 1 2 3 4 5; do
+  rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed --run-dir runs/over/incompressibility-$seed
+done
+python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
+
+A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in them is a false alarm. The pictures of
+every stage are judged anew by the held-out judge, so that runs of any version, with or without a monitor.jsonl, can be asked.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rediffuse.monitor import read_picture
+from rediffuse.overoptimisation import Rows, found
+from rediffuse.rewards.emoji_judge import EmojiJudge
+from rediffuse.runs import folder, log
+from rediffuse.types import Prompt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
+    parser.add_argument("--healthy", type=int, required=True, metavar="EPOCHS", help="of the recipe")
+    parser.add_argument("--every", type=int, default=1, help="look at every so many epochs alone")
+    parser.add_argument("--images-per-prompt", type=int, default=2, help="look at so many alone")
+    args = parser.parse_args()
+    judge = EmojiJudge(judge="held_out")
+    alarms = detections = 0
+    print("run   epochs   mark (best)   named right, %: first, at the best, at the mark, two epochs later, last")
+    for path in args.runs:
+        metrics, looks = log.read(path / "metrics.jsonl"), looked(path, judge, args.every, args.images_per_prompt)
+        finding = found(metrics, looks)
+        mark = finding.fall.epoch if finding.fall else None
+        alarms += mark is not None and mark <= args.healthy
+        detections += mark is not None and mark > args.healthy
+        right = {row["epoch"]: row["right"] for row in looks}
+        stages = [0, finding.best, mark, min(mark + 2, max(right)) if mark else None, max(right)]
+        shares = "  ".join("   -" if stage is None else f"{100 * right[_near(right, stage)]:4.0f}" for stage in stages)
+        print(f"{path}   {len(metrics)}   {mark} ({finding.best})   {shares}", flush=True)
+    print(f"marked after epoch {args.healthy}: {detections} of {len(args.runs)}; within it, false alarms: {alarms}")
+
+
+@torch.no_grad()
+def looked(path: Path, judge: EmojiJudge, every: int, images_per_prompt: int) -> Rows:
+    """A row a stage, as the monitor writes it, with the share that the judge names right."""
+    run = folder.existing(path)
+    texts = json.loads((run.samples / "prompts.json").read_text())
+    stages = sorted(run.samples.glob("epoch-*/grid.png"))
+    rows = []
+    for stage in stages:
+        epoch = int(stage.parent.name.removeprefix("epoch-"))
+        if epoch % every and stage != stages[-1]:
+            continue
+        images = pictures(stage.parent, len(texts), images_per_prompt)
+        prompts = [Prompt(text) for text in texts for _ in range(len(images) // len(texts))]
+        judgement = judge(images, prompts)
+        entry = {"mean": judgement.values.mean().item(), "values": judgement.values.tolist()}
+        if not epoch:
+            turn = len(images) // len(texts)
+            entry["of_other_prompts"] = judge(images, [*prompts[turn:], *prompts[:turn]]).values.mean().item()
+        rows.append({"epoch": epoch, "held_out": {"emoji_judge": entry}, "right": judgement.parts["right"].mean().item()})
+    return rows
+
+
+def pictures(stage: Path, num_prompts: int, images_per_prompt: int) -> Tensor:
+    """(N, 3, H, W): the first few of each prompt."""
+    images = torch.stack([read_picture(path) for path in sorted(stage.glob("[0-9]*.png"))])
+    return images.unflatten(0, (num_prompts, -1))[:, :images_per_prompt].flatten(0, 1)
+
+
+def _near(right: dict[int, float], epoch: int) -> int:
+    return min(right, key=lambda stage: abs(stage - epoch))
+
+
+if __name__ == "__main__":
+    main()
