@@ -153,6 +153,17 @@ class NeedsLoading(Protocol):
         ...
 
 
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A reward that looks at images through a network."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), of norm 1, on the host: what the reward's network sees in them, for
+        telling how alike pictures are.
+        """
+        ...
+
+
 class Denoiser(Protocol):
     """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
 

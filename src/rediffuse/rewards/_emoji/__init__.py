@@ -46,11 +46,20 @@ class Judge:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """images (B, 3, H, W) in [0, 1] -> log-probabilities (B, labels), by attribute, on the host."""
-        if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
-            images = F.interpolate(images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True)
-        logits = self.network(images.to(self.network.device) * 2 - 1).logits.float().cpu()
+        logits = self.network(self._pixel_values(images)).logits.float().cpu()
         parts = logits.split([len(names) for names in self.labels.values()], 1)
         return {attribute: part.log_softmax(1) for attribute, part in zip(self.labels, parts, strict=True)}
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), of norm 1, on the host: what the last layer is shown."""
+        pooled = self.network.base_model(self._pixel_values(images)).pooler_output
+        return F.normalize(pooled.flatten(1).float().cpu(), dim=-1)
+
+    def _pixel_values(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
+            images = F.interpolate(images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True)
+        return images.to(self.network.device) * 2 - 1
 
     def captions(self, log_probs: Mapping[str, Tensor]) -> list[str]:
         """The likeliest of each attribute, as a caption: "six cats", "a cat riding a bike"."""
