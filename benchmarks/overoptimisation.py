@@ -5,8 +5,8 @@ for seed in 0 1 2 3 4 5; do
 done
 python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
 
-A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in them is a false alarm. The pictures of
-every stage are judged anew by the held-out judge, so that runs of any version, with or without a monitor.jsonl, can be asked.
+A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in them is a false alarm. The
+pictures of every stage are judged anew by the held-out judge, so that runs of any version can be asked.
 """
 
 import argparse

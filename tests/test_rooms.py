@@ -20,7 +20,7 @@ NEEDED = {"text_file": {"path": "prompts.txt"}}
 
 def needed(reward, clip, judge):
     """Models that are on this machine."""
-    terms = [{"name": "redness"}, {"name": "jpeg_compressibility", "weight": 2}]
+    terms = [{"name": "redness"}, {"name": "jpeg_compressibility"}]
     options = {"rewards": terms, "clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None, **judge}
     return {option: options[option] for option in declared_options("rewards", reward) if option in options}
 

@@ -156,6 +156,13 @@ def test_a_reward_called_std_leaves_the_deviation_alone():
     assert scoring.summary("std", scoring.Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)
 
 
+def test_a_part_that_is_called_as_its_reward_has_its_own_mean():
+    samples = [Scored(i, 0, 1.0, parts={"second_judge": 5.0}) for i in range(3)]
+    metrics = scoring.summary("second_judge", scoring.Scores.of(samples, 0.0))
+    assert (metrics["reward_second_judge"], metrics["reward_mean"]) == (5.0, 1.0)
+    assert scoring.summary("redness", scoring.Scores.of(samples, 0.0))["reward_redness"] == 1.0
+
+
 def in_parts(images, prompts):
     """Red and blue; of every third image nothing is known of its blue."""
     red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))

@@ -17,8 +17,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 Rows = Sequence[Mapping[str, Any]]
-MIN_ERRORS = 4.0
-MIN_SHARE = 0.05
+MIN_ERRORS = 3.0
+MIN_SHARE = 0.08
 MIN_DEVIATIONS = 0.25
 MIN_RISE = 2.0
 """Standard errors of the trained reward's own difference."""

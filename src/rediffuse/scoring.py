@@ -309,8 +309,8 @@ def summary(name: str, scores: Scores) -> Metrics:
     found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
     masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
     return {
+        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std", or as one of its parts
         **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
-        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
         "masked_rewards": len(scores.rewards) - len(valid),

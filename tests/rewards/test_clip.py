@@ -16,7 +16,7 @@ from rediffuse.lookup import build
 from rediffuse.rewards.aesthetic import FILE, NAMES, PUBLISHED, Aesthetic, predictor
 from rediffuse.rewards.clip_score import ClipScore
 from rediffuse.rewards.pickscore import PickScore
-from rediffuse.types import Prompt
+from rediffuse.types import HasFeatures, Prompt
 
 PROMPTS = [Prompt("a cat"), Prompt("a dog that is much longer than twelve letters"), Prompt("")]
 REAL = Path(__file__).parents[3] / "shared" / "data" / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth"
@@ -69,6 +69,14 @@ def test_a_score_does_not_depend_on_who_else_is_in_the_batch(clip, images):
     reward = aesthetic(clip)
     alone = torch.cat([reward(image[None], [prompt]) for image, prompt in zip(images, PROMPTS, strict=True)])
     torch.testing.assert_close(reward(images, PROMPTS), alone, atol=1e-6, rtol=1e-5)
+
+
+def test_every_one_tells_what_its_network_sees(clip, images, logits):
+    for reward in (ClipScore(clip=str(clip)), PickScore(clip=str(clip)), aesthetic(clip)):
+        assert isinstance(reward, HasFeatures)
+        features = reward.features(images)
+        torch.testing.assert_close(features, logits[2], atol=1e-5, rtol=0)
+        torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
 
 
 def test_weights_that_are_not_the_published_ones_are_refused_unless_named(clip):

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.errors import RewardError
+from rediffuse.errors import ConfigError, RewardError
 from rediffuse.judging import judged
 from rediffuse.lookup import build
 from rediffuse.policy import DiffusionPolicy
@@ -18,7 +18,7 @@ from rediffuse.rewards.emoji_judge import asked_for, named
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.trainer import train
-from rediffuse.types import Prompt
+from rediffuse.types import HasFeatures, Prompt
 
 KINDS = ("trained", "held_out")
 
@@ -111,6 +111,42 @@ def test_the_reward_is_the_log_probability_of_all_that_was_asked_for_and_ends_at
     assert floored[0] == pytest.approx(-0.5 + max(-0.5, log_probs["animal"][0, 0].item())) and floored.min() >= -1
     matched = judged(build("reward", {"name": "emoji_judge", "score": "match"}), images, prompts).values
     assert matched.tolist() == [0.5, 1.0, 0.5]
+
+
+def test_the_held_out_judge_can_give_the_value(judges, animals):
+    """Alone: nothing else is loaded."""
+    images = animals[[NAMES.index("cat"), NAMES.index("zebra")]]
+    prompts = [Prompt("a cat riding a bike"), Prompt("a zebra")]
+    reward = build("reward", {"name": "emoji_judge", "judge": "held_out"})
+    got, usual = judged(reward, images, prompts), judged(build("reward", {"name": "emoji_judge"}), images, prompts)
+    log_probs, labels = judges["held_out"](images), judges["held_out"].labels
+    animal = log_probs["animal"][[0, 1], [labels["animal"].index("cat"), labels["animal"].index("zebra")]]
+    riding = log_probs["activity"][0, labels["activity"].index("riding a bike")].clamp(min=-7)
+    torch.testing.assert_close(got.values, torch.stack([animal[0] + riding, animal[1]]).double())
+    assert list(got.parts) == ["right"] and torch.equal(got.parts["right"], usual.parts["held_out_right"])
+    assert list(reward._loaded) == ["held_out"] and not torch.equal(got.values, usual.values)
+    with pytest.raises(ConfigError, match=r"reward\.judge: .*'held_out'"):
+        build("reward", {"name": "emoji_judge", "judge": "third"})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_see_the_ground_and_not_where_things_stand(kind, judges, animals):
+    reward = build("reward", {"name": "emoji_judge", "judge": kind})
+    assert isinstance(reward, HasFeatures) and not isinstance(build("reward", {"name": "redness"}), HasFeatures)
+    other_ground = animals.clone()
+    other_ground[:, 2, :16] = 1 - other_ground[:, 2, :16]
+    as_they_are, moved, on_another = (reward.features(each) for each in (animals, animals.roll(8, 3), other_ground))
+    assert as_they_are.ndim == 2
+    assert (as_they_are - moved).norm(dim=1).mean() < 0.5 * (as_they_are - on_another).norm(dim=1).mean()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_features_tell_like_pictures_from_others(kind, animals):
+    """And know a picture again that is four times as large."""
+    reward = build("reward", {"name": "emoji_judge", "judge": kind})
+    small = reward.features(animals)
+    large = reward.features(torch.nn.functional.interpolate(animals, scale_factor=4, mode="bilinear"))
+    assert (torch.cdist(small, large).argmin(1) == torch.arange(45)).float().mean() > 0.9
 
 
 def test_captions_are_english():

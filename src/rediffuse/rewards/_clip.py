@@ -47,6 +47,10 @@ class ClipReward:
         values = self._part("processor")(images=list(pixels(images)), return_tensors="pt")["pixel_values"]
         return F.normalize(self._model.get_image_features(values.to(self._model.device)).pooler_output, dim=-1)
 
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), of norm 1, on the host."""
+        return self.image_features(images).cpu()
+
     @torch.no_grad()
     def text_features(self, prompts: Sequence[Prompt]) -> Tensor:
         """(B, D), projected, of norm 1; what is longer than the text encoder reads is cut off."""

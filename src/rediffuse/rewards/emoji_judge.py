@@ -22,33 +22,45 @@ class EmojiJudge:
     or match, the share of it that the judge names.
 
     floor: where each log-probability ends.
-    A second judge, of another architecture, is asked as well, and never trained on: `held_out_right` beside `right`, each
-    the share of samples in which all that was asked for is named, tells improvement from a judge that was fooled.
+    judge: trained is asked for the reward. A second one, of another architecture, is asked as well, and never trained on:
+    `held_out_right` beside `right`, each the share of samples in which all that was asked for is named, tells improvement
+    from a judge that was fooled. held_out is that second one by itself, to look at another reward's run with.
     """
 
     score: Literal["log_probability", "match"] = "log_probability"
     floor: Annotated[float, Field(lt=0, allow_inf_nan=False)] = -7.0
+    judge: Literal["trained", "held_out"] = "trained"
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def prepare(self, device: str) -> None:
-        self._loaded["trained"], self._loaded["held_out"] = Judge.load("trained", device), Judge.load("held_out", device)
+        for which in dict.fromkeys((self.judge, "held_out")):
+            self._loaded[which] = Judge.load(which, device)
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         """Raises ValueError for a prompt that asks for nothing the judge knows."""
-        if not self._loaded:
-            self.prepare("cpu")
-        judge: Judge = self._loaded["trained"]
+        judge = self._judge(self.judge)
         log_probs = judge(images)
         asked, matches = asked_for(judge, prompts), named(judge, log_probs, prompts)
-        right = matches.nan_to_num(1.0).amin(1)
+        parts = {"right": matches.nan_to_num(1.0).amin(1)}
         if self.score == "match":
             values = matches.nanmean(1)
         else:
             each = [log_probs[a].gather(1, asked[:, [i]].clamp(min=0)).squeeze(1) for i, a in enumerate(judge.labels)]
             values = (torch.stack(each, 1).clamp(min=self.floor) * (asked >= 0)).sum(1)
-        held_out: Judge = self._loaded["held_out"]
-        also = named(held_out, held_out(images), prompts).nan_to_num(1.0).amin(1)
-        return Judgement(values, {"right": right, "held_out_right": also}, {"answer": judge.captions(log_probs)})
+        if self.judge == "trained":
+            held_out = self._judge("held_out")
+            parts["held_out_right"] = named(held_out, held_out(images), prompts).nan_to_num(1.0).amin(1)
+        return Judgement(values, parts, {"answer": judge.captions(log_probs)})
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host."""
+        return self._judge(self.judge).features(images)
+
+    def _judge(self, which: Literal["trained", "held_out"]) -> Judge:
+        if not self._loaded:
+            self.prepare("cpu")
+        judge: Judge = self._loaded[which]
+        return judge
 
 
 def named(judge: Judge, log_probs: dict[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:

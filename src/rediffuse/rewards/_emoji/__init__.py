@@ -46,11 +46,23 @@ class Judge:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """images (B, 3, H, W) in [0, 1] -> log-probabilities (B, labels), by attribute, on the host."""
-        if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
-            images = F.interpolate(images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True)
-        logits = self.network(images.to(self.network.device) * 2 - 1).logits.float().cpu()
+        logits = self.network(self._pixel_values(images)).logits.float().cpu()
         parts = logits.split([len(names) for names in self.labels.values()], 1)
         return {attribute: part.log_softmax(1) for attribute, part in zip(self.labels, parts, strict=True)}
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host: what its first block sees, averaged over the picture. The last
+        sees the animal alone, however plain the ground has become.
+        """
+        seen = self.network.base_model(self._pixel_values(images), output_hidden_states=True).hidden_states[1]
+        pooled: Tensor = seen.float().mean((2, 3)).cpu()
+        return pooled
+
+    def _pixel_values(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
+            images = F.interpolate(images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True)
+        return images.to(self.network.device) * 2 - 1
 
     def captions(self, log_probs: Mapping[str, Tensor]) -> list[str]:
         """The likeliest of each attribute, as a caption: "six cats", "a cat riding a bike"."""
