@@ -2,7 +2,7 @@
 
 The rule. A held-out reward has *fallen* at a look if the same pictures, same prompts and seeds, have lost since its best look
 
-- at least MIN_ERRORS standard errors of the paired difference, and
+- so much of the paired difference's standard error that, were nothing lost, CHANCE runs would show it anywhere between two looks,
 - at least MIN_SHARE of what tells the pretrained pictures from those of another prompt, or, for a reward that does not look at
   the prompt, MIN_DEVIATIONS standard deviations of the pretrained pictures.
 
@@ -13,11 +13,13 @@ it did then. The best checkpoint is that of the highest trained reward among the
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 from typing import Any
 
+from rediffuse.maths.student import quantile
+
 Rows = Sequence[Mapping[str, Any]]
-MIN_ERRORS = 3.0
+CHANCE = 0.02
 MIN_SHARE = 0.08
 MIN_DEVIATIONS = 0.25
 MIN_RISE = 2.0
@@ -80,6 +82,12 @@ def to_lose(first: Mapping[str, Any]) -> float:
     return max(spread * MIN_DEVIATIONS / MIN_SHARE, mismatch)
 
 
+def least_errors(num_looks: int, num_pictures: int) -> float:
+    """Standard errors that a difference must have which is the largest between any two looks (Student, Bonferroni)."""
+    pairs = num_looks * (num_looks - 1) / 2
+    return quantile(1 - CHANCE / max(1.0, pairs), num_pictures - 1)
+
+
 def _fall(metrics: Rows, looks: Rows) -> Fall | None:
     """At the last of these looks."""
     now = looks[-1]
@@ -91,7 +99,7 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
         lost = change(top["held_out"][name]["values"], entry["values"])
         everything = to_lose(known[0]["held_out"][name])
         share = -lost.mean / everything if everything > 0 else 0.0
-        significant = lost.n > 1 and lost.mean < 0 and -lost.mean >= MIN_ERRORS * lost.error
+        significant = lost.n > 1 and lost.mean < 0 and -lost.mean >= least_errors(len(looks), lost.n) * lost.error
         if significant and share >= MIN_SHARE and _stands_higher(metrics, top["epoch"], now["epoch"]):
             return Fall(now["epoch"], name, top["epoch"], lost, share)
     return None
