@@ -1,7 +1,8 @@
-"""What docs/rewards.md shows works as it stands there."""
+"""What docs/rewards.md and docs/hacking.md show works as it stands there."""
 
 import json
 import re
+import shlex
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -11,11 +12,14 @@ import tiny
 import torch
 
 from rediffuse import train
+from rediffuse.cli import flags
+from rediffuse.config import read_recipe, resolved
 from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup import assemble, build
 from rediffuse.types import Prompt
 
-PAGE = (Path(__file__).parents[1] / "docs" / "rewards.md").read_text()
+DOCS = Path(__file__).parents[1] / "docs"
+PAGE = (DOCS / "rewards.md").read_text()
 FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
 
 
@@ -84,3 +88,17 @@ def test_several_at_once(written, tmp_path):
 
 def test_every_file_of_the_page_is_tested():
     assert set(FILES) == {"colour.py", "colours.py", "mood.py", "service.py"}
+
+
+COMMANDS = re.findall(r"^    rediffuse train (.*)$", (DOCS / "hacking.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_run_against_hacking_can_be(command):
+    """As far as it is known before a model is loaded."""
+    recipe, *options = shlex.split(command)
+    assemble(resolved(read_recipe(recipe), flags(options)))
+
+
+def test_there_are_such_runs():
+    assert len(COMMANDS) == 3 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)

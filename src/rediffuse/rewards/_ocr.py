@@ -61,7 +61,7 @@ class Reader:
 
     def read(self, images: Tensor, min_confidence: float) -> list[str]:
         """images (B, 3, H, W) in [0, 1] -> what is written in each, line by line; "" where nothing is."""
-        return ["; ".join(_texts(self.lines(picture), min_confidence)) for picture in pictures(images)]
+        return [text_of(self.lines(picture), min_confidence) for picture in pictures(images)]
 
     def lines(self, picture: Image.Image) -> list[Line]:
         """From top to bottom, whatever the confidence."""
@@ -69,8 +69,8 @@ class Reader:
         return [Line(*each) for each in zip(found.txts or (), found.scores or (), strict=True)]
 
 
-def _texts(lines: Sequence[Line], min_confidence: float) -> list[str]:
-    return [line.text.strip() for line in lines if line.counts(min_confidence)]
+def text_of(lines: Sequence[Line], min_confidence: float) -> str:
+    return "; ".join(line.text.strip() for line in lines if line.counts(min_confidence))
 
 
 def _paths(folder: Path) -> dict[str, str]:

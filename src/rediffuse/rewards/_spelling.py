@@ -12,6 +12,8 @@ ALIKE = 0.8
 """Twice the letters in common, over all letters: one wrong of five."""
 FUZZY = 4
 """Letters from which on a word may be misspelt; shorter ones have too many neighbours: cat, hat, car."""
+LONGEST_WORD = 40
+"""Letters of what is looked for anywhere in a text; a longer prompt as one word would take seconds."""
 IDLE = frozenset(
     WORD.findall(
         "a an and are as at be by do does doing for from has have how image in is it its many of on or photo picture"
@@ -42,7 +44,7 @@ def _spellings(words: list[str]) -> set[str]:
 def _alike(word: str, wanted: str) -> bool:
     if word == wanted:
         return True
-    if min(len(word), len(wanted)) < FUZZY or wanted.isdecimal():
+    if min(len(word), len(wanted)) < FUZZY or len(wanted) > LONGEST_WORD or wanted.isdecimal():
         return False
     run_together = len(word) > len(wanted) + 1
     places = range(len(word) - len(wanted) + 1) if run_together else ()

@@ -37,7 +37,7 @@ class SecondJudge:
     copy: recompressed, through a JPEG file of quality 60; cropped, its middle nine tenths, as large as it was.
     share: of the samples that the second is asked about; the picture itself decides, the same whatever the batch.
     deadline_seconds: for the second, a batch. Where it fails, or is late, the part is NaN and the note `second_judge_error` says
-    why; a run never waits for it, asks it again or stops for it.
+    why; it is not asked again, and no run stops for it.
     """
 
     rewards: tuple[Term, ...] = ()
