@@ -59,3 +59,11 @@ def test_a_share_that_is_zero_has_no_axis_below_zero():
 def test_a_sparkline_by_hand():
     assert 'points="2.0,26.0 60.0,2.0 118.0,14.0"' in sparkline([0.0, 2.0, 1.0])
     assert sparkline([1.0]) == sparkline([math.nan, 1.0]) == ""
+
+
+def test_words_beside_a_mark_stay_in_the_drawing():
+    line = Line([0, 100], [0.0, 1.0])
+    code = svg(Chart([line], width=860, marks=[(0, "best"), (100, "over-optimised")]), "a")
+    for word, anchor in (("best", "start"), ("over-optimised", "end")):
+        assert re.search(rf"text-anchor: {anchor};[^>]*>{word}<", code)
+    assert "best" not in svg(Chart([line], marks=[(0, "best")]), "a")

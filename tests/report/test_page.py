@@ -93,6 +93,8 @@ def test_the_slider_says_what_each_stage_is(run):
     assert captions[0].startswith("before training · emoji_judge 0")
     assert captions[4] == "after 4 epochs · emoji_judge 0.500 · best"
     assert captions[7].endswith("over-optimised from here")
+    del (sparse := page.frames(told))[4]
+    assert page.captions(sparse, told)[4].endswith("best: epoch 4")
 
 
 def test_without_a_look_the_training_reward_stands_there(run):
@@ -105,7 +107,7 @@ def test_what_the_verdict_marks_has_its_frame(run, monkeypatch):
     monkeypatch.setattr(pictures, "MOST_FRAMES", 3)
     told = page.read(run)
     assert [frame.epoch for frame in page.frames(told)] == [0, 4, 7, 8]
-    assert page._on_the_slider(page.frames(told), told) == [(1 / 3, "best"), (2 / 3, "over-optimised")]
+    assert page._on_the_slider(page.frames(told), told) == [(1 / 3, "best"), (2 / 3, "over-optimised from here")]
 
 
 def test_a_part_of_the_reward_has_a_panel(run):

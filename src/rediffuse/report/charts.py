@@ -132,7 +132,7 @@ def _plot(axes: Axes, line: Line) -> None:
     if line.low:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     few = len(line.x) <= MOST_MARKERS
-    axes.plot(line.x, line.y, color=colour, linewidth=1.8, marker="o" if few else "", markersize=3)
+    axes.plot(line.x, line.y, color=colour, linewidth=1.8, marker="o" if few else "", markersize=3, clip_on=False)
 
 
 def _mark(axes: Axes, chart: Chart) -> None:
@@ -141,15 +141,22 @@ def _mark(axes: Axes, chart: Chart) -> None:
     for level, (epoch, word) in enumerate(chart.marks):
         axes.axvline(epoch, color=INK, linewidth=1, linestyle=(0, (3, 3)), alpha=0.75)
         if chart.width > SMALL:
-            axes.annotate(
-                word,
-                (epoch, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(4, -2 - 12 * level),
-                textcoords="offset points",
-                va="top",
-                fontsize=9,
-            )
+            _write(axes, epoch, word, level)
+
+
+def _write(axes: Axes, epoch: float, word: str, level: int) -> None:
+    """Beside a mark, on its side that has more room."""
+    leftward = epoch > sum(axes.get_xlim()) / 2
+    axes.annotate(
+        word,
+        (epoch, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if leftward else 4, -2 - 12 * level),
+        textcoords="offset points",
+        ha="right" if leftward else "left",
+        va="top",
+        fontsize=9,
+    )
 
 
 def _dress(axes: Axes, chart: Chart) -> None:

@@ -45,7 +45,7 @@ class Told:
     @property
     def marks(self) -> list[tuple[int, str]]:
         """Epochs that the verdict points at."""
-        words = {"best": "best", "overoptimised_at": "over-optimised"}
+        words = {"best": "best", "overoptimised_at": "over-optimised from here"}
         return [(int(self.verdict[key]), word) for key, word in words.items() if isinstance(self.verdict.get(key), int)]
 
 
@@ -127,7 +127,7 @@ def captions(shown: Sequence[Frame], told: Told) -> list[str]:
     marks: dict[int, list[str]] = {}
     for epoch, word in told.marks:
         at = next((frame.epoch for frame in shown if frame.epoch >= epoch), epoch)
-        marks.setdefault(at, []).append(f"{word} from here" if word == "over-optimised" else word)
+        marks.setdefault(at, []).append(word if at == epoch else f"{word}: epoch {epoch}")
     scores: dict[int, list[str]] = {}
     for (judge, part), changes in held_out(told.looks).items():
         for change in changes if not part else []:
