@@ -15,7 +15,7 @@ from rich.table import Table
 from rediffuse.config import Config
 from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
-from rediffuse.report.markup import rendered
+from rediffuse.report.markup import rendered, shown
 from rediffuse.report.pictures import embedded
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder, existing
@@ -184,10 +184,10 @@ def chart(methods: Sequence[Method], reward: str) -> Figure:
     axes = figure.subplots()
     for method in methods:
         queries, mean, least, most = zip(*method.curve(), strict=True)
-        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=f"{method.label} ({len(method.runs)})")
+        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=shown(f"{method.label} ({len(method.runs)})"))
         axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlabel("reward queries learned from")
-    axes.set_ylabel(f"{reward}\nmean, least and most of the seeds")
+    axes.set_ylabel(f"{shown(reward)}\nmean, least and most of the seeds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
