@@ -2,14 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CHROMIUM := { command -v chromium || command -v google-chrome; } >/dev/null
 
-.PHONY: demo test check format install
+.PHONY: demo test browser check format install
 
 demo: install
 	$(BIN)/rediffuse train
 
-test: install
+test: install browser
 	$(BIN)/python -m pytest -n auto
+
+# The tests of the pages that people open need one; CI must have it.
+browser:
+	@if ! $(CHROMIUM) && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; \
+	fi || true
+	@$(CHROMIUM) || echo "No Chromium: the tests of the pages in a browser (tests/report) will be skipped."
 
 check: install
 	$(BIN)/ruff format --check .

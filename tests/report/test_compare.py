@@ -1,9 +1,11 @@
 import csv
 import io
 import shutil
+from dataclasses import replace
 
 import pytest
 import tiny
+from inert import troubles
 from rich.console import Console
 
 from rediffuse import train
@@ -117,3 +119,14 @@ def test_without_the_same_pictures_there_is_no_row_of_them(runs, tmp_path):
     text = compare.write(compare.compared([runs / "is_0", tmp_path / "bare"]), tmp_path / "out").read_text()
     assert "data:image/png" not in text
     assert "The same prompts" not in text
+
+
+def test_hostile_names_are_inert(runs, tmp_path):
+    """In its words, and in its chart's."""
+    hostile = "\x1b\0</text></svg><script>1</script>$\\frac{1$"
+    comparison = compare.compared([runs / "is_0", runs / "sf_0"])
+    named = [compare.Method(hostile, method.runs) for method in comparison.methods]
+    standings = [replace(standing, label=hostile) for standing in comparison.standings]
+    text = compare.write(replace(comparison, methods=named, standings=standings), tmp_path / "out").read_text()
+    assert troubles(text) == [] and not {"\x1b", "\0"} & set(text)
+    assert text.count("frac{1$") == 2 + 2 + 4  # in the legend, the table, over the pictures and as their names

@@ -7,13 +7,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
 from rediffuse.config import Config
 from rediffuse.errors import RunError
-from rediffuse.report.page import ENVIRONMENT, data_uri, drawn, embedded
+from rediffuse.report.charts import drawn, in_page
+from rediffuse.report.markup import rendered, shown
+from rediffuse.report.pictures import embedded
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder, existing
 
@@ -112,7 +115,8 @@ def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
 def write(comparison: Comparison, out: Path) -> Path:
     """compare.html, .png, .svg and .csv in `out`."""
     runs, methods = comparison.runs, comparison.methods
-    figure = chart(methods, runs[0].config.reward["name"])
+    with matplotlib.rc_context({"text.parse_math": False}):
+        figure = chart(methods, runs[0].config.reward["name"])
     if out.exists() and not out.is_dir():
         raise RunError(f"--out: {out} is a file; name a folder.")
     out.mkdir(parents=True, exist_ok=True)
@@ -124,9 +128,10 @@ def write(comparison: Comparison, out: Path) -> Path:
         for method in methods:
             for run in method.runs:
                 table.writerows([method.label, run.folder.path, run.config.seed, *point] for point in run.curve())
-    page = ENVIRONMENT.get_template("compare.html.jinja").render(
+    page = rendered(
+        "compare.html.jinja",
         config=runs[0].config,
-        curve=data_uri("image/svg+xml", drawn(figure, "svg")),
+        curve=in_page(lambda: chart(methods, runs[0].config.reward["name"]), "curve"),
         standings=comparison.standings,
         reach=comparison.reach,
         pictures=_pictures(methods),
@@ -179,10 +184,10 @@ def chart(methods: Sequence[Method], reward: str) -> Figure:
     axes = figure.subplots()
     for method in methods:
         queries, mean, least, most = zip(*method.curve(), strict=True)
-        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=f"{method.label} ({len(method.runs)})")
+        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=shown(f"{method.label} ({len(method.runs)})"))
         axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlabel("reward queries learned from")
-    axes.set_ylabel(f"{reward}\nmean, least and most of the seeds")
+    axes.set_ylabel(f"{shown(reward)}\nmean, least and most of the seeds")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure

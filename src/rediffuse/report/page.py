@@ -1,122 +1,178 @@
-"""One HTML file from a run's folder: the curve, before and after, the way there. Works offline."""
+"""One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way. Works offline."""
 
-import base64
-import io
 import json
-from collections import Counter
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import jinja2
-from matplotlib.figure import Figure
-from PIL import Image
-
+from rediffuse.config import read_yaml
 from rediffuse.errors import RunError
+from rediffuse.report import panels, pictures, tables
+from rediffuse.report.changes import finite, held_out
+from rediffuse.report.disagreement import gaps
+from rediffuse.report.markup import number, rendered
+from rediffuse.report.panels import Drawing, Rows
+from rediffuse.report.pictures import Frame
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 
-ENVIRONMENT = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
 STRIP_LENGTH = 8
 NUM_STRIPS = 6
+SCRIPTS = ("slider.js",)
+LIVE_SCRIPTS = (*SCRIPTS, "follow.js")
+
+
+@dataclass(frozen=True)
+class Told:
+    """A run's files as they were read; what is not there is empty."""
+
+    run: RunFolder
+    config: Mapping[str, Any]
+    metrics: Rows
+    rewards: Rows
+    looks: Rows
+    verdict: Mapping[str, Any]
+    evaluation: Mapping[str, Any]
+    prompts: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return self.run.path.resolve().name
+
+    @property
+    def marks(self) -> list[tuple[int, str]]:
+        """Epochs that the verdict points at."""
+        words = {"best": "best", "overoptimised_at": "over-optimised from here"}
+        return [(int(self.verdict[key]), word) for key, word in words.items() if isinstance(self.verdict.get(key), int)]
 
 
 def write(run: RunFolder) -> Path:
     """Raises RunError if the run has no epoch yet."""
-    metrics = log.read(run.metrics)
-    stages = sorted(run.samples.glob("epoch-*/grid.png"))
-    if not metrics or not stages:
-        raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: rediffuse resume {run.path}")
-    config = run.config()
-    shown = [stages[round(i * (len(stages) - 1) / (STRIP_LENGTH - 1))] for i in range(STRIP_LENGTH)]
-    shown = list(dict.fromkeys(shown))
-    page = ENVIRONMENT.get_template("page.html.jinja").render(
-        name=run.path.resolve().name,
-        config=config,
-        yaml=(run.path / "config.yaml").read_text(),
-        first=metrics[0],
-        last=metrics[-1],
-        metrics=metrics,
-        seconds=sum(row["seconds_sampling"] + row["seconds_training"] for row in metrics),
-        masked=_masked(metrics),
-        curve=_curve(metrics),
-        parts=_parts(metrics, config.reward["name"]),
-        prompts=json.loads((run.samples / "prompts.json").read_text()),
-        before=embedded(Image.open(stages[0])),
-        after=embedded(Image.open(stages[-1])) if len(stages) > 1 else None,
-        strip=[(int(path.parent.name.removeprefix("epoch-")), embedded(_column(path))) for path in shown],
-    )
-    run.report.write_text(page, encoding="utf-8")
+    staged = run.report.with_suffix(".new")
+    staged.write_text(render(read(run)), encoding="utf-8")
+    os.replace(staged, run.report)
     return run.report
 
 
-def _masked(metrics: list[dict[str, float]]) -> dict[str, int]:
-    """How many rewards of the run had which status."""
-    lost = Counter[str]()
-    for row in metrics:
-        lost.update({key.removeprefix("masked_"): int(row[key]) for key in row if key.startswith("masked_")})
-    del lost["rewards"]  # all of them
-    return dict(lost.most_common())
+def read(run: RunFolder) -> Told:
+    """Raises RunError if the run has no epoch yet."""
+    metrics = log.read(run.metrics)
+    if not metrics:
+        raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: rediffuse resume {run.path}")
+    return Told(
+        run,
+        config=read_yaml(run.path / "config.yaml"),
+        metrics=metrics,
+        rewards=log.read(run.rewards),
+        looks=log.read(run.path / "monitor.jsonl"),
+        verdict=_json(run.path / "verdict.json", {}),
+        evaluation=_json(run.path / "evaluation" / "evaluation.json", {}),
+        prompts=_json(run.samples / "prompts.json", []),
+    )
 
 
-def _curve(metrics: list[dict[str, float]]) -> str:
-    """SVG: the mean reward against reward queries, with a standard deviation on either side."""
-    queries = [row["reward_queries"] for row in metrics]
-    mean = [row["reward_mean"] for row in metrics]
-    low = [row["reward_mean"] - row["reward_std"] for row in metrics]
-    high = [row["reward_mean"] + row["reward_std"] for row in metrics]
-    figure = Figure(figsize=(8, 3.4), layout="constrained")
-    axes = figure.subplots()
-    axes.fill_between(queries, low, high, alpha=0.15, color="#d6336c", linewidth=0)
-    axes.plot(queries, mean, color="#d6336c", marker="o", markersize=3)
-    axes.set_xlabel("reward queries")
-    axes.set_ylabel("reward (mean ± one standard deviation)")
-    axes.spines[["top", "right"]].set_visible(False)
-    return data_uri("image/svg+xml", drawn(figure, "svg"))
+def render(told: Told, *, version: str | None = None) -> str:
+    """version: of a page that asks the server it came from whether there is another by now; None: of a file."""
+    drawing = Drawing(told.marks)
+    main_reward = str(component(told.config, "reward"))
+    shown = frames(told)
+    table = tables.per_prompt(told.rewards)
+    measured, silent = panels.diagnostics(told.metrics, told.looks, drawing)
+    return rendered(
+        "page.html.jinja",
+        scripts=SCRIPTS if version is None else LIVE_SCRIPTS,
+        live=version is not None,
+        version=version,
+        told=told,
+        names={kind: component(told.config, kind) for kind in ("model", "reward", "algorithm", "prompts")},
+        verdict=told.verdict or plain_words(told.metrics),
+        figures=tables.figures(told.metrics, told.config.get("epochs")),
+        reward=panels.reward(told.metrics, told.marks),
+        held_out=panels.held_out_rewards(told.looks, drawing),
+        parts=panels.components(told.metrics, main_reward, drawing),
+        disagreement=panels.disagreement(gaps(told.rewards, main_reward), drawing),
+        frames=shown,
+        captions=captions(shown, told),
+        marks=_on_the_slider(shown, told),
+        strip=pictures.evenly(shown, STRIP_LENGTH),
+        num_strips=NUM_STRIPS,
+        suites=suites(told),
+        table=table,
+        said=any(row.said for row in table.rows),
+        diagnostics=measured,
+        silent=silent,
+        yaml=(told.run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"),
+        command=f"rediffuse train {shlex.quote(f'{told.name}/config.yaml')} --run-dir {shlex.quote(f'{told.name}-again')}",
+    )
 
 
-def _parts(metrics: list[dict[str, float]], reward: str) -> str | None:
-    """SVG: what the reward is made of, a panel each; None if it is of one piece."""
-    own = {"reward_mean", "reward_std", "reward_queries", f"reward_{reward.rpartition(':')[2]}"}
-    names = [key for key in metrics[-1] if key.startswith("reward_") and key not in own]
-    if not names:
-        return None
-    figure = Figure(figsize=(8, 1.8 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), sharex=True, squeeze=False)[:, 0]
-    for panel, name in zip(panels, names, strict=True):
-        known = [row for row in metrics if name in row]
-        panel.plot([row["reward_queries"] for row in known], [row[name] for row in known], marker="o", markersize=3)
-        panel.set_ylabel(name.removeprefix("reward_"))
-        panel.spines[["top", "right"]].set_visible(False)
-    panels[-1].set_xlabel("reward queries")
-    return data_uri("image/svg+xml", drawn(figure, "svg"))
+def component(config: Mapping[str, Any], kind: str) -> object:
+    """A component's name."""
+    options = config.get(kind)
+    return options.get("name", "") if isinstance(options, Mapping) else options
 
 
-def drawn(figure: Figure, kind: str) -> bytes:
-    """kind: svg or png."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else {})
-    return buffer.getvalue()
+def frames(told: Told) -> list[Frame]:
+    """The stages that the slider goes through."""
+    found = pictures.stages(told.run.samples)
+    shown = pictures.milestones(found, pictures.MOST_FRAMES, [epoch for epoch, _ in told.marks])
+    return pictures.frames(shown, len(told.prompts))
 
 
-def _column(grid: Path) -> Image.Image:
-    """The first prompts' first pictures, one above the other."""
-    image = Image.open(grid)
-    side, rows = image.width // _columns(grid), min(NUM_STRIPS, _columns(grid))
-    column = Image.new("RGB", (side, side * rows))
-    for row in range(rows):
-        column.paste(image.crop((row * side, 0, (row + 1) * side, side)), (0, row * side))
-    return column
+def captions(shown: Sequence[Frame], told: Told) -> list[str]:
+    """What is said of each frame: after how many epochs, what the verdict marks, what the held-out judges think."""
+    marks: dict[int, list[str]] = {}
+    for epoch, word in told.marks:
+        at = next((frame.epoch for frame in shown if frame.epoch >= epoch), epoch)
+        marks.setdefault(at, []).append(word if at == epoch else f"{word}: epoch {epoch}")
+    scores: dict[int, list[str]] = {}
+    for (judge, part), changes in held_out(told.looks).items():
+        for change in changes if not part else []:
+            scores.setdefault(change.epoch, []).append(f"{judge} {number(change.mean)}")
+    rewards = {row["epoch"]: [f"training reward {number(finite(row.get('reward_mean')))}"] for row in told.metrics}
+    told_of = [[*scores.get(frame.epoch, rewards.get(frame.epoch, [])), *marks.get(frame.epoch, [])] for frame in shown]
+    return [" · ".join([_when(frame.epoch), *more]) for frame, more in zip(shown, told_of, strict=True)]
 
 
-def embedded(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return data_uri("image/png", buffer.getvalue())
+def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]]:
+    """How far along the slider each of the verdict's epochs lies, from 0 to 1, and its word."""
+    last = len(shown) - 1
+    at = [(next((i for i, frame in enumerate(shown) if frame.epoch >= epoch), last), word) for epoch, word in told.marks]
+    return [(place / last, word) for place, word in at] if last > 0 else []
 
 
-def _columns(grid: Path) -> int:
-    with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
-        return whole.width // single.width
+def suites(told: Told) -> list[dict[str, Any]]:
+    """The evaluation's suites, each with the frame of its pictures if there are any."""
+    found = []
+    for i, suite in enumerate(told.evaluation.get("suites") or []):
+        grid = told.run.path / "evaluation" / Path(str(suite.get("grid"))).name
+        shown = pictures.frames([pictures.Stage(i, grid)], len(suite.get("prompts") or []), "suite")
+        found.append({**suite, "frame": shown[0] if shown else None})
+    return found
 
 
-def data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+def plain_words(metrics: Rows) -> dict[str, Any]:
+    """Of a run that nobody has judged."""
+    start, end = finite(metrics[0].get("reward_mean")), finite(metrics[-1].get("reward_mean"))
+    if len(metrics) == 1:
+        text = f"One epoch is done; its mean reward is {number(start)}."
+    else:
+        way = "rose" if end > start else "fell" if end < start else "stayed"
+        text = f"The mean reward {way} from {number(start)} to {number(end)} in {len(metrics)} epochs."
+    return {"headline": text, "level": "unknown", "findings": []}
+
+
+def _when(epoch: int) -> str:
+    return "before training" if epoch == 0 else f"after {epoch} epoch{'s' if epoch > 1 else ''}"
+
+
+def _json(path: Path, otherwise: Any) -> Any:
+    """What a file holds, or `otherwise` if there is none, or half of one, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return otherwise
+    return content if isinstance(content, type(otherwise)) else otherwise

@@ -1,0 +1,47 @@
+"""How far the rewards of the same prompts and seeds have moved since training began: paired differences, with their errors."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Change:
+    """Since the first look. error: the standard error of `difference`   n: pictures that have a value at both."""
+
+    epoch: int
+    mean: float
+    difference: float
+    error: float
+    n: int
+
+
+def finite(value: object) -> float:
+    """nan for what is not a finite number."""
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if ok else math.nan  # type: ignore[arg-type]
+
+
+def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Change]]:
+    """By judge and part of it, "" for its reward itself; from rows of monitor.jsonl."""
+    values: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
+    for look in looks:
+        for judge, said in (look.get("held_out") or {}).items():
+            for part, each in {"": said.get("values"), **(said.get("parts") or {})}.items():
+                known = [finite(value) for value in each or []]
+                values.setdefault((judge, part), []).append((int(look["epoch"]), known))
+    return {key: changes for key, looked in values.items() if (changes := paired(looked))}
+
+
+def paired(looks: list[tuple[int, list[float]]]) -> list[Change]:
+    """looks: (epoch, a value per picture, nan where unknown), the first being what is compared with."""
+    found = []
+    for epoch, now in looks:
+        pairs = [(a, b) for a, b in zip(looks[0][1], now, strict=False) if not math.isnan(a + b)]
+        if pairs:
+            moved = [b - a for a, b in pairs]
+            error = stdev(moved) / math.sqrt(len(moved)) if len(moved) > 1 else 0.0
+            found.append(Change(epoch, fmean(b for _, b in pairs), fmean(moved), error, len(pairs)))
+    return found

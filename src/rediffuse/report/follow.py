@@ -1,0 +1,128 @@
+"""A run's page while it trains, on this machine alone: made anew when the run's files change."""
+
+import hashlib
+import re
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from rediffuse.errors import RediffuseError, RunError
+from rediffuse.report import page
+from rediffuse.report.markup import rendered
+from rediffuse.runs.folder import RunFolder
+
+LOOPBACK = ("127.0.0.1", "localhost")
+OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+"""Of a Host header; any other is a foreign page's, whose name was made to point here. The port may be a tunnel's."""
+WATCHED = ("*.jsonl", "config.yaml", "verdict.json", "evaluation/evaluation.json", "samples/*/grid.png")
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+class Live:
+    """The page and its version, by the run's files as they are."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run, self._lock = run, threading.Lock()
+        self._html, self._version = "", ""
+
+    def version(self) -> str:
+        """Another one whenever a file has changed."""
+        found = [(path.name, _stamp(path)) for pattern in WATCHED for path in sorted(self._run.path.glob(pattern))]
+        return hashlib.sha256(repr(found).encode()).hexdigest()[:24]
+
+    def html(self) -> str:
+        with self._lock:
+            version = self.version()
+            if version != self._version:
+                self._html, self._version = self._rendered(version), version
+            return self._html
+
+    def _rendered(self, version: str) -> str:
+        """The last page, where the files cannot be read now."""
+        try:
+            return page.render(page.read(self._run), version=version)
+        except (RediffuseError, OSError, ValueError):
+            return self._html or self._waiting(version)
+
+    def _waiting(self, version: str) -> str:
+        name = self._run.path.resolve().name
+        return rendered("waiting.html.jinja", scripts=page.LIVE_SCRIPTS, live=True, name=name, version=version)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """GET and HEAD of /, and nothing else."""
+
+    live: Live
+
+    def do_GET(self) -> None:
+        if self._welcome():
+            self._answer(HTTPStatus.OK, self.live.html().encode())
+
+    def do_HEAD(self) -> None:
+        if self._welcome():
+            self._answer(HTTPStatus.OK)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """A terminal that shows a training has no room for every look at it."""
+
+    def _welcome(self) -> bool:
+        hosts = self.headers.get_all("Host") or []
+        if len(hosts) != 1 or not OWN_NAME.fullmatch(hosts[0]):
+            self._answer(HTTPStatus.FORBIDDEN)
+            return False
+        if self.path != "/":
+            self._answer(HTTPStatus.NOT_FOUND)
+            return False
+        return True
+
+    def _answer(self, status: HTTPStatus, body: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        if status is HTTPStatus.OK:
+            self.send_header("ETag", self.live.version())
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
+    """Bound, and not yet serving. port: 0: one that is free. Raises RunError where it cannot be had."""
+    if host not in LOOPBACK:
+        names = " or ".join(LOOPBACK)
+        raise RunError(f"host: {host!r} can be reached by others; the page is served on {names}. From elsewhere, use ssh -L.")
+    own = type("OwnHandler", (Handler,), {"live": Live(run)})
+    try:
+        return Server((host, port), own)
+    except (OSError, OverflowError) as error:
+        raise RunError(f"Cannot serve on {host}:{port}: {error}. Choose another port.") from error
+
+
+def serve(run: RunFolder, port: int, host: str = "127.0.0.1") -> None:
+    """Until Ctrl-C. Raises RunError where the port cannot be had."""
+    with server(run, port, host) as ready:
+        print(f"Following {run.path} at http://{host}:{ready.server_port}/ until Ctrl-C", flush=True)
+        try:
+            ready.serve_forever()
+        except KeyboardInterrupt:
+            return
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_mtime_ns, found.st_size

@@ -1,0 +1,86 @@
+"""One page over a folder of runs: what each was for, what came of it, and the way to its own page."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from markupsafe import Markup
+from PIL import Image
+
+from rediffuse.errors import RediffuseError, RunError
+from rediffuse.report import page, pictures
+from rediffuse.report.changes import finite
+from rediffuse.report.charts import data_uri, sparkline
+from rediffuse.report.markup import rendered
+from rediffuse.runs.folder import RunFolder
+
+NUM_THUMBNAILS = 3
+THUMBNAIL_PIXELS = 96
+QUALITY = 80
+
+
+@dataclass(frozen=True)
+class Card:
+    """link: to the run's own page, None where there is none   thumbnail: first pictures above, last ones below."""
+
+    name: str
+    link: str | None
+    trouble: str = ""
+    told: page.Told | None = None
+    verdict: Mapping[str, Any] | None = None
+    curve: Markup | None = None
+    thumbnail: str | None = None
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The mean reward of the first and of the last epoch."""
+        assert self.told is not None
+        return finite(self.told.metrics[0].get("reward_mean")), finite(self.told.metrics[-1].get("reward_mean"))
+
+    @property
+    def names(self) -> dict[str, object]:
+        assert self.told is not None
+        return {kind: page.component(self.told.config, kind) for kind in ("reward", "algorithm", "model", "prompts")}
+
+
+def write(folder: Path) -> Path:
+    """index.html in `folder`, and the page of every run in it that has none. Raises RunError if there is no run."""
+    runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
+    if not runs:
+        raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
+    html = rendered("index.html.jinja", name=folder.resolve().name, cards=[_card(RunFolder(path)) for path in runs])
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    return folder / "index.html"
+
+
+def _card(run: RunFolder) -> Card:
+    """A run that cannot be read stands there too, with the reason."""
+    link = f"{quote(run.path.name)}/report.html"
+    try:
+        told = page.read(run)
+        if not run.report.exists():
+            page.write(run)
+    except (RediffuseError, OSError, ValueError, KeyError) as error:
+        return Card(run.path.name, link if run.report.exists() else None, trouble=str(error))
+    curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
+    verdict = told.verdict or page.plain_words(told.metrics)
+    return Card(run.path.name, link, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told))
+
+
+def _thumbnail(told: page.Told) -> str | None:
+    """The first pictures of the first prompts, before and after."""
+    found = pictures.stages(told.run.samples)
+    try:
+        rows = [pictures.tiles(stage, len(told.prompts), NUM_THUMBNAILS) for stage in pictures.evenly(found, 2)]
+    except pictures.UNREADABLE:
+        return None
+    if not rows:
+        return None
+    side = THUMBNAIL_PIXELS
+    sheet = Image.new("RGB", (side * len(rows[0]), side * len(rows)))
+    for down, row in enumerate(rows):
+        for across, tile in enumerate(row):
+            sheet.paste(tile.resize((side, side)), (across * side, down * side))
+    return data_uri("image/webp", pictures.webp(sheet, QUALITY))

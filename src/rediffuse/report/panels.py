@@ -1,0 +1,177 @@
+"""Which curves a run's page shows, and what each says in words."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from rediffuse.report import charts
+from rediffuse.report.changes import Change, finite, held_out
+from rediffuse.report.charts import Chart, Line
+from rediffuse.report.disagreement import Gap
+from rediffuse.report.markup import number
+
+Rows = Sequence[Mapping[str, Any]]
+Marks = Sequence[tuple[float, str]]
+MOST_PANELS = 24
+"""Of one kind; a page of a reward of a thousand parts stays a page."""
+ERRORS = 2
+"""Standard errors of a band: about 95 of 100 such bands hold the true value."""
+OWN = {"reward_mean", "reward_std", "reward_queries"}
+SECONDS = {"seconds_sampling": "making pictures", "seconds_reward": "judging them", "seconds_training": "learning"}
+GIGABYTE = 1e9
+DIAGNOSTICS = {
+    "approx_kl": ("Size of an update (KL)", "How far one update moves the model from the one that made the pictures."),
+    "clip_fraction": ("Updates held back", "The share of steps in which an update reached its limit (the clip fraction)."),
+    "ratio_drift": ("Ratio drift", "Before an update this would be exactly 0; what is left is rounding."),
+    "grad_norm": ("Gradient norm", "How strongly the rewards pull on the model. A sudden rise is a warning."),
+    "masked_rewards": ("Missing rewards", "Pictures without a usable reward; they are left out, never counted as 0."),
+    "skipped_updates": ("Skipped updates", "Updates left out because their numbers were not finite."),
+}
+STATISTICS = {
+    "kl": (
+        "Distance from the pretrained model (KL)",
+        "Of the fixed pictures, in nats per picture; it grows as the model changes.",
+    ),
+    "diversity": ("Diversity", "How different the pictures are from one another. A fall means that they become alike."),
+    "near_identical": ("Near-identical pictures", "The share of pictures that look almost the same as another one."),
+    "distance": ("Distance from the first pictures", "How far each picture has moved from the pretrained model's."),
+    "brightness": ("Brightness", "From 0, black, to 1, white."),
+    "saturation": ("Saturation", "How strong the colours are, from 0, grey, to 1."),
+    "edge_density": ("Edges", "How much of a picture is outline or texture. Noise raises it."),
+    "colour_entropy": ("Colour variety", "How many colours are in use (entropy)."),
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """legend: a word per line and which of the page's colours it has   wide: the chart again, for a wide screen."""
+
+    title: str
+    words: str
+    chart: Markup
+    wide: Markup | None = None
+    legend: Sequence[tuple[str, int]] = ()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Draws panels of one page, whose charts have ids of their own. marks: epochs with a word to each."""
+
+    marks: Marks
+    prefix: str = "chart"
+
+    def panel(self, title: str, words: str, lines: Sequence[Line], *, name: str, zero: bool = False) -> Panel:
+        legend = [(line.label, line.tone) for line in lines if line.label]
+        chart = Chart(lines, marks=self.marks, zero=zero)
+        return Panel(title, words, charts.svg(chart, f"{self.prefix}-{name}"), legend=legend)
+
+
+def reward(metrics: Rows, marks: Marks) -> Panel:
+    """The training reward and its spread, for a wide and for a narrow screen."""
+    epochs, mean = _series(metrics, "reward_mean")
+    spread = _series(metrics, "reward_std")[1]
+    low = [middle - width for middle, width in zip(mean, spread, strict=True)]
+    high = [middle + width for middle, width in zip(mean, spread, strict=True)]
+    line = Line(epochs, mean, low=low, high=high)
+    narrow, wide = (Chart([line], width, height, marks) for width, height in ((350, 230), (860, 300)))
+    words = (
+        "The mean reward of the pictures made in each epoch. The band is one standard deviation up and down:"
+        " about two thirds of the pictures lie in it."
+    )
+    return Panel("Reward in training", words, charts.svg(narrow, "reward"), charts.svg(wide, "reward-wide"))
+
+
+def components(metrics: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
+    """What the reward is made of, beside the mean itself."""
+    own = OWN | {f"reward_{main_reward.rpartition(':')[2]}"}
+    keys = [key for key in dict.fromkeys(key for row in metrics for key in row) if key.startswith("reward_") and key not in own]
+    return [
+        _of_key(metrics, key, (key.removeprefix("reward_"), ""), drawing, f"part-{i}") for i, key in enumerate(keys[:MOST_PANELS])
+    ]
+
+
+def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
+    """Judges that training never saw, on the same prompts and seeds."""
+    found = list(held_out(looks).items())[:MOST_PANELS]
+    return [_changed(judge, part, changes, drawing, f"held-{i}") for i, ((judge, part), changes) in enumerate(found)]
+
+
+def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
+    """The second judge, where there is one."""
+    if not found:
+        return []
+    epochs, gap = [row["epoch"] for row in found], [row["gap"] for row in found]
+    error = [ERRORS * (row["gap_error"] or 0.0) for row in found]
+    low, high = [g - e for g, e in zip(gap, error, strict=True)], [g + e for g, e in zip(gap, error, strict=True)]
+    ranks = [math.nan if row["correlation"] is None else row["correlation"] for row in found]
+    apart = (
+        "How much further the reward rose than a second judge's opinion of the same pictures, in standard deviations of the"
+        " first epoch. Above 0, the reward is going up for reasons the second judge does not share."
+    )
+    alike = "Whether both judges rank an epoch's pictures alike: 1 is the same order, 0 is no relation (Spearman)."
+    return [
+        drawing.panel("The reward against a second judge", apart, [Line(epochs, gap, low=low, high=high)], name="gap", zero=True),
+        drawing.panel("Agreement in order", alike, [Line(epochs, ranks, tone=1)], name="ranks", zero=True),
+    ]
+
+
+def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Panel], list[str]]:
+    """The panels, and the titles of what was 0 in every epoch and has none."""
+    panels, silent = [], []
+    for key, (title, words) in DIAGNOSTICS.items():
+        known = [value for value in _series(metrics, key)[1] if not math.isnan(value)]
+        if any(known):
+            panels.append(_of_key(metrics, key, (title, words), drawing, key))
+        elif known:
+            silent.append(title)
+    return [*panels, *_costs(metrics, drawing), *_statistics(looks, drawing)], silent
+
+
+def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
+    """Time and memory."""
+    lines = [Line(*_series(metrics, key), label, tone=i) for i, (key, label) in enumerate(SECONDS.items())]
+    lines = [line for line in lines if _known(line)]
+    panels = [drawing.panel("Seconds per epoch", "Where the time goes.", lines, name="seconds")] if lines else []
+    memory = Line(*_series(metrics, "peak_memory_bytes", scale=1 / GIGABYTE))
+    if _known(memory):
+        panels.append(drawing.panel("Memory", "The most that was in use, in gigabytes.", [memory], name="memory"))
+    return panels
+
+
+def _statistics(looks: Rows, drawing: Drawing) -> list[Panel]:
+    """Of the fixed pictures, in the order of the words above, then whatever else was measured."""
+    rows = [{"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks]
+    keys = [key for key in dict.fromkeys([*STATISTICS, *(key for row in rows for key in row)]) if key != "epoch"]
+    known = [key for key in keys if any(not math.isnan(finite(row.get(key))) for row in rows)][:MOST_PANELS]
+    said = {key: STATISTICS.get(key, (key.replace("_", " "), "")) for key in known}
+    return [_of_key(rows, key, said[key], drawing, f"statistic-{i}") for i, key in enumerate(known)]
+
+
+def _of_key(rows: Rows, key: str, said: tuple[str, str], drawing: Drawing, name: str) -> Panel:
+    return drawing.panel(*said, [Line(*_series(rows, key))], name=name)
+
+
+def _changed(judge: str, part: str, changes: Sequence[Change], drawing: Drawing, name: str) -> Panel:
+    moved = [change.difference for change in changes]
+    low = [change.difference - ERRORS * change.error for change in changes]
+    high = [change.difference + ERRORS * change.error for change in changes]
+    line = Line([change.epoch for change in changes], moved, low=low, high=high, tone=1)
+    title = f"{judge}: {part}" if part else judge
+    words = (
+        f"The change since the pretrained model on the same {changes[-1].n} prompts and seeds, with a 95 % band."
+        f" From {number(changes[0].mean)} to {number(changes[-1].mean)}."
+    )
+    return drawing.panel(title, words, [line], name=name, zero=True)
+
+
+def _series(rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
+    """(epochs, values), nan where a row has none."""
+    kept = list(rows)
+    return [finite(row["epoch"]) for row in kept], [scale * finite(row.get(key)) for row in kept]
+
+
+def _known(line: Line) -> bool:
+    return any(not math.isnan(value) for value in line.y)
