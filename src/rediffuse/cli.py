@@ -205,10 +205,17 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    from rediffuse.report import page
-    from rediffuse.runs.folder import existing
+    from rediffuse.report import follow, index
+    from rediffuse.runs.folder import RunFolder
 
-    print(page.write(existing(args.run)))
+    if args.follow:
+        if not (args.run / "config.yaml").is_file():
+            raise ConfigError(f"--follow: {args.run} is not a run; it follows one run at a time.")
+        follow.serve(RunFolder(args.run), args.port)
+    elif args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
+        print(index.write(args.run))
+    else:
+        print(_judged(args.run))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -306,8 +313,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
     command.add_argument("--images-per-prompt", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
-    command = commands.add_parser("report", help="write the run's page from its folder", allow_abbrev=False)
-    command.add_argument("run", type=Path, metavar="RUN")
+    command = commands.add_parser(
+        "report", help="judge a run and write its page, from its folder alone; or an index of runs", allow_abbrev=False
+    )
+    command.add_argument("run", type=Path, metavar="RUN", help="or a folder of runs")
+    command.add_argument("--follow", action="store_true", help="serve the page on this machine, anew as the run goes on")
+    command.add_argument("--port", type=int, default=8766)
     command = commands.add_parser("compare", help="runs side by side: a chart, a table, the same pictures", allow_abbrev=False)
     command.add_argument(
         "runs", type=Path, nargs="+", metavar="RUN", help="runs that differ in their seed alone count as one method"
@@ -362,7 +373,15 @@ def _resumable(run: Path | None) -> Iterator[None]:
 
 
 def _tell(run: Path) -> None:
-    from rediffuse.report import page
+    print(f"done: {_judged(run)} is the page, {run / 'adapter'} what was learned")
+
+
+def _judged(run: Path) -> Path:
+    """The page, newly written, once the verdict is said."""
+    from rediffuse.report import page, verdict
     from rediffuse.runs.folder import existing
 
-    print(f"done: {page.write(existing(run))} is the page, {run / 'adapter'} what was learned")
+    folder = existing(run)
+    if said := verdict.write(folder):
+        print(f"{said.headline}\n{said.suggestion}")
+    return page.write(folder)

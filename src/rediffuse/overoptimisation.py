@@ -2,7 +2,7 @@
 
 The rule. A held-out reward has *fallen* at a look if the same pictures, same prompts and seeds, have lost since its best look
 
-- so much of the paired difference's standard error that, were nothing lost, CHANCE runs would show it anywhere between two looks,
+- more than chance: were nothing lost, a share of CHANCE of runs would show such a difference anywhere between two looks; and
 - at least MIN_SHARE of what tells the pretrained pictures from those of another prompt, or, for a reward that does not look at
   the prompt, MIN_DEVIATIONS standard deviations of the pretrained pictures.
 
@@ -13,7 +13,7 @@ it did then. The best checkpoint is that of the highest trained reward among the
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 from typing import Any
 
 from rediffuse.maths.student import quantile

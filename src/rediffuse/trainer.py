@@ -22,7 +22,7 @@ from rediffuse.monitor import Monitor
 from rediffuse.overoptimisation import Finding, found
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.progress import Display
-from rediffuse.report import page
+from rediffuse.report import page, verdict
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs import checkpoint, export, folder, log
 from rediffuse.runs.folder import RunFolder
@@ -230,6 +230,7 @@ class Trainer:
             self._save(self._state(epoch + 1))
         every = self.config.logging.report_every
         if self.world.is_main and every and (epoch + 1) % every == 0 and epoch + 1 < self.config.epochs:
+            verdict.write(self.run)
             page.write(self.run)
 
     def _state(self, epoch: int) -> checkpoint.Checkpoint:

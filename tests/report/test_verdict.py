@@ -1,6 +1,7 @@
 """Each rule on each side of it, from made-up files of a run."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import tiny
@@ -17,7 +18,7 @@ EPOCHS = 12
 def judged(tmp_path):
     """What the files of a run say; each row is a healthy one but for what is given."""
 
-    def judge(rewards=None, *, each=None, last=None, looks=None, gaps=(), **config):
+    def judge(rewards=None, *, each=None, last=None, looks=None, **config):
         run = create(tmp_path / "run", tiny.config(**config))
         rewards = [2.8 + 0.1 * i for i in range(EPOCHS)] if rewards is None else rewards
         log.append(run.metrics, [row(i, mean, each or {}) for i, mean in enumerate(rewards)])
@@ -26,7 +27,7 @@ def judged(tmp_path):
             rows[-1] |= last
             run.metrics.write_text("".join(json.dumps(each) + "\n" for each in rows))
         log.append(run.monitor, healthy_looks() if looks is None else looks)
-        found = verdict.write(run, gaps)
+        found = verdict.write(run)
         assert json.loads(run.verdict.read_text())["headline"] == found.headline
         return found
 
@@ -93,7 +94,7 @@ def test_a_normalised_reward_is_told_by_its_parts(judged):
     found = judged([0.0] * EPOCHS, each={"reward_a": 1.0, "reward_b": 1.0})
     assert said(found, "learning").level == "warning"
     rows = [{**row(i, 0.0, {}), **each} for i, each in enumerate(parts)]
-    learning = verdict.judged(Evidence(tiny.config(), rows, healthy_looks())).findings[0]
+    learning = verdict.judged(Evidence(asdict(tiny.config()), rows, healthy_looks())).findings[0]
     assert learning.level == "good"
     assert "a rises, b is flat" in learning.text
 
@@ -156,7 +157,9 @@ def test_diversity_warns_below_half_of_the_pretrained_one(judged, statistics, le
 )  # fmt: skip
 def test_appearance_tells_what_changed_in_all_pictures(judged, name, inside, outside):
     assert said(judged(looks=[look(0), look(12, **{name: outside})]), "appearance").numbers.keys() == {name}
-    evidence = Evidence(tiny.config(), [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)], [look(0), look(12, **{name: inside})])
+    evidence = Evidence(
+        asdict(tiny.config()), [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)], [look(0), look(12, **{name: inside})]
+    )
     assert not [each for each in verdict.judged(evidence).findings if each.rule == "appearance"]
 
 
@@ -221,10 +224,20 @@ def test_text_that_names_the_prompt_is_an_attack(judged):
     assert "text_penalty" in found.suggestion
 
 
-@pytest.mark.parametrize(("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.3, 0.01, "good"), (0.9, 0.5, "good")])
-def test_a_second_judge_that_stays_behind_is_told(judged, gap, error, level):
+@pytest.mark.parametrize(("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "good")])
+def test_a_second_judge_that_stays_behind_is_told(gap, error, level):
     gaps = [{"epoch": 0, "gap": 0.0, "gap_error": 0.1}, {"epoch": 11, "gap": gap, "gap_error": error}]
-    assert said(judged(gaps=gaps), "second_judge").level == level
+    rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
+    assert said(verdict.judged(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)), "second_judge").level == level
+
+
+def test_the_second_judge_is_read_from_the_journal(tmp_path):
+    run = create(tmp_path / "run", tiny.config())
+    log.append(run.metrics, [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)])
+    log.append(
+        run.rewards, [{"epoch": e, "reward": i % 5 + e, "parts": {"second_judge": i % 5}} for e in (0, 11) for i in range(40)]
+    )
+    assert said(verdict.write(run), "second_judge").numbers["gap"] > 5
 
 
 def test_a_run_that_is_still_rising_may_go_on(judged):

@@ -8,14 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from rediffuse.errors import RediffuseError, RunError
-from rediffuse.report import page
+from rediffuse.report import page, verdict
 from rediffuse.report.markup import rendered
 from rediffuse.runs.folder import RunFolder
 
 LOOPBACK = ("127.0.0.1", "localhost")
 OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 """Of a Host header; any other is a foreign page's, whose name was made to point here. The port may be a tunnel's."""
-WATCHED = ("*.jsonl", "config.yaml", "verdict.json", "evaluation/evaluation.json", "samples/*/grid.png")
+WATCHED = ("*.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -48,6 +48,7 @@ class Live:
     def _rendered(self, version: str) -> str:
         """The last page, where the files cannot be read now."""
         try:
+            verdict.write(self._run)
             return page.render(page.read(self._run), version=version)
         except (RediffuseError, OSError, ValueError):
             return self._html or self._waiting(version)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from rediffuse.errors import RediffuseError, RunError
 from rediffuse.report import page, pictures
+from rediffuse.report import verdict as verdicts
 from rediffuse.report.changes import finite
 from rediffuse.report.charts import data_uri, sparkline
 from rediffuse.report.markup import rendered
@@ -46,7 +47,7 @@ class Card:
 
 
 def write(folder: Path) -> Path:
-    """index.html in `folder`, and the page of every run in it that has none. Raises RunError if there is no run."""
+    """index.html in `folder`, and the verdict and the page of every run in it that has none. Raises RunError if there is no run."""
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
@@ -59,6 +60,8 @@ def _card(run: RunFolder) -> Card:
     """A run that cannot be read stands there too, with the reason."""
     link = f"{quote(run.path.name)}/report.html"
     try:
+        if not run.verdict.exists():
+            verdicts.write(run)
         told = page.read(run)
         if not run.report.exists():
             page.write(run)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal
 
-from rediffuse.config import Config
 from rediffuse.maths.trend import trend
-from rediffuse.overoptimisation import MIN_ERRORS, MIN_SHARE, Change, Fall, Rows, change, found, to_lose
+from rediffuse.overoptimisation import MIN_SHARE, Change, Fall, Rows, change, found, to_lose
 
 Level = Literal["good", "warning", "bad", "unknown", "note"]
 FEWEST_EPOCHS = 4
+ERRORS = 3.0
+"""Of a difference that counts, in standard errors."""
 PERHAPS = 2.0
 """Of a slope that may be one, in its own standard errors."""
 ALIKE = 0.5
@@ -22,6 +23,8 @@ SAME = 0.05
 """Of the first epoch's standard deviation of the reward: with less, samples are all worth the same."""
 UNMOVED_NATS = 1.0
 WITH_TEXT = 0.1
+BEHIND = 0.5
+"""Of a second judge, in standard deviations of the first epoch."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,17 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """metrics: a row an epoch   looks: a row a look at the fixed pictures   gaps: a row an epoch that asked a second judge"""
+    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures   gaps: of disagreement.gaps"""
 
-    config: Config
+    config: Mapping[str, Any]
     metrics: Rows
     looks: Rows = ()
     gaps: Rows = ()
+
+    @property
+    def num_samples(self) -> int:
+        """Of an epoch."""
+        return int(self.config["prompts_per_epoch"]) * int(self.config["images_per_prompt"])
 
     @property
     def fall(self) -> Fall | None:
@@ -65,7 +73,7 @@ def learning(evidence: Evidence) -> Finding:
         return Finding("learning", "unknown", f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.")
     if normalised(rows):
         return _learning_of_parts(evidence)
-    errors = [row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.config.num_samples)) for row in rows]
+    errors = [row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.num_samples)) for row in rows]
     along = trend([row["reward_mean"] for row in rows], errors)
     spread = rows[0]["reward_std"]
     gain = along.last - along.first
@@ -173,7 +181,7 @@ def clipping(evidence: Evidence) -> Finding | None:
 def precision(evidence: Evidence) -> Finding | None:
     """Whether the ratio before the first update, which should be 1, is off by a sizeable part of the clip range."""
     drift = max((row.get("ratio_drift", 0.0) for row in evidence.metrics), default=0.0)
-    allowed = evidence.config.algorithm.get("clip_range", 1e-2) / 10
+    allowed = evidence.config["algorithm"].get("clip_range", 1e-2) / 10
     if drift <= allowed:
         return None
     text = f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than {allowed:.1e} spoils the loss."
@@ -223,7 +231,7 @@ def second_judge(evidence: Evidence) -> Finding | None:
         return None
     last = evidence.gaps[-1]
     gap, error = last["gap"], last["gap_error"]
-    if gap < max(SAME, MIN_ERRORS * error) or gap < 0.5:
+    if gap < BEHIND or error is None or gap < ERRORS * error:
         return Finding("second_judge", "good", "The second judge agrees that the samples have become better.", {"gap": gap})
     text = f"The second judge is behind the first by {gap:.1f} ± {error:.1f} spreads: the first may have been fooled."
     return Finding("second_judge", "warning", text, {"gap": gap, "error": error})
@@ -242,7 +250,7 @@ def _held_out(name: str, first: Mapping[str, Any], last: Mapping[str, Any] | Non
     everything = to_lose(first)
     numbers = {"reward": name, "change": moved.mean, "error": moved.error, "errors": _errors(moved), "to_lose": everything}
     said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same {moved.n} pictures"
-    sure = moved.n > 1 and abs(moved.mean) >= MIN_ERRORS * moved.error and abs(moved.mean) >= MIN_SHARE * everything
+    sure = moved.n > 1 and abs(moved.mean) >= ERRORS * moved.error and abs(moved.mean) >= MIN_SHARE * everything
     if sure and moved.mean > 0:
         return Finding("held_out", "good", f"The held-out {name} rose too: {said}.", numbers)
     if sure and moved.mean < 0:
@@ -252,7 +260,7 @@ def _held_out(name: str, first: Mapping[str, Any], last: Mapping[str, Any] | Non
 
 def _learning_of_parts(evidence: Evidence) -> Finding:
     """Of a reward that is normalised over each epoch, whose mean is 0 in every one."""
-    own = {"reward_mean", "reward_std", "reward_queries", f"reward_{str(evidence.config.reward['name']).rpartition(':')[2]}"}
+    own = {"reward_mean", "reward_std", "reward_queries", f"reward_{str(evidence.config['reward']['name']).rpartition(':')[2]}"}
     rows = evidence.metrics
     names = [key for key in rows[0] if key.startswith("reward_") and key not in own]
     ways = {name.removeprefix("reward_"): trend([row[name] for row in rows if name in row]).way for name in names}

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rediffuse.config import read_yaml
 from rediffuse.maths.trend import SURE, trend
-from rediffuse.overoptimisation import Rows, found
+from rediffuse.overoptimisation import found
+from rediffuse.report.disagreement import gaps
 from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, held_out, learning, normalised
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
@@ -36,10 +38,15 @@ def judged(evidence: Evidence) -> Verdict:
     return Verdict(_headline(told, finding.best), _level(findings), findings, _suggestion(told, evidence), at, finding.best)
 
 
-def write(run: RunFolder, gaps: Rows = ()) -> Verdict:
-    """RUN/verdict.json, all or nothing. The run must have an epoch."""
-    verdict = judged(Evidence(run.config(), log.read(run.metrics), log.read(run.monitor), gaps))
-    staged = run.verdict.with_suffix(".new")
+def write(run: RunFolder) -> Verdict | None:
+    """RUN/verdict.json, all or nothing; None where no epoch is done."""
+    metrics = log.read(run.metrics)
+    if not metrics:
+        return None
+    config = read_yaml(run.path / "config.yaml")
+    again = gaps(log.read(run.rewards), str(config["reward"]["name"]).rpartition(":")[2])
+    verdict = judged(Evidence(config, metrics, log.read(run.monitor), again))
+    staged = run.path / f".verdict-{os.getpid()}"
     staged.write_text(json.dumps(asdict(verdict), indent=1))
     os.replace(staged, run.verdict)
     return verdict
@@ -75,8 +82,8 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
 
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
     """One: of the first rule that calls for it."""
-    learned, rate = told["learning"].level, f"{evidence.config.learning_rate:g}"
-    longer = f"rediffuse resume RUN --epochs {2 * evidence.config.epochs}"
+    learned, rate = told["learning"].level, f"{float(evidence.config['learning_rate']):g}"
+    longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
     flat = learned == "warning"
     moved = evidence.kl is None or evidence.kl > UNMOVED_NATS
     advice = (
