@@ -5,8 +5,8 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "maths", "threads", "overoptimisation"},
-    {"config", "hub"},
+    {"errors", "maths", "threads"},
+    {"config", "hub", "overoptimisation"},
     {"types"},
     {"judging"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},

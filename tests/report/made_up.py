@@ -74,7 +74,8 @@ def samples(path, stages, prompts=PROMPTS, rows=2, side=16):
 def run(path, epochs=4, prompts=PROMPTS, side=16, every=1):
     """Everything that a run may hold."""
     path.mkdir(parents=True, exist_ok=True)
-    config = {"epochs": epochs, "model": {"name": "emoji"}, "algorithm": {"name": "ddpo_is"}, "reward": {"name": "redness"}}
+    config = {"epochs": epochs, "prompts_per_epoch": 8, "images_per_prompt": 1, "learning_rate": 1e-3, "model": {"name": "emoji"}}
+    config |= {"algorithm": {"name": "ddpo_is"}, "reward": {"name": "redness"}}
     (path / "config.yaml").write_text(yaml.safe_dump({**config, "prompts": {"name": "animals"}}))
     lines(path / "metrics.jsonl", [metrics_row(epoch) for epoch in range(epochs)])
     lines(

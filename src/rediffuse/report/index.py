@@ -47,7 +47,7 @@ class Card:
 
 
 def write(folder: Path) -> Path:
-    """index.html in `folder`, and the verdict and the page of every run in it that has none. Raises RunError if there is no run."""
+    """index.html in `folder`, and verdict and page of every run in it that has none. Raises RunError if there is no run."""
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
