@@ -61,7 +61,7 @@ def _level(findings: Sequence[Finding]) -> Level:
 def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     learned = told["learning"].level
     if learned == "unknown":
-        return told["learning"].text
+        return "The reward may be rising; it is too early to be sure." if told["learning"].numbers else "Too short to say."
     if "overoptimised" in told:
         kept = f": keep the checkpoint of epoch {best}." if best else "."
         return f"The reward rose, but after {told['overoptimised'].numbers['epoch']} epochs at the pictures' cost{kept}"
