@@ -101,4 +101,4 @@ def test_every_run_against_hacking_can_be(command):
 
 
 def test_there_are_such_runs():
-    assert len(COMMANDS) == 3 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)
+    assert len(COMMANDS) == 4 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)

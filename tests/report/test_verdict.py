@@ -60,7 +60,7 @@ def said(found, rule):
 def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
     found = judged([2.8 + 0.1 * min(i, 7) for i in range(EPOCHS)])
     assert found.level == "good"
-    assert found.headline == "The reward rose, and the held-out reward kept its own."
+    assert found.headline == "The reward rose, and the held-out reward stayed as it was."
     assert found.suggestion == "Nothing to mend."
     assert (found.overoptimised_at, found.best) == (None, 12)
     assert not {"overoptimised", "collapse", "clipping", "precision", "skipped", "masked", "spread", "text", "second_judge"} & {

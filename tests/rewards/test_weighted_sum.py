@@ -13,7 +13,8 @@ from rediffuse.judging import judged
 from rediffuse.lookup import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
-from rediffuse.types import Prompt
+from rediffuse.rewards.weighted_sum import Term, WeightedSum
+from rediffuse.types import Judgement, Prompt
 
 TERMS = [{"name": "redness", "weight": 2.0}, {"name": "jpeg_compressibility", "quality": 50, "weight": -1}]
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.2, 1, 6).view(6, 1, 1, 1)
@@ -109,3 +110,17 @@ def test_terms_that_cannot_be(rewards, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         train(tiny.config(reward={"name": "weighted_sum", "rewards": rewards}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_what_a_term_is_made_of_is_told_under_its_name():
+    def bright(images, prompts):
+        return Judgement(images.mean((1, 2, 3)), {"red": images[:, 0].mean((1, 2))})
+
+    terms = [Term("bright", bright), Term("redness", build("reward", {"name": "redness"}), 2.0)]
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    summed = WeightedSum(tuple(terms))
+    judgement = summed(images, [Prompt("a cat")] * 4)
+    assert set(judgement.parts) == {"bright", "redness", "bright_red"}
+    torch.testing.assert_close(judgement.parts["bright_red"], images[:, 0].mean((1, 2)), check_dtype=False)
+    without = {name: judgement.parts[name] for name in ("bright", "redness")}
+    torch.testing.assert_close(summed.combined(judgement.parts), summed.combined(without))

@@ -79,7 +79,7 @@ def learning(evidence: Evidence) -> Finding:
     gain = along.last - along.first
     numbers = {"slope_in_errors": along.sure, "first": along.first, "last": along.last, "first_spread": spread}
     moved = f"from {along.first:.3g} to {along.last:.3g}" + (
-        f", {gain / spread:+.1f} of the first samples' spreads" if spread else ""
+        f", {gain / spread:+.1f} standard deviations of the first samples" if spread else ""
     )
     queries = f"{rows[-1]['reward_queries']:,.0f} reward queries"
     if along.way == "rises":
@@ -255,7 +255,7 @@ def _held_out(name: str, first: Mapping[str, Any], last: Mapping[str, Any] | Non
         return Finding("held_out", "good", f"The held-out {name} rose too: {said}.", numbers)
     if sure and moved.mean < 0:
         return Finding("held_out", "bad", f"The held-out {name} fell: {said}.", numbers)
-    return Finding("held_out", "note", f"The held-out {name} kept its own: {said}.", numbers)
+    return Finding("held_out", "note", f"The held-out {name} stayed as it was: {said}.", numbers)
 
 
 def _learning_of_parts(evidence: Evidence) -> Finding:

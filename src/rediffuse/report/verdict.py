@@ -77,7 +77,7 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     if held == "unknown":
         return "The reward rose; nothing was asked that could say whether the pictures are still good."
     alike = ", but the pictures have become more alike" if told.get("diversity", told["held_out"]).level == "warning" else ""
-    return f"The reward rose, and the held-out reward {'rose too' if held == 'good' else 'kept its own'}{alike}."
+    return f"The reward rose, and the held-out reward {'rose too' if held == 'good' else 'stayed as it was'}{alike}."
 
 
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:

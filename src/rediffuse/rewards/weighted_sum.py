@@ -63,7 +63,9 @@ class WeightedSum:
         for name, term in self.terms.items():
             judgement = judged(term.reward, images, prompts)
             well = torch.tensor([status == "ok" for status in judgement.statuses])
-            parts[name] = judgement.values.where(well, torch.nan)
+            parts |= {f"{name}_{part}": each for part, each in judgement.parts.items()} | {
+                name: judgement.values.where(well, torch.nan)
+            }
             notes |= {f"{name}_{note}": texts for note, texts in judgement.notes.items()}
             statuses = [_worse(*pair) for pair in zip(statuses, judgement.statuses, strict=True)]
         return Judgement(self._summed(parts), parts, notes, statuses)
