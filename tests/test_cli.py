@@ -1,6 +1,7 @@
 """The command as a user types it."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,25 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     ):
         code, _, err = run(capsys, "evaluate", folder, "--trust-code", *wrong)
         assert code == 2 and said in err
+
+
+def test_a_run_that_was_copied_without_its_model_still_has_its_page(capsys, tmp_path, pipeline):
+    model = tmp_path / "model"
+    shutil.copytree(pipeline, model)
+    words = ["--model", f"{tiny.FILE}:Tiny", "--model.path", model, "--evaluation.held-out", "jpeg_compressibility"]
+    assert run(capsys, "train", *TOY, *words, "--run-dir", tmp_path / "run")[0] == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
+    shutil.rmtree(model)
+    (tmp_path / "elsewhere" / "report.html").unlink()
+    code, _, err = run(capsys, "evaluate", tmp_path / "elsewhere", "--trust-code")
+    assert code == 2 and str(model) in err and "Traceback" not in err
+    code, out, _ = run(capsys, "report", tmp_path / "elsewhere")
+    assert code == 0 and "Too short to say." in out
+    assert "jpeg_compressibility" in (tmp_path / "elsewhere" / "report.html").read_text()
+    code, out, _ = run(capsys, "report", tmp_path)
+    assert code == 0 and out.strip() == str(tmp_path / "index.html")
+    code, _, err = run(capsys, "report", tmp_path, "--follow")
+    assert code == 2 and "it follows one run at a time" in err
 
 
 def test_the_best_checkpoint_can_be_sampled(capsys, tmp_path):

@@ -14,8 +14,7 @@ LAYERS = [
     {"rollout", "batches", "report", "journal"},
     {"scoring", "update", "progress"},
     {"evaluate", "serve", "monitor"},
-    {"suites"},
-    {"trainer"},
+    {"trainer", "suites"},
     {"__init__", "cli"},
     {"__main__"},
 ]
