@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.monitor import read_picture
-from rediffuse.overoptimisation import Rows, found
+from rediffuse.overoptimisation import Rows, course
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
 from rediffuse.types import Prompt
@@ -35,14 +35,14 @@ def main() -> None:
     print("run   epochs   mark (best)   named right, %: first, at the best, at the mark, two epochs later, last")
     for path in args.runs:
         metrics, looks = log.read(path / "metrics.jsonl"), looked(path, judge, args.every, args.images_per_prompt)
-        finding = found(metrics, looks)
-        mark = finding.fall.epoch if finding.fall else None
+        gone = course(metrics, looks)
+        mark = gone.fall.epoch if gone.fall else None
         alarms += mark is not None and mark <= args.healthy
         detections += mark is not None and mark > args.healthy
         right = {row["epoch"]: row["right"] for row in looks}
-        stages = [0, finding.best, mark, min(mark + 2, max(right)) if mark else None, max(right)]
+        stages = [0, gone.best, mark, min(mark + 2, max(right)) if mark else None, max(right)]
         shares = "  ".join("   -" if stage is None else f"{100 * right[_near(right, stage)]:4.0f}" for stage in stages)
-        print(f"{path}   {len(metrics)}   {mark} ({finding.best})   {shares}", flush=True)
+        print(f"{path}   {len(metrics)}   {mark} ({gone.best})   {shares}", flush=True)
     print(f"marked after epoch {args.healthy}: {detections} of {len(args.runs)}; within it, false alarms: {alarms}")
 
 
@@ -64,7 +64,9 @@ def looked(path: Path, judge: EmojiJudge, every: int, images_per_prompt: int) ->
         if not epoch:
             turn = len(images) // len(texts)
             entry["of_other_prompts"] = judge(images, [*prompts[turn:], *prompts[:turn]]).values.mean().item()
-        rows.append({"epoch": epoch, "held_out": {"emoji_judge": entry}, "right": judgement.parts["right"].mean().item()})
+        right = judgement.parts["right"].mean().item()
+        turn = len(images) // len(texts)
+        rows.append({"epoch": epoch, "images_per_prompt": turn, "held_out": {"emoji_judge": entry}, "right": right})
     return rows
 
 

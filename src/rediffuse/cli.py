@@ -178,7 +178,7 @@ def sample(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import existing
 
     config = existing(args.run).config()
-    refuse_code(args.run, replace(config, reward={}), args.trust_code)  # no reward is asked
+    refuse_code(args.run, replace(config, reward={}, evaluation=Evaluation()), args.trust_code)  # no reward is asked
     from rediffuse.evaluate import before_and_after
 
     print(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
@@ -379,9 +379,10 @@ def _tell(run: Path) -> None:
 def _judged(run: Path) -> Path:
     """The page, newly written, once the verdict is said."""
     from rediffuse.report import page, verdict
+    from rediffuse.report.markup import shown
     from rediffuse.runs.folder import existing
 
     folder = existing(run)
     if said := verdict.write(folder):
-        print(f"{said.headline}\n{said.suggestion}")
+        print(f"{shown(said.headline)}\n{shown(said.suggestion).replace(' RUN', f' {run}')}")
     return page.write(folder)

@@ -66,6 +66,7 @@ class Evaluation:
     held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …, option: …}`
     on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop there; or train on and export the
     best checkpoint before it.
+    kl: measure the divergence from the pretrained model; where all of a model is trained, that loads it a second time
     """
 
     every: NonNegativeInt = 1
@@ -73,6 +74,7 @@ class Evaluation:
     images_per_prompt: PositiveInt = 2
     held_out: Annotated[list[Options], BeforeValidator(lambda given: components(given))] = field(default_factory=list)
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
+    kl: bool = True
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
             f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but {config.prompts_per_epoch} prompts"
             f" x {config.images_per_prompt} images = {config.num_samples}. Raise those, or make fewer updates."
         )
+    if config.evaluation.on_overoptimisation == "stop" and not config.evaluation.held_out:
+        raise ConfigError("evaluation.on_overoptimisation: stop needs a reward to go by; name one in evaluation.held_out.")
     return config
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rediffuse.average import PREFIX
 from rediffuse.config import Config
+from rediffuse.errors import ConfigError
 from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
@@ -39,9 +40,23 @@ class Pictures:
         for number, image in enumerate(made.images):
             to_pil(image).save(folder / f"{number:03d}.png")
         grid(made.images, self.columns).save(folder / "grid.png")
-        columns = [prompt.text for prompt in self.prompts[:: len(self.prompts) // self.columns]]
-        (folder.parent / "prompts.json").write_text(json.dumps(columns))
+        (folder.parent / "prompts.json").write_text(json.dumps(self._columns()))
         return made
+
+    def refuse_others(self, samples: Path) -> None:
+        """Raises ConfigError if a run that goes on would make other pictures than it did."""
+        place, first = samples / "prompts.json", samples / "epoch-00000"
+        if not place.exists() or not first.exists():
+            return
+        images = len(list(first.glob("[0-9]*.png")))
+        if json.loads(place.read_text()) != self._columns() or images != len(self.prompts):
+            raise ConfigError(
+                "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed since the run began, so its"
+                f" pictures ({images} in {first}) could not be compared with new ones. Undo the change, or start a new run."
+            )
+
+    def _columns(self) -> list[str]:
+        return [prompt.text for prompt in self.prompts[:: len(self.prompts) // self.columns]]
 
 
 def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
@@ -66,7 +81,8 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     with denoiser.frozen():
         before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
     after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
-    path = out or run.samples / f"{_file_name(prompt)}-{seed}.png"
+    which = "" if name == "newest" else f"-{name}"
+    path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     grid(torch.cat([before, after]).cpu(), columns=2).save(path, format="PNG")
     return path

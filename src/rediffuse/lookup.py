@@ -61,8 +61,15 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         build("prompts", config.prompts),
         reward or build("reward", config.reward),
         algorithm,
-        [build("reward", options) for options in config.evaluation.held_out],
+        [_held_out_reward(options) for options in config.evaluation.held_out],
     )
+
+
+def _held_out_reward(options: Mapping[str, Any]) -> "Reward":
+    reward: Reward = build("reward", options)
+    if hasattr(reward, "combined"):  # Combines, without importing torch
+        raise ConfigError(f"evaluation.held_out: {options['name']} is made of a whole epoch; name its terms instead.")
+    return reward
 
 
 def trusting(components: Mapping[str, Any]) -> dict[str, str]:

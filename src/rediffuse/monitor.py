@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rediffuse.config import Config
 from rediffuse.journal import finite
+from rediffuse.judging import name_of
 from rediffuse.maths import pictures as maths
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
@@ -27,7 +28,9 @@ ALIKE = 0.25
 WAYS = 6
 """Of which the KL is measured: it costs as much as sampling them twice."""
 PATIENCE_SECONDS = 30.0
-"""With a held-out reward that does not answer: the run does not need it."""
+"""With a held-out reward that says it will answer later: the run does not need it."""
+LONGEST_CALL_SECONDS = 300.0
+"""Of a held-out reward; one that takes longer is not asked again."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Monitor:
         self._run, self._world, self._tell = run, world, tell
         self._eye = next((each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None)
         self._base: Base | None = None
-        self._silent: set[str] = set()
+        self._said: set[str] = set()
+        self._hung: set[str] = set()
 
     def prepare(self) -> None:
         for reward in self._held_out.values():
@@ -78,8 +82,9 @@ class Monitor:
         seen = replace(pictures, images=eight_bit(pictures.images))
         row = {
             "epoch": epoch,
+            "images_per_prompt": _images_per_prompt(pictures.prompts),
             "held_out": {name: self._asked(name, seen, first=epoch == 0) for name in self._held_out},
-            "statistics": {**self._statistics(epoch, seen), "kl": self._kl(pictures)},
+            "statistics": {**self._statistics(epoch, seen), **self._kl(pictures)},
             "seconds": time.perf_counter() - began,
         }
         log.append(self._run.monitor, [row])
@@ -99,16 +104,30 @@ class Monitor:
 
     def _values(self, name: str, seen: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
         """(N,) and its parts, NaN where there is none: a held-out reward never harms the run."""
-        patient = min(PATIENCE_SECONDS, self._config.scoring.deadline_seconds)
-        options = replace(self._config.scoring, max_failed=1.0, deadline_seconds=patient)
+        if name in self._hung:
+            return torch.full((len(seen.prompts),), torch.nan), {}
+        usual = self._config.scoring
+        times = {
+            "deadline_seconds": min(PATIENCE_SECONDS, usual.deadline_seconds),
+            "timeout_seconds": min(LONGEST_CALL_SECONDS, usual.timeout_seconds),
+        }
         scorer = Scorer(
-            self._held_out[name], options, num_samples=len(seen.prompts), stop_if_asked=self._world.stop_here_if_asked
+            self._held_out[name],
+            replace(usual, max_failed=1.0, **times),
+            num_samples=len(seen.prompts),
+            stop_if_asked=self._world.stop_here_if_asked,
         )
         _, scores = scorer.score([seen], len(seen.prompts))
-        if scorer.failure is not None and name not in self._silent:
-            self._silent.add(name)
-            self._tell(f"the held-out reward {name} is left out where it fails: {scorer.failure}")
+        if scorer.failure is not None:
+            self._say_once(name, f"the held-out reward {name} is left out where it fails: {scorer.failure}")
+            if scorer.failure.status == "timeout":
+                self._hung.add(name)
         return scores.rewards, scores.parts
+
+    def _say_once(self, name: str, message: str) -> None:
+        if name not in self._said:
+            self._said.add(name)
+            self._tell(message)
 
     def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
         """Distances in units of the pretrained pictures' own: diversity begins at 1, or is missing where no prompt has two."""
@@ -136,12 +155,26 @@ class Monitor:
         return self._base
 
     def _features(self, images: Tensor) -> Tensor:
-        return (self._eye.features(images) if self._eye else maths.thumbnails(images)).float().cpu()
+        """Of thumbnails, where no reward has any, or what it has is not a row of numbers for each picture."""
+        if self._eye is not None:
+            try:
+                features = self._eye.features(images).float().cpu()
+                if features.ndim == 2 and len(features) == len(images) and features.isfinite().all():
+                    return features
+                problem = f"they have shape {tuple(features.shape)} for {len(images)} pictures, or are not finite"
+            except Exception as error:  # it may be anyone's code
+                problem = f"{type(error).__name__}: {error}"
+            self._say_once("features", f"features of {name_of(type(self._eye))} cannot be used ({problem}); thumbnails are")
+            self._eye = None
+        return maths.thumbnails(images)
 
-    def _kl(self, pictures: Rollout) -> float:
+    def _kl(self, pictures: Rollout) -> dict[str, float | None]:
         """In nats, of the first prompts' first pictures."""
+        if not self._config.evaluation.kl:
+            return {}
         first = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))[:WAYS]
-        return kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world).mean().item()
+        found = kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world)
+        return {"kl": finite(found.mean().item())}
 
 
 def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World) -> Tensor:

@@ -2,16 +2,17 @@
 
 The rule. A held-out reward has *fallen* at a look if the same pictures, same prompts and seeds, have lost since its best look
 
-- more than chance: were nothing lost, a share of CHANCE of runs would show such a difference anywhere between two looks; and
-- at least MIN_SHARE of what tells the pretrained pictures from those of another prompt, or, for a reward that does not look at
-  the prompt, MIN_DEVIATIONS standard deviations of the pretrained pictures.
+- more standard errors, over prompts, than `least_errors` asks for: more of them the more looks and held-out rewards there are;
+- and at least MIN_SHARE of what there is to lose, which is what tells the pretrained pictures from those of another prompt, or
+  MIN_DEVIATIONS / MIN_SHARE of their standard deviations, if that is more.
 
 The run is over-optimised from the first look at which a held-out reward has fallen while the trained reward stands higher than
-it did then. The best checkpoint is that of the highest trained reward among the looks before.
+it did then; of a reward that is relative to its epoch, which cannot be told, a fall is enough. The best checkpoint is that of the
+highest trained reward among the looks before; the last of them where rewards are relative.
 """
 
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -20,6 +21,7 @@ from rediffuse.maths.student import quantile
 
 Rows = Sequence[Mapping[str, Any]]
 CHANCE = 0.02
+"""Of a fall between two given looks where nothing was lost, shared among all looks and held-out rewards."""
 MIN_SHARE = 0.08
 MIN_DEVIATIONS = 0.25
 MIN_RISE = 2.0
@@ -28,7 +30,9 @@ MIN_RISE = 2.0
 
 @dataclass(frozen=True)
 class Change:
-    """Of the same pictures, from one look to another. error: standard error of the mean difference, 0 for fewer than two"""
+    """Of the same pictures, from one look to another. n: of prompts, whose pictures are not independent, with a value at both
+    error: standard error of the mean difference over prompts, 0 for fewer than two
+    """
 
     mean: float
     error: float
@@ -47,27 +51,40 @@ class Fall:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Course:
     """fall: where the run went too far, None if it did not   best: the checkpoint to keep, in epochs done"""
 
     fall: Fall | None
     best: int | None
 
 
-def found(metrics: Rows, looks: Rows, checkpoints: Container[int] | None = None) -> Finding:
+def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = None) -> Course:
     """metrics: a row an epoch   looks: a row a look at the fixed pictures   checkpoints: those to choose from; None: any."""
     fall = next((fall for number in range(1, len(looks)) if (fall := _fall(metrics, looks[: number + 1]))), None)
     before = [row["epoch"] for row in looks if row["epoch"] > 0 and (fall is None or row["epoch"] < fall.epoch)]
     kept = [epoch for epoch in before if epoch <= len(metrics) and (checkpoints is None or epoch in checkpoints)]
-    return Finding(fall, max(kept, key=lambda epoch: (float(_learned(metrics, epoch)["reward_mean"]), epoch), default=None))
+    if relative(metrics):
+        return Course(fall, max(kept, default=None))
+    rewards = {epoch: float(metrics[min(epoch, len(metrics) - 1)]["reward_mean"]) for epoch in kept}
+    return Course(fall, max(kept, key=lambda epoch: (rewards[epoch], epoch), default=None))
 
 
-def change(before: Sequence[float | None], after: Sequence[float | None]) -> Change:
-    """Of values at the same places; those that one of them lacks are left out."""
-    gains = [b - a for a, b in zip(before, after, strict=True) if a is not None and b is not None]
-    if not gains:
+def relative(metrics: Rows) -> bool:
+    """Whether the reward says how a sample compares with its epoch, so that its mean says nothing."""
+    return any(row.get("relative_reward") for row in metrics)
+
+
+def change(before: Sequence[float | None], after: Sequence[float | None], images_per_prompt: int = 1) -> Change:
+    """Of values at the same places, prompt by prompt; those that one of them lacks are left out. Of a single prompt, its
+    pictures are taken for independent: there is nothing else to go by.
+    """
+    images_per_prompt = images_per_prompt if len(before) > images_per_prompt else 1
+    gains = [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
+    prompts = (gains[i : i + images_per_prompt] for i in range(0, len(gains), images_per_prompt))
+    means = [fmean(known) for prompt in prompts if (known := [gain for gain in prompt if gain is not None])]
+    if not means:
         return Change(math.nan, math.nan, 0)
-    return Change(fmean(gains), stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else 0.0, len(gains))
+    return Change(fmean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0, len(means))
 
 
 def to_lose(first: Mapping[str, Any]) -> float:
@@ -82,10 +99,9 @@ def to_lose(first: Mapping[str, Any]) -> float:
     return max(spread * MIN_DEVIATIONS / MIN_SHARE, mismatch)
 
 
-def least_errors(num_looks: int, num_pictures: int) -> float:
-    """Standard errors that a difference must have which is the largest between any two looks (Student, Bonferroni)."""
-    pairs = num_looks * (num_looks - 1) / 2
-    return quantile(1 - CHANCE / max(1.0, pairs), num_pictures - 1)
+def least_errors(num_looks: int, num_rewards: int, num_prompts: int) -> float:
+    """Standard errors that a fall must have (Student, one-sided, Bonferroni over looks and rewards)."""
+    return quantile(1 - CHANCE / num_looks / num_rewards, num_prompts - 1)
 
 
 def _fall(metrics: Rows, looks: Rows) -> Fall | None:
@@ -96,27 +112,23 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
         if entry["mean"] is None or not known:
             continue
         top = max(known, key=lambda row: float(row["held_out"][name]["mean"]))
-        lost = change(top["held_out"][name]["values"], entry["values"])
+        lost = change(top["held_out"][name]["values"], entry["values"], now.get("images_per_prompt", 1))
+        if lost.n < 2 or lost.mean >= 0 or -lost.mean < least_errors(len(looks), len(now["held_out"]), lost.n) * lost.error:
+            continue
         everything = to_lose(known[0]["held_out"][name])
-        share = -lost.mean / everything if everything > 0 else 0.0
-        significant = lost.n > 1 and lost.mean < 0 and -lost.mean >= least_errors(len(looks), lost.n) * lost.error
-        if significant and share >= MIN_SHARE and _stands_higher(metrics, top["epoch"], now["epoch"]):
+        share = -lost.mean / everything if everything > 0 else 1.0  # it was never worth more or less than it was at first
+        if share >= MIN_SHARE and _stands_higher(metrics, top["epoch"], now["epoch"]):
             return Fall(now["epoch"], name, top["epoch"], lost, share)
     return None
 
 
 def _stands_higher(metrics: Rows, then: int, now: int) -> bool:
-    """Whether the trained reward does; of one that is normalised over each epoch, and so always 0, it cannot be told."""
-    rows = [_learned(metrics, epoch) for epoch in (then, now)]
-    if all(abs(row["reward_mean"]) < 1e-6 for row in metrics):
+    """By the last epochs that the policies have learned from: all that is known when they are looked at."""
+    if relative(metrics):
         return True
-    error = math.hypot(*(row["reward_std"] / math.sqrt(_num_samples(row)) for row in rows))
-    return float(rows[1]["reward_mean"]) - float(rows[0]["reward_mean"]) > MIN_RISE * error
-
-
-def _learned(metrics: Rows, epoch: int) -> Mapping[str, Any]:
-    """The last epoch that a policy of so many epochs has learned from: what is known of its reward when it is looked at."""
-    return metrics[min(max(epoch - 1, 0), len(metrics) - 1)]
+    before, after = (metrics[min(max(epoch - 1, 0), len(metrics) - 1)] for epoch in (then, now))
+    error = math.hypot(*(row["reward_std"] / math.sqrt(_num_samples(row)) for row in (before, after)))
+    return float(after["reward_mean"]) - float(before["reward_mean"]) > MIN_RISE * error
 
 
 def _num_samples(row: Mapping[str, Any]) -> float:

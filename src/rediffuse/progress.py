@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from rediffuse.overoptimisation import Finding
+from rediffuse.overoptimisation import Fall
 from rediffuse.types import Metrics, Rollout
 
 WHAT_NOW = {
@@ -66,16 +66,11 @@ class Display:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)
 
-    def overoptimised(self, finding: Finding, action: str) -> None:
-        if finding.fall is None:
-            return
-        fall, kept = (
-            finding.fall,
-            f"the best checkpoint is that of epoch {finding.best}" if finding.best else "no earlier checkpoint is left",
-        )
+    def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
+        kept = f"the best checkpoint is that of epoch {best}" if best else "no earlier checkpoint is left"
         self.say(
             f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out {fall.reward} has fallen by"
-            f" {-fall.change.mean:.3g} ± {fall.change.error:.2g} since epoch {fall.since}, while the reward rose; {kept}"
+            f" {-fall.change.mean:.3g} ± {fall.change.error:.2g} since epoch {fall.since}, and the reward has not; {kept}"
             + WHAT_NOW[action]
         )
 

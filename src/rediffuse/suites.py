@@ -17,15 +17,17 @@ from torch import Tensor
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluate import distinct, grid, tuned
+from rediffuse.journal import finite
 from rediffuse.judging import distinct_names
 from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
 from rediffuse.maths import noise
 from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import folder, log
 from rediffuse.scoring import Scorer
-from rediffuse.types import NeedsLoading, Prompt, PromptSet, Reward, Rollout
+from rediffuse.types import Combines, NeedsLoading, Prompt, PromptSet, Reward, Rollout
 from rediffuse.world import World
 
 OWN = "own"
@@ -56,7 +58,6 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
     config = run.config()
     suites = {name: _suite(name, config) for name in question.suites}
     rewards = _rewards(config, question.rewards)
-    policy = tuned(run, question.checkpoint)
     trained_on = {row["prompt"] for row in log.read(run.rewards)}
     run.evaluation.mkdir(exist_ok=True)
     rows = []
@@ -64,10 +65,12 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
         for reward in rewards.values():
             if isinstance(reward, NeedsLoading):
                 reward.prepare(world.device)
-        for name, prompts in suites.items():
-            pair = Pair.sampled(policy, _draws(prompts, question), config, world, name)
-            pair.picture().save(run.evaluation / f"{_file_name(name)}.png")
-            rows.append({**pair.compared(rewards, config, question), **_described(name, pair, trained_on)})
+        policy = tuned(run, question.checkpoint)
+        for number, (name, prompts) in enumerate(suites.items(), start=1):
+            pair, picture = Pair.sampled(policy, _draws(prompts, question), config, world, name), f"suite-{number}.png"
+            pair.picture().save(run.evaluation / picture)
+            compared = pair.compared(rewards, config, question)
+            rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
     found = {**vars(question), "suites": rows, "rewards": list(rewards)}
     (run.evaluation / "evaluation.json").write_text(json.dumps(found, indent=1))
     return found
@@ -103,9 +106,8 @@ class Pair:
             except RewardError as error:
                 found[name] = {"error": str(error)}
                 continue
-            found |= {
-                value: gained(was[value], now[value], question.images_per_prompt, generator) for value in was if value in now
-            }
+            both = [value for value in was if value in now]
+            found |= {value: gained(was[value], now[value], question.images_per_prompt, generator) for value in both}
         return {"rewards": found}
 
     def picture(self) -> Image.Image:
@@ -116,23 +118,18 @@ class Pair:
 
 
 def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: torch.Generator) -> dict[str, Any]:
-    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means, and the interval of their difference.
+    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means over prompts, and their difference's interval.
 
-    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not independent.
+    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not independent. All None where
+    nothing is known both before and after.
     """
     known = before.isfinite() & after.isfinite()
-    gains = (after - before).where(known, torch.nan).view(-1, images_per_prompt).nanmean(1)
-    gains = gains[gains.isfinite()]
+    was, now = (each.where(known, torch.nan).view(-1, images_per_prompt).nanmean(1) for each in (before, after))
+    gains = (now - was)[was.isfinite()]
     low, high = interval(gains, generator) if len(gains) > 1 else (None, None)
-    mean = [each[known].mean().item() for each in (before, after)]
-    return {
-        "before": mean[0],
-        "after": mean[1],
-        "difference": mean[1] - mean[0],
-        "low": low,
-        "high": high,
-        "num_images": int(known.sum()),
-    }
+    means = [finite(each.nanmean().item()) for each in (was, now, now - was)]
+    named = dict(zip(("before", "after", "difference"), means, strict=True))
+    return {**named, "low": low, "high": high, "num_images": int(known.sum())}
 
 
 def table(found: Mapping[str, Any]) -> Group:
@@ -142,18 +139,20 @@ def table(found: Mapping[str, Any]) -> Group:
 
 def _heading(suite: Mapping[str, Any]) -> Text:
     seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
-    return Text(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}", "bold")
+    return Text(plain(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}"), "bold")
 
 
 def _rows(rewards: Mapping[str, Any]) -> Table:
     shown = Table("", "before", "after", "difference", "95 %", box=None)
     shown.columns[0].min_width = 32
     for name, row in rewards.items():
-        if "error" in row:
-            shown.add_row(Text(f"  {name}: cannot judge these"))
+        if "error" in row or row["difference"] is None:
+            shown.add_row(Text(f"  {plain(name)}: cannot judge these"))
         else:
             within = "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
-            shown.add_row(Text(f"  {name}"), f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}", within)
+            shown.add_row(
+                Text(f"  {plain(name)}"), f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}", within
+            )
     return shown
 
 
@@ -193,7 +192,8 @@ def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Conf
     _, scores = scorer.score(rollouts, n)
     if not scores.rewards.isfinite().any():
         raise RewardError(str(scorer.failure or f"The reward {name} gave no number."))
-    return {name: scores.rewards, **{f"{name}: {part}": values for part, values in scores.parts.items()}}
+    whole = {} if isinstance(reward, Combines) else {name: scores.rewards}  # a sum over an epoch has no meaning without one
+    return {**whole, **{f"{name}: {part}": values for part, values in scores.parts.items()}}
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
@@ -204,9 +204,4 @@ def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
         "num_images": len(pair.prompts),
         "trained_on": 0 if name == OWN else len(trained_on & set(texts)),
         "prompts": texts[:NUM_PICTURES],
-        "grid": f"{_file_name(name)}.png",
     }
-
-
-def _file_name(suite: str) -> str:
-    return Path(suite).stem if Path(suite).suffix else suite.rpartition(":")[2]

@@ -19,7 +19,7 @@ from rediffuse.judging import distinct_names, name_of
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
 from rediffuse.monitor import Monitor
-from rediffuse.overoptimisation import Finding, found
+from rediffuse.overoptimisation import Course, course
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.progress import Display
 from rediffuse.report import page, verdict
@@ -60,7 +60,7 @@ class Trainer:
         self.monitor = Monitor(self.policy, held_out, self.reward, config, run, world, self.display.say)
         if world.is_main:
             self.monitor.prepare()
-        self.finding = Finding(None, None)
+        self.course = Course(None, None)
         self.paid = Paid(run.paid(world.rank), config.reward)
         self.first_epoch = 0
 
@@ -100,6 +100,8 @@ class Trainer:
             self.algorithm.load(saved.state["algorithm"])
             self.first_epoch = saved.epoch
             self.display.start_at(saved.epoch)
+        if self.world.is_main:
+            self.pictures.refuse_others(self.run.samples)
         self.paid.load(self.run.all_paid())
         self.world.wait_for_all()
         if self.world.is_main:
@@ -133,6 +135,8 @@ class Trainer:
             "seconds_training": done - sampled,
             "images_per_second": len(prompts) / (done - began),
             "peak_memory_bytes": self.world.peak_memory_bytes(),
+            **({"max_ratio_drift": self.algorithm.max_ratio_drift} if "ratio_drift" in learned else {}),
+            **({"relative_reward": 1.0} if isinstance(self.reward, Combines) and self.config.reward.get("normalize") else {}),
         }
         self._record(epoch, metrics, scoring.journal(epoch, prompts, scores))
         self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
@@ -190,30 +194,40 @@ class Trainer:
         every = self.config.evaluation.every
         if not (epoch % every if every else epoch):
             self.world.together(lambda: self._look(epoch))
-        return self.world.any(self.finding.fall is not None and self.config.evaluation.on_overoptimisation == "stop")
+        return self.world.any(self.course.fall is not None and self.config.evaluation.on_overoptimisation == "stop")
 
     def _look(self, epoch: int) -> None:
         if not self.world.is_main:
             return
         with self.average.shown():
             self.monitor.look(epoch, self.pictures.save(self.run.samples / f"epoch-{epoch:05d}"))
-        known, folder = self.finding.fall, self.run.checkpoints
-        self.finding = found(log.read(self.run.metrics), log.read(self.run.monitor), checkpoint.epochs(folder))
-        checkpoint.call_best(folder, self.finding.best)
-        if self.finding.fall and not known:
-            self.display.overoptimised(self.finding, self.config.evaluation.on_overoptimisation)
+        known, folder = self.course.fall, self.run.checkpoints
+        kept = self.run.planned_checkpoints(self.config.logging.checkpoint_every, self.config.epochs)
+        self.course = course(log.read(self.run.metrics), log.read(self.run.monitor), kept)
+        checkpoint.call_best(folder, self.course.best)
+        if self.course.fall and not known:
+            self.display.overoptimised(self.course.fall, self.course.best, self.config.evaluation.on_overoptimisation)
 
     def _finish(self) -> None:
         """Exports the last checkpoint; the best one of a run that went too far, where that was not only to be warned of."""
         if not self.world.is_main:
             return
         epochs = len(log.read(self.run.metrics))
-        if self.finding.fall and self.finding.best and self.config.evaluation.on_overoptimisation != "warn":
+        if self.course.fall and self.course.best and self.config.evaluation.on_overoptimisation != "warn":
             best = checkpoint.load(self.run.checkpoints, "best")
             checkpoint.put_back(best.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
             epochs = best.epoch
         with self.average.shown():
             export.adapter(self.policy.denoiser, self.run, epochs)
+        self._report()
+
+    def _report(self) -> None:
+        """Never worth a run: what is wrong with it is said, and `rediffuse report` can make it anew."""
+        try:
+            verdict.write(self.run)
+            page.write(self.run)
+        except Exception as error:
+            self.display.say(f"the page could not be written: {type(error).__name__}: {error}")
 
     def _forget_paid(self) -> None:
         """Also what more processes left, if this run was one of them once."""
@@ -230,8 +244,7 @@ class Trainer:
             self._save(self._state(epoch + 1))
         every = self.config.logging.report_every
         if self.world.is_main and every and (epoch + 1) % every == 0 and epoch + 1 < self.config.epochs:
-            verdict.write(self.run)
-            page.write(self.run)
+            self._report()
 
     def _state(self, epoch: int) -> checkpoint.Checkpoint:
         parameters = self.policy.denoiser.parameters()

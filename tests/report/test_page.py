@@ -119,7 +119,7 @@ def test_a_part_of_the_reward_has_a_panel(run):
 
 def test_a_second_judge_has_its_panels(run):
     assert "A second opinion" not in text_of(run)
-    rows = [row | {"parts": {"second_judge": -row["reward"]}} for row in page.read(run).rewards]
+    rows = [row | {"parts": {"second_opinion": -row["reward"]}} for row in page.read(run).rewards]
     made_up.lines(run.rewards, rows)
     assert "A second opinion" in text_of(run)
 

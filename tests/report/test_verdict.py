@@ -36,7 +36,7 @@ def judged(tmp_path):
 
 def row(epoch, mean, more):
     usual = {
-        "epoch": epoch, "reward_mean": mean, "reward_std": 0.3, "reward_queries": 90 * (epoch + 1), "masked_rewards": 0,
+        "max_ratio_drift": 0.01, "epoch": epoch, "reward_mean": mean, "reward_std": 0.3, "reward_queries": 90 * (epoch + 1), "masked_rewards": 0,
         "trained_samples": 90, "loss": 0.0, "approx_kl": 1e-3, "ratio_drift": 0.0, "grad_norm": 0.1, "skipped_updates": 0,
     }  # fmt: skip
     return {**usual, **more}
@@ -89,13 +89,14 @@ def test_a_slope_within_the_noise_of_few_samples_is_none(judged):
     assert said(found, "learning").level == "warning"
 
 
-def test_a_normalised_reward_is_told_by_its_parts(judged):
-    parts = [{"reward_mean": 0.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i} for i in range(EPOCHS)]
-    found = judged([0.0] * EPOCHS, each={"reward_a": 1.0, "reward_b": 1.0})
-    assert said(found, "learning").level == "warning"
-    rows = [{**row(i, 0.0, {}), **each} for i, each in enumerate(parts)]
-    learning = verdict.judged(Evidence(asdict(tiny.config()), rows, healthy_looks())).findings[0]
-    assert learning.level == "good"
+@pytest.mark.parametrize(("weight", "level"), [(1, "good"), (-1, "warning")])
+def test_a_normalised_reward_is_told_by_its_terms_and_their_weights(weight, level):
+    terms = [{"name": "mine.py:a", "weight": weight}, {"name": "b"}]
+    config = asdict(tiny.config()) | {"reward": {"name": "weighted_sum", "rewards": terms}}
+    more = [{"relative_reward": 1.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i} for i in range(EPOCHS)]
+    rows = [row(i, 0.01 * (-1) ** i, each) for i, each in enumerate(more)]
+    learning = verdict.judged(Evidence(config, rows, healthy_looks())).findings[0]
+    assert learning.level == level
     assert "a rises, b is flat" in learning.text
 
 
@@ -129,8 +130,41 @@ def test_without_a_held_out_reward_the_verdict_asks_for_one(judged):
 def test_over_optimisation_names_the_epoch_and_the_checkpoint_to_keep(judged):
     found = judged(looks=[look(0), look(4), look(8, -3.0), look(12, -6.0)])
     assert (found.overoptimised_at, found.best, found.level) == (8, 4, "bad")
-    assert "after 8 epochs" in found.headline and "epoch 4" in found.headline
+    assert "After 8 epochs" in found.headline and "epoch 4" in found.headline
     assert "--checkpoint best" in found.suggestion
+
+
+def test_the_worst_of_several_held_out_rewards_is_the_headline(judged):
+    def two(epoch, first, second):
+        made = look(epoch, first)
+        made["held_out"]["other"] = look(epoch, second)["held_out"]["judge"]
+        return made
+
+    assert judged(looks=[two(0, 0, 0), two(12, 0.9, 0.9)]).headline.endswith("rose too.")
+    evidence = Evidence(asdict(tiny.config()), [row(i, 2.8, {}) for i in range(EPOCHS)], [two(0, 0, 0), two(12, -0.9, 0.9)])
+    rising = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
+    found = verdict.judged(Evidence(evidence.config, rising, [two(0, 0, 0), two(2, 1.5, 0), two(12, 0.9, 0.9)]))
+    assert found.level == "bad" and found.overoptimised_at == 12
+    found = verdict.judged(evidence)
+    assert [each.level for each in found.findings if each.rule == "held_out"] == ["bad", "good"]
+
+
+def test_a_held_out_reward_that_fell_is_no_reason_to_go_on(judged):
+    """Fallen since the start, but not as surely as the mark asks for."""
+    wavering = look(12, -1.0)
+    wavering["held_out"]["judge"] |= {"values": [-1 + 1.21 * (-1) ** i for i in range(16)], "mean": -1.0}  # 3.2 errors
+    looks = [look(0), *(look(i) for i in range(1, 12)), wavering]
+    found = judged(looks=looks)
+    assert found.overoptimised_at is None
+    assert found.headline == "The reward rose, but a held-out reward fell."
+    assert "an earlier checkpoint" in found.suggestion
+
+
+def test_over_optimisation_comes_before_a_reward_that_may_be_rising(judged):
+    found = judged(
+        [2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)], each={"reward_std": 0.01}, looks=[look(0), look(12, -6.0)]
+    )
+    assert found.overoptimised_at == 12 and found.headline.startswith("After 12 epochs")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +219,7 @@ def test_one_that_moved_wants_more_samples(judged):
 
 
 @pytest.mark.parametrize(("drift", "warned"), [(0.011, True), (0.009, False)])
-def test_the_ratio_may_be_off_by_a_tenth_of_the_clip_range(judged, drift, warned):
+def test_the_ratio_may_be_off_by_what_the_algorithm_can_bear(judged, drift, warned):
     found = judged(last={"ratio_drift": drift})
     assert (said(found, "precision") is not None) == warned
     assert ("fp32" in found.suggestion) == warned
@@ -235,7 +269,7 @@ def test_the_second_judge_is_read_from_the_journal(tmp_path):
     run = create(tmp_path / "run", tiny.config())
     log.append(run.metrics, [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)])
     log.append(
-        run.rewards, [{"epoch": e, "reward": i % 5 + e, "parts": {"second_judge": i % 5}} for e in (0, 11) for i in range(40)]
+        run.rewards, [{"epoch": e, "reward": i % 5 + e, "parts": {"second_opinion": i % 5}} for e in (0, 11) for i in range(40)]
     )
     assert said(verdict.write(run), "second_judge").numbers["gap"] > 5
 

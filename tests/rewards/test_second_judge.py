@@ -25,7 +25,7 @@ def whole(i, p):
     statuses = ["unparseable" if x % 5 == 0 else "ok" for x in range(len(p))]
     return Judgement(i.mean((1, 2, 3)), {"own": i[:, 0].mean((1, 2))}, {"said": ["x"] * len(p)}, statuses)
 def taken(i, p):
-    return Judgement(i.mean((1, 2, 3)), {"second_judge": torch.ones(len(p))}, {"second_judge_error": ["mine"] * len(p)})
+    return Judgement(i.mean((1, 2, 3)), {"second_opinion": torch.ones(len(p))}, {"second_opinion_error": ["mine"] * len(p)})
 def raises(i, p):
     raise KeyError("no")
 def refuses(i, p):
@@ -71,8 +71,8 @@ def second(first, *others, **options):
 
 def untouched(got, first):
     """But for the part and the note that are the second's."""
-    parts = {name: values for name, values in got.parts.items() if name != "second_judge"}
-    notes = {name: texts for name, texts in got.notes.items() if name != "second_judge_error"}
+    parts = {name: values for name, values in got.parts.items() if name != "second_opinion"}
+    notes = {name: texts for name, texts in got.notes.items() if name != "second_opinion_error"}
     same = [parts.keys() == first.parts.keys(), notes == first.notes, got.statuses == first.statuses]
     same += [torch.equal(got.values, first.values), *(torch.equal(parts[name], first.parts[name]) for name in parts)]
     return all(same)
@@ -82,11 +82,11 @@ def test_the_first_is_the_reward_and_the_second_a_part(mine):
     got = judged(second(f"{mine}:whole", "redness"), IMAGES, PROMPTS)
     first = judged(build("reward", {"name": f"{mine}:whole"}), IMAGES, PROMPTS)
     assert untouched(got, first)
-    known = got.parts["second_judge"].isfinite()
+    known = got.parts["second_opinion"].isfinite()
     torch.testing.assert_close(
-        got.parts["second_judge"][known], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values[known]
+        got.parts["second_opinion"][known], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values[known]
     )
-    assert 2 < known.sum() < 20 and "second_judge_error" not in got.notes
+    assert 2 < known.sum() < 20 and "second_opinion_error" not in got.notes
     assert all(first.statuses[i] == "ok" for i in known.nonzero().flatten().tolist())
     assert not untouched(judged(second("redness", f"{mine}:whole"), IMAGES, PROMPTS), first)  # the control
 
@@ -95,8 +95,8 @@ def test_the_first_is_the_reward_and_the_second_a_part(mine):
 def test_a_second_judge_that_fails_harms_nobody(name, mine):
     got = judged(second(f"{mine}:whole", f"{mine}:{name}"), IMAGES, PROMPTS)
     assert untouched(got, judged(build("reward", {"name": f"{mine}:whole"}), IMAGES, PROMPTS))
-    assert got.parts["second_judge"].isnan().all()
-    errors = got.notes.get("second_judge_error", [])
+    assert got.parts["second_opinion"].isnan().all()
+    errors = got.notes.get("second_opinion_error", [])
     assert [bool(error) for error in errors] == ([i in asked() for i in range(40)] if name in FAILING else [])
 
 
@@ -119,17 +119,17 @@ def test_a_first_judge_that_fails_fails_as_it_would_alone(name, mine):
 def test_a_second_judge_that_hangs_is_left_behind_and_not_asked_while_it_does(mine):
     reward = second("redness", f"{mine}:waits", share=1.0, deadline_seconds=0.2)
     first, next_one = judged(reward, IMAGES, PROMPTS), judged(reward, IMAGES, PROMPTS)
-    assert "took more than 0.2 seconds" in first.notes["second_judge_error"][0]
-    assert "still busy" in next_one.notes["second_judge_error"][0]
+    assert "took more than 0.2 seconds" in first.notes["second_opinion_error"][0]
+    assert "still busy" in next_one.notes["second_opinion_error"][0]
     assert first.statuses == next_one.statuses == ["ok"] * 40
     reward._running["call"].result()
     patient = judged(second("redness", f"{mine}:waits", share=1.0, deadline_seconds=5), IMAGES[:1], PROMPTS[:1])
-    assert patient.parts["second_judge"].tolist() == [0.0]  # the control
+    assert patient.parts["second_opinion"].tolist() == [0.0]  # the control
 
 
 def test_what_the_second_does_to_its_pictures_is_its_own(mine):
     got = judged(second(f"{mine}:scribbles", "redness", share=1.0), IMAGES, PROMPTS)
-    torch.testing.assert_close(got.parts["second_judge"], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values)
+    torch.testing.assert_close(got.parts["second_opinion"], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values)
 
 
 def test_a_picture_is_chosen_for_itself():
@@ -144,10 +144,10 @@ def test_a_picture_is_chosen_for_itself():
 
 def test_a_part_of_the_same_name_is_not_lost(mine):
     got = judged(second(f"{mine}:taken", "redness", share=1.0), IMAGES, PROMPTS)
-    assert (got.parts["second_judge"] == 1).all() and got.parts["second_judge_2"].std() > 0
+    assert (got.parts["second_opinion"] == 1).all() and got.parts["second_opinion_2"].std() > 0
     assert free("a", {"a": 0, "a_2": 0, "a_4": 0}) == "a_3"
     got = judged(second(f"{mine}:taken", f"{mine}:raises", share=1.0), IMAGES, PROMPTS)
-    assert got.notes["second_judge_error"] == ["mine"] * 40
+    assert got.notes["second_opinion_error"] == ["mine"] * 40
 
 
 @pytest.mark.parametrize("copy", ["recompressed", "cropped"])
@@ -155,8 +155,8 @@ def test_one_reward_is_asked_about_a_copy_as_well(copy):
     reward = build("reward", {"name": "second_judge", "rewards": [{"name": "redness"}], "copy": copy, "share": 1.0})
     got, alone = judged(reward, IMAGES, PROMPTS), judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS)
     assert untouched(got, alone)
-    assert not torch.equal(got.parts["second_judge"], alone.values)
-    assert (got.parts["second_judge"] - alone.values).abs().max() < 0.2
+    assert not torch.equal(got.parts["second_opinion"], alone.values)
+    assert (got.parts["second_opinion"] - alone.values).abs().max() < 0.2
 
 
 def test_a_recompressed_copy_is_nearly_the_picture_and_never_a_file_that_jpeg_keeps():
@@ -215,16 +215,16 @@ def test_a_run_learns_from_the_first_alone_and_goes_on_to_the_same_numbers(tmp_p
     assert metrics == tiny.numbers(tmp_path / "straight")
     assert [row["reward_mean"] for row in metrics] == [row["reward_mean"] for row in tiny.numbers(tmp_path / "alone")]
     rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
-    seen = [row["parts"]["second_judge"] for row in rows if row["parts"]["second_judge"] is not None]
+    seen = [row["parts"]["second_opinion"] for row in rows if row["parts"]["second_opinion"] is not None]
     assert 0 < len(seen) < len(rows) and all(value < 0 for value in seen)
-    of_the_first_epoch = [row["parts"]["second_judge"] for row in rows if row["epoch"] == rows[0]["epoch"]]
+    of_the_first_epoch = [row["parts"]["second_opinion"] for row in rows if row["epoch"] == rows[0]["epoch"]]
     known = [value for value in of_the_first_epoch if value is not None]
-    assert metrics[0]["reward_second_judge"] == pytest.approx(sum(known) / len(known))
-    assert metrics[0]["reward_second_judge"] != metrics[0]["reward_mean"]
+    assert metrics[0]["reward_second_opinion"] == pytest.approx(sum(known) / len(known))
+    assert metrics[0]["reward_second_opinion"] != metrics[0]["reward_mean"]
 
 
 def test_a_judgement_of_nobody_is_nobody_s():
     """A batch of which none is chosen asks nothing."""
     rows = set(range(40)) - set(chosen(IMAGES, 0.25))
     got = judged(second("redness", "redness"), IMAGES[sorted(rows)], PROMPTS[: len(rows)])
-    assert got.parts["second_judge"].isnan().all() and isinstance(got, Judgement)
+    assert got.parts["second_opinion"].isnan().all() and isinstance(got, Judgement)

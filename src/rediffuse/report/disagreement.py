@@ -7,7 +7,8 @@ from typing import Any, TypedDict
 
 from rediffuse.report.changes import finite
 
-SECOND = "second_judge"
+SECOND = "second_opinion"
+"""The part that rewards/second_judge.py adds; in a sum it stands behind its term's name."""
 
 
 class Gap(TypedDict):
@@ -22,18 +23,15 @@ class Gap(TypedDict):
     n: int
 
 
-def gaps(rows: Iterable[Mapping[str, Any]], main_reward: str) -> list[Gap]:
+def gaps(rows: Iterable[Mapping[str, Any]]) -> list[Gap]:
     """Of rows of rewards.jsonl, over the samples of which both judges gave a number.
 
     Both are measured in their own mean and standard deviation (n - 1) of the first epoch that has two such samples. Empty where
-    the second was never asked, or where a judge said the same of all of that epoch.
-
-    main_reward: the part that the second judge is set against; where there is no such part, the reward itself.
+    a second was never asked, or where a judge said the same of all of that epoch.
     """
     asked: dict[int, list[tuple[float, float]]] = {}
     for row in rows:
-        parts = row.get("parts") or {}
-        first, second = finite(parts.get(main_reward, row.get("reward"))), finite(parts.get(SECOND))
+        first, second = _opinions(row)
         if not math.isnan(first + second):
             asked.setdefault(int(row["epoch"]), []).append((first, second))
     epochs = sorted(asked)
@@ -42,6 +40,16 @@ def gaps(rows: Iterable[Mapping[str, Any]], main_reward: str) -> list[Gap]:
     if not units or not all(deviation > 0 for _, deviation in units):
         return []
     return [_gap(epoch, asked[epoch], units) for epoch in epochs]
+
+
+def _opinions(row: Mapping[str, Any]) -> tuple[float, float]:
+    """The first judge's and the second's; in a sum, the first is the term before whose name the second's part stands."""
+    parts = row.get("parts") or {}
+    name = next((part for part in parts if part == SECOND or part.endswith(f"_{SECOND}")), None)
+    if name is None:
+        return math.nan, math.nan
+    term = name.removesuffix(SECOND).removesuffix("_")
+    return finite(parts.get(term) if term else row.get("reward")), finite(parts[name])
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

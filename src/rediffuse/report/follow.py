@@ -3,6 +3,7 @@
 import hashlib
 import re
 import threading
+from dataclasses import asdict, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,7 +16,7 @@ from rediffuse.runs.folder import RunFolder
 LOOPBACK = ("127.0.0.1", "localhost")
 OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 """Of a Host header; any other is a foreign page's, whose name was made to point here. The port may be a tunnel's."""
-WATCHED = ("*.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
+WATCHED = ("metrics.jsonl", "rewards.jsonl", "monitor.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -48,9 +49,11 @@ class Live:
     def _rendered(self, version: str) -> str:
         """The last page, where the files cannot be read now."""
         try:
-            verdict.write(self._run)
-            return page.render(page.read(self._run), version=version)
-        except (RediffuseError, OSError, ValueError):
+            told = page.read(self._run)
+            if said := verdict.of(self._run):
+                told = replace(told, verdict=asdict(said))
+            return page.render(told, version=version)
+        except (RediffuseError, OSError, ValueError, KeyError, TypeError):
             return self._html or self._waiting(version)
 
     def _waiting(self, version: str) -> str:

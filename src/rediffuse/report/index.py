@@ -47,7 +47,7 @@ class Card:
 
 
 def write(folder: Path) -> Path:
-    """index.html in `folder`, and verdict and page of every run in it that has none. Raises RunError if there is no run."""
+    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old. Raises RunError if it has none."""
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
@@ -60,12 +60,13 @@ def _card(run: RunFolder) -> Card:
     """A run that cannot be read stands there too, with the reason."""
     link = f"{quote(run.path.name)}/report.html"
     try:
-        if not run.verdict.exists():
+        old = not run.report.exists() or run.report.stat().st_mtime < run.metrics.stat().st_mtime
+        if old or not run.verdict.exists():
             verdicts.write(run)
         told = page.read(run)
-        if not run.report.exists():
+        if old:
             page.write(run)
-    except (RediffuseError, OSError, ValueError, KeyError) as error:
+    except (RediffuseError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Card(run.path.name, link if run.report.exists() else None, trouble=str(error))
     curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
     verdict = told.verdict or page.plain_words(told.metrics)

@@ -51,7 +51,7 @@ class Told:
 
 def write(run: RunFolder) -> Path:
     """Raises RunError if the run has no epoch yet."""
-    staged = run.report.with_suffix(".new")
+    staged = run.path / f".report-{os.getpid()}"
     staged.write_text(render(read(run)), encoding="utf-8")
     os.replace(staged, run.report)
     return run.report
@@ -67,9 +67,9 @@ def read(run: RunFolder) -> Told:
         config=read_yaml(run.path / "config.yaml"),
         metrics=metrics,
         rewards=log.read(run.rewards),
-        looks=log.read(run.path / "monitor.jsonl"),
-        verdict=_json(run.path / "verdict.json", {}),
-        evaluation=_json(run.path / "evaluation" / "evaluation.json", {}),
+        looks=log.read(run.monitor),
+        verdict=_json(run.verdict, {}),
+        evaluation=_json(run.evaluation / "evaluation.json", {}),
         prompts=_json(run.samples / "prompts.json", []),
     )
 
@@ -93,7 +93,7 @@ def render(told: Told, *, version: str | None = None) -> str:
         reward=panels.reward(told.metrics, told.marks),
         held_out=panels.held_out_rewards(told.looks, drawing),
         parts=panels.components(told.metrics, main_reward, drawing),
-        disagreement=panels.disagreement(gaps(told.rewards, main_reward), drawing),
+        disagreement=panels.disagreement(gaps(told.rewards), drawing),
         frames=shown,
         captions=captions(shown, told),
         marks=_on_the_slider(shown, told),
@@ -148,7 +148,7 @@ def suites(told: Told) -> list[dict[str, Any]]:
     """The evaluation's suites, each with the frame of its pictures if there are any."""
     found = []
     for i, suite in enumerate(told.evaluation.get("suites") or []):
-        grid = told.run.path / "evaluation" / Path(str(suite.get("grid"))).name
+        grid = told.run.evaluation / Path(str(suite.get("grid"))).name
         shown = pictures.frames([pictures.Stage(i, grid)], len(suite.get("prompts") or []), "suite")
         found.append({**suite, "frame": shown[0] if shown else None})
     return found

@@ -1,13 +1,15 @@
 """The rules of the verdict, each with its numbers: what a run's rows say of it (docs/verdict.md)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
 from rediffuse.maths.trend import trend
-from rediffuse.overoptimisation import MIN_SHARE, Change, Fall, Rows, change, found, to_lose
+from rediffuse.overoptimisation import MIN_SHARE, Change, Course, Rows, change, course, relative, to_lose
+from rediffuse.report.disagreement import Gap
 
 Level = Literal["good", "warning", "bad", "unknown", "note"]
 FEWEST_EPOCHS = 4
@@ -39,21 +41,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures   gaps: of disagreement.gaps"""
+    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures   gaps: of disagreement.gaps
+    checkpoints: in epochs done, those to choose the best from; None: any
+    """
 
     config: Mapping[str, Any]
     metrics: Rows
     looks: Rows = ()
-    gaps: Rows = ()
+    gaps: Sequence[Gap] = ()
+    checkpoints: Collection[int] | None = None
 
     @property
     def num_samples(self) -> int:
         """Of an epoch."""
         return int(self.config["prompts_per_epoch"]) * int(self.config["images_per_prompt"])
 
-    @property
-    def fall(self) -> Fall | None:
-        return found(self.metrics, self.looks).fall
+    @cached_property
+    def course(self) -> Course:
+        return course(self.metrics, self.looks, self.checkpoints)
 
     @property
     def clip_fraction(self) -> float:
@@ -71,7 +76,7 @@ def learning(evidence: Evidence) -> Finding:
     rows = evidence.metrics
     if len(rows) < FEWEST_EPOCHS:
         return Finding("learning", "unknown", f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.")
-    if normalised(rows):
+    if relative(rows):
         return _learning_of_parts(evidence)
     errors = [row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.num_samples)) for row in rows]
     along = trend([row["reward_mean"] for row in rows], errors)
@@ -100,7 +105,7 @@ def learning(evidence: Evidence) -> Finding:
 def collapse(evidence: Evidence) -> Finding | None:
     """A reward that rose and then lost what it had won."""
     rows = evidence.metrics
-    if len(rows) < FEWEST_EPOCHS or normalised(rows):
+    if len(rows) < FEWEST_EPOCHS or relative(rows):
         return None
     top = max(rows, key=lambda row: row["reward_mean"])
     last = trend([row["reward_mean"] for row in rows]).last
@@ -119,15 +124,15 @@ def held_out(evidence: Evidence) -> list[Finding]:
     if len(looks) < 2 or not looks[0]["held_out"]:
         text = "No held-out reward was asked, so nothing here says whether the gain is real."
         return [Finding("held_out", "unknown", text)]
-    return [_held_out(name, looks[0]["held_out"][name], looks[-1]["held_out"].get(name)) for name in looks[0]["held_out"]]
+    return [_held_out(name, looks[0], looks[-1]) for name in looks[0]["held_out"]]
 
 
 def overoptimised(evidence: Evidence) -> Finding | None:
     """The rule of overoptimisation.py."""
-    if not (fall := evidence.fall):
+    if not (fall := evidence.course.fall):
         return None
     text = (
-        f"Over-optimised after {fall.epoch} epochs: the reward rose while the held-out {fall.reward} lost {fall.share:.0%}"
+        f"Over-optimised after {fall.epoch} epochs: the reward did not fall, but the held-out {fall.reward} lost {fall.share:.0%}"
         f" of what it could lose ({fall.change.mean:+.3g} ± {fall.change.error:.2g} on the same pictures, since epoch"
         f" {fall.since})."
     )
@@ -179,11 +184,12 @@ def clipping(evidence: Evidence) -> Finding | None:
 
 
 def precision(evidence: Evidence) -> Finding | None:
-    """Whether the ratio before the first update, which should be 1, is off by a sizeable part of the clip range."""
-    drift = max((row.get("ratio_drift", 0.0) for row in evidence.metrics), default=0.0)
-    allowed = evidence.config["algorithm"].get("clip_range", 1e-2) / 10
-    if drift <= allowed:
+    """Whether the ratio before the first update, which should be 1, is further off than the algorithm can bear."""
+    known = [row for row in evidence.metrics if "ratio_drift" in row and "max_ratio_drift" in row]
+    worst = max(known, key=lambda row: float(row["ratio_drift"] / row["max_ratio_drift"]), default=None)
+    if worst is None or worst["ratio_drift"] <= worst["max_ratio_drift"]:
         return None
+    drift, allowed = worst["ratio_drift"], worst["max_ratio_drift"]
     text = f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than {allowed:.1e} spoils the loss."
     return Finding("precision", "warning", text, {"ratio_drift": drift, "allowed": allowed})
 
@@ -243,13 +249,16 @@ RULES: Sequence[Callable[[Evidence], Finding | None]] = (
 )  # fmt: skip
 
 
-def _held_out(name: str, first: Mapping[str, Any], last: Mapping[str, Any] | None) -> Finding:
-    moved = change(first["values"], last["values"]) if last else Change(math.nan, math.nan, 0)
+def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
+    first, last = before["held_out"][name], after["held_out"].get(name)
+    moved = Change(math.nan, math.nan, 0)
+    if last:
+        moved = change(first["values"], last["values"], before.get("images_per_prompt", 1))
     if not moved.n:
         return Finding("held_out", "unknown", f"The held-out {name} gave nothing at the first or the last look.")
     everything = to_lose(first)
     numbers = {"reward": name, "change": moved.mean, "error": moved.error, "errors": _errors(moved), "to_lose": everything}
-    said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same {moved.n} pictures"
+    said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same pictures"
     sure = moved.n > 1 and abs(moved.mean) >= ERRORS * moved.error and abs(moved.mean) >= MIN_SHARE * everything
     if sure and moved.mean > 0:
         return Finding("held_out", "good", f"The held-out {name} rose too: {said}.", numbers)
@@ -259,13 +268,14 @@ def _held_out(name: str, first: Mapping[str, Any], last: Mapping[str, Any] | Non
 
 
 def _learning_of_parts(evidence: Evidence) -> Finding:
-    """Of a reward that is normalised over each epoch, whose mean is 0 in every one."""
-    own = {"reward_mean", "reward_std", "reward_queries", f"reward_{str(evidence.config['reward']['name']).rpartition(':')[2]}"}
+    """Of a reward that is normalised over each epoch: whether its terms go the way of their weights."""
     rows = evidence.metrics
-    names = [key for key in rows[0] if key.startswith("reward_") and key not in own]
-    ways = {name.removeprefix("reward_"): trend([row[name] for row in rows if name in row]).way for name in names}
-    text = f"The reward is normalised over each epoch, so its mean says nothing; of its parts {_listed(ways)}."
-    return Finding("learning", "good" if "rises" in ways.values() else "warning", text, {"parts": ways})
+    terms = {str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1)) for each in evidence.config["reward"]["rewards"]}
+    along = {name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms}
+    ways = {name: trend(values).way for name, values in along.items() if values}
+    text = f"The reward is normalised over each epoch, so its mean says nothing; of its terms {_listed(ways)}."
+    wanted = [(ways[name] == "rises") == (weight > 0) and ways[name] != "flat" for name, weight in terms.items() if name in ways]
+    return Finding("learning", "good" if any(wanted) else "warning", text, {"parts": ways})
 
 
 def _part_along(evidence: Evidence, part: str) -> list[float]:
@@ -277,10 +287,6 @@ def _part_along(evidence: Evidence, part: str) -> list[float]:
             return means
     name = next((key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)), None)
     return [row[name] for row in evidence.metrics if name in row] if name else []
-
-
-def normalised(rows: Rows) -> bool:
-    return all(abs(row["reward_mean"]) < 1e-6 for row in rows)
 
 
 def _errors(moved: Change) -> float | None:

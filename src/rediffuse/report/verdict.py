@@ -8,9 +8,9 @@ from typing import Any
 
 from rediffuse.config import read_yaml
 from rediffuse.maths.trend import SURE, trend
-from rediffuse.overoptimisation import found
+from rediffuse.overoptimisation import relative
 from rediffuse.report.disagreement import gaps
-from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, held_out, learning, normalised
+from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, held_out, learning
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 
@@ -27,56 +27,64 @@ class Verdict:
     best: int | None
 
 
+WORST_FIRST: Sequence[Level] = ("bad", "warning", "unknown", "note", "good")
 KEEP = "Keep the best checkpoint (--checkpoint best); next time stop there"
 
 
 def judged(evidence: Evidence) -> Verdict:
-    findings = [learning(evidence), *held_out(evidence), *(said for rule in RULES if (said := rule(evidence)))]
-    finding = found(evidence.metrics, evidence.looks)
-    told = {each.rule: each for each in findings}
-    at = finding.fall.epoch if finding.fall else None
-    return Verdict(_headline(told, finding.best), _level(findings), findings, _suggestion(told, evidence), at, finding.best)
+    others = held_out(evidence)
+    findings = [learning(evidence), *others, *(said for rule in RULES if (said := rule(evidence)))]
+    told = {each.rule: each for each in findings} | {"held_out": min(others, key=lambda each: WORST_FIRST.index(each.level))}
+    fall, best = evidence.course.fall, evidence.course.best
+    at = fall.epoch if fall else None
+    return Verdict(_headline(told, best), _level(findings), findings, _suggestion(told, evidence), at, best)
 
 
-def write(run: RunFolder) -> Verdict | None:
-    """RUN/verdict.json, all or nothing; None where no epoch is done."""
+def of(run: RunFolder) -> Verdict | None:
+    """None where no epoch is done."""
     metrics = log.read(run.metrics)
     if not metrics:
         return None
     config = read_yaml(run.path / "config.yaml")
-    again = gaps(log.read(run.rewards), str(config["reward"]["name"]).rpartition(":")[2])
-    verdict = judged(Evidence(config, metrics, log.read(run.monitor), again))
-    staged = run.path / f".verdict-{os.getpid()}"
-    staged.write_text(json.dumps(asdict(verdict), indent=1))
-    os.replace(staged, run.verdict)
+    kept = run.planned_checkpoints(int(config.get("logging", {}).get("checkpoint_every", 1)), int(config["epochs"]))
+    return judged(Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None))
+
+
+def write(run: RunFolder) -> Verdict | None:
+    """RUN/verdict.json, all or nothing; None where no epoch is done."""
+    verdict = of(run)
+    if verdict is not None:
+        staged = run.path / f".verdict-{os.getpid()}"
+        staged.write_text(json.dumps(asdict(verdict), indent=1))
+        os.replace(staged, run.verdict)
     return verdict
 
 
 def _level(findings: Sequence[Finding]) -> Level:
     levels = {finding.level for finding in findings}
-    order: Sequence[Level] = ("bad", "warning", "unknown")
-    return next((level for level in order if level in levels), "good")
+    return next(level for level in (*WORST_FIRST[:3], "good") if level in levels or level == "good")
 
 
 def _headline(told: Mapping[str, Finding], best: int | None) -> str:
-    learned = told["learning"].level
-    if learned == "unknown":
-        return "The reward may be rising; it is too early to be sure." if told["learning"].numbers else "Too short to say."
+    learned, held = told["learning"].level, told["held_out"].level
     if "overoptimised" in told:
         kept = f": keep the checkpoint of epoch {best}." if best else "."
-        return f"The reward rose, but after {told['overoptimised'].numbers['epoch']} epochs at the pictures' cost{kept}"
+        return f"After {told['overoptimised'].numbers['epoch']} epochs the reward was paid for with the pictures{kept}"
     if "collapse" in told:
         return "The reward rose and then collapsed."
+    if learned == "unknown":
+        return "The reward may be rising; it is too early to be sure." if told["learning"].numbers else "Too short to say."
     if learned == "bad":
         return "The reward fell."
     if learned == "warning":
         return "The reward did not move."
-    held = told["held_out"].level
     if "text" in told:
         return "The reward rose, and pictures began to hold text."
+    if held == "bad":
+        return "The reward rose, but a held-out reward fell."
     if held == "unknown":
         return "The reward rose; nothing was asked that could say whether the pictures are still good."
-    alike = ", but the pictures have become more alike" if told.get("diversity", told["held_out"]).level == "warning" else ""
+    alike = ", but the pictures have become more alike" if _warns(told, "diversity") else ""
     return f"The reward rose, and the held-out reward {'rose too' if held == 'good' else 'stayed as it was'}{alike}."
 
 
@@ -100,6 +108,7 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
         (flat, "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise, to tell setting from bug."),
         (learned == "unknown", f"Train for longer: {longer}"),
         (told["held_out"].level == "unknown", "Name a reward to hold out next time: --evaluation.held-out NAME."),
+        (told["held_out"].level == "bad", "Look at the pictures of before; an earlier checkpoint may be the better one."),
         (_warns(told, "diversity"), "Look at the pictures; an earlier checkpoint may be the better one."),
         (_warns(told, "second_judge"), "Look at the samples on which the two judges differ most."),
         (_still_rising(evidence), f"It is still rising: {longer}"),
@@ -109,7 +118,7 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
 
 def _still_rising(evidence: Evidence) -> bool:
     rows = evidence.metrics[-max(FEWEST_EPOCHS, len(evidence.metrics) // 3) :]
-    return not normalised(rows) and trend([row["reward_mean"] for row in rows]).sure >= SURE
+    return not relative(rows) and trend([row["reward_mean"] for row in rows]).sure >= SURE
 
 
 def _warns(told: Mapping[str, Finding], rule: str) -> bool:

@@ -23,7 +23,8 @@ from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["SecondJudge"]
 
-PART = "second_judge"
+PART = "second_opinion"
+"""Not the name of this file, which is the whole reward's in metrics.jsonl."""
 JPEG_QUALITY = 60
 SEEN = 0.9
 """Of each side, in a cropped copy."""
@@ -32,12 +33,12 @@ SEEN = 0.9
 @dataclass(frozen=True)
 class SecondJudge:
     """rewards: [{name: alignment}, {name: clip_score}]: the first is the reward, with all its parts; what the second says is
-    the part `second_judge`, NaN where it was not asked. Or one reward, which then is asked about a copy of the picture as well.
+    the part `second_opinion`, NaN where it was not asked. Or one reward, which then is asked about a copy of the picture as well.
 
     copy: recompressed, through a JPEG file of quality 60; cropped, its middle nine tenths, as large as it was.
     share: of the samples that the second is asked about; the picture itself decides, the same whatever the batch.
-    deadline_seconds: for the second, a batch. Where it fails, or is late, the part is NaN and the note `second_judge_error` says
-    why; it is not asked again, and no run stops for it.
+    deadline_seconds: for the second, a batch. Where it fails, or is late, the part is NaN and the note `second_opinion_error`
+    says why; it is not asked again, and no run stops for it.
     """
 
     rewards: tuple[Term, ...] = ()

@@ -48,4 +48,5 @@ class TextPenalty:
 
 def asked(prompt: Prompt) -> list[str]:
     """All that a reader of the picture may have been asked."""
-    return [prompt.text, *(str(each) for key in ("questions", "answers") for each in prompt.metadata.get(key, []))]
+    told = [prompt.metadata.get(key) or [] for key in ("questions", "answers")]
+    return [prompt.text, *(str(each) for phrases in told for each in (phrases if isinstance(phrases, list) else [phrases]))]

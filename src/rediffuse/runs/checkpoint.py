@@ -72,7 +72,7 @@ def best_epoch(folder: Path) -> int | None:
     """Of the checkpoint called `best`; None where none is."""
     try:
         return int(json.loads((folder / BEST).read_text())["epoch"])
-    except FileNotFoundError:
+    except (OSError, ValueError, KeyError, TypeError):  # none, or half of one, which the next look writes anew
         return None
 
 
@@ -83,6 +83,7 @@ def call_best(folder: Path, epoch: int | None) -> None:
         return
     staged = folder / f".{BEST}"
     staged.write_text(json.dumps({"epoch": epoch}))
+    _sync(staged)
     os.replace(staged, folder / BEST)
 
 
