@@ -29,7 +29,7 @@ def main() -> None:
     for each in bands:
         strip.paste(each, (0, down))
         down += each.height + GAP
-    strip.save(args.out, optimize=True)
+    strip.quantize(256, dither=Image.Dither.NONE).save(args.out, optimize=True)
     print(args.out, strip.size)
 
 

@@ -31,3 +31,11 @@ def test_noise_alone_seldom_looks_like_a_slope():
 def test_values_that_never_change_are_flat():
     assert trend([2.0] * 6).way == "flat"
     assert trend([2.0]).way == "flat"
+
+
+def test_of_few_values_a_bend_is_no_noise():
+    soon_done = [-1.6, -0.5, -0.2, -0.1]
+    assert trend(soon_done).way == "flat"
+    assert trend(soon_done, [0.17] * 4).way == "rises"
+    assert trend(soon_done, [0.5] * 4).way == "flat"
+    assert trend([*soon_done, *[-0.1] * 6], [0.17] * 10).way == "flat"  # the slope alone, of many

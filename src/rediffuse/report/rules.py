@@ -88,17 +88,13 @@ def learning(evidence: Evidence) -> Finding:
     )
     queries = f"{rows[-1]['reward_queries']:,.0f} reward queries"
     if along.way == "rises":
-        return Finding(
-            "learning", "good", f"The reward rose {moved}: its slope is {along.sure:.0f} times its own noise.", numbers
-        )
+        return Finding("learning", "good", f"The reward rose {moved}: {along.sure:.0f} times its own noise.", numbers)
     if along.way == "falls":
-        return Finding(
-            "learning", "bad", f"The reward fell {moved}: its slope is {-along.sure:.0f} times its own noise.", numbers
-        )
+        return Finding("learning", "bad", f"The reward fell {moved}: {-along.sure:.0f} times its own noise.", numbers)
     if along.sure >= PERHAPS:
-        text = f"The reward may be rising, {moved}: its slope is only {along.sure:.1f} times its own noise."
+        text = f"The reward may be rising, {moved}: only {along.sure:.1f} times its own noise."
         return Finding("learning", "unknown", text, numbers)
-    text = f"The reward is flat after {queries}, {moved}: its slope is {along.sure:.1f} times its own noise."
+    text = f"The reward is flat after {queries}, {moved}: {along.sure:.1f} times its own noise."
     return Finding("learning", "warning", text, numbers)
 
 
