@@ -1,10 +1,12 @@
 import json
+import time
 
 import pytest
 import tiny
 import torch
 
 from rediffuse import resume, train
+from rediffuse.errors import ConfigError
 from rediffuse.monitor import kl_to_pretrained
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect, joined
@@ -189,3 +191,84 @@ def toy_policy():
 
     denoiser = tiny.Toy().load("cpu", 0)
     return DiffusionPolicy(denoiser, DDIM(num_steps=4).bind(denoiser.schedule))
+
+
+def test_the_best_is_the_same_after_an_interruption_that_saved_one_more_checkpoint(rewards, tmp_path):
+    plan = {"epochs": 9, "logging": {"checkpoint_every": 4}, "evaluation": {"on_overoptimisation": "keep_best"}}
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    train(config(rewards, "of_the_prompt", **plan), whole)
+    calls = iter(range(10**6))
+
+    def redness(images, prompts):
+        if next(calls) == 26:
+            raise StoppedError
+        red, green, blue = images.mean((2, 3)).unbind(1)
+        return red - (green + blue) / 2
+
+    with pytest.raises(StoppedError):
+        train(config(rewards, "of_the_prompt", **plan), stopped, reward=redness)
+    resume(stopped, reward=redness)
+    assert tiny.numbers(whole, "monitor.jsonl") == tiny.numbers(stopped, "monitor.jsonl")
+    assert kept(whole)[0] == kept(stopped)[0]
+    assert exported(whole) == exported(stopped)
+
+
+def test_a_run_that_goes_on_must_make_the_same_pictures(rewards, tmp_path):
+    run = tmp_path / "run"
+    train(config(rewards, "not_red", epochs=2), run)
+    place = run / "config.yaml"
+    place.write_text(place.read_text().replace("num_prompts: 8", "num_prompts: 4"))
+    with pytest.raises(ConfigError, match="evaluation.num_prompts.*could not be compared with new ones"):
+        resume(run, epochs=3)
+    place.write_text(place.read_text().replace("num_prompts: 4", "num_prompts: 8"))
+    assert len(resume(run, epochs=3)) == 1
+
+
+def test_a_held_out_reward_that_hangs_is_waited_for_once(rewards, tmp_path, capsys):
+    rewards.write_text(rewards.read_text() + "\ndef hangs(images, prompts):\n    import time\n    time.sleep(3600)\n")
+    began = time.monotonic()
+    patience = {"scoring": {"timeout_seconds": 0.5, "deadline_seconds": 0.1}}
+    train(config(rewards, "hangs", "of_the_prompt", epochs=3, **patience), tmp_path / "run")
+    assert time.monotonic() - began < 20
+    assert "the held-out reward hangs is left out" in " ".join(capsys.readouterr().out.split())
+    assert [row["held_out"]["hangs"]["mean"] for row in rows(tmp_path / "run")] == [None] * 4
+
+
+@pytest.mark.parametrize("features", ["[]", "lambda images: images", "lambda images: 1 / 0"])
+def test_what_is_called_features_by_chance_is_not_relied_on(features, rewards, tmp_path, capsys):
+    source = f"class Mine:\n    features = staticmethod({features}) if callable({features}) else {features}\n"
+    rewards.write_text(source + "    def __call__(self, images, prompts):\n        return images[:, 0].mean((1, 2))\n")
+    train(config(rewards, "Mine", epochs=1), tmp_path / "run")
+    assert "thumbnails" in " ".join(capsys.readouterr().out.split())
+    assert rows(tmp_path / "run")[0]["statistics"]["diversity"] == pytest.approx(1)
+
+
+def test_the_divergence_is_not_measured_where_it_is_not_wanted(rewards, tmp_path):
+    train(config(rewards, epochs=1, evaluation={"kl": False}), tmp_path / "run")
+    assert "kl" not in rows(tmp_path / "run")[0]["statistics"]
+
+
+def test_stopping_needs_a_reward_to_go_by(rewards):
+    with pytest.raises(ConfigError, match="stop needs a reward to go by"):
+        config(rewards, evaluation={"on_overoptimisation": "stop"})
+
+
+def test_a_sum_over_an_epoch_cannot_be_held_out(rewards, tmp_path):
+    with pytest.raises(ConfigError, match="evaluation.held_out: weighted_sum is made of a whole epoch"):
+        train(
+            tiny.config(evaluation={"held_out": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}]}), tmp_path / "run"
+        )
+
+
+def test_the_page_and_the_verdict_are_there_without_the_command(rewards, tmp_path):
+    train(config(rewards, "of_the_prompt"), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "verdict.json").read_text())["best"] == 6
+    assert "of_the_prompt" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_page_that_cannot_be_written_is_said_and_ends_no_run(rewards, tmp_path, capsys, monkeypatch):
+    from rediffuse.report import page
+
+    monkeypatch.setattr(page, "write", lambda run: 1 / 0)
+    assert len(train(config(rewards, epochs=6), tmp_path / "run")) == 6
+    assert "the page could not be written: ZeroDivisionError" in " ".join(capsys.readouterr().out.split())

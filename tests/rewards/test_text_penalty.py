@@ -90,3 +90,10 @@ def test_a_run_learns_from_it_and_its_parts_are_logged(tmp_path):
     assert history[0]["reward_mean"] == history[0]["reward_has_text"] == history[0]["reward_names_the_prompt"] == 0
     rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
     assert all(row["notes"] == {"text": ""} for row in rows)
+
+
+def test_what_was_asked_may_be_one_phrase_or_several_or_none():
+    from rediffuse.rewards.text_penalty import asked
+
+    assert asked(Prompt("a", {"questions": "how many?", "answers": ["six", 6]})) == ["a", "how many?", "six", "6"]
+    assert asked(Prompt("a", {"questions": None, "answers": 6})) == ["a", "6"]

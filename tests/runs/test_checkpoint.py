@@ -70,6 +70,15 @@ def test_one_that_is_asked_for_by_name_and_damaged_is_not_replaced_by_another(fo
         checkpoint.load(folder, "2")
 
 
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"epoch": null}'])
+def test_half_a_note_of_the_best_one_is_none(folder, torn):
+    (folder / checkpoint.BEST).write_text(torn)
+    assert checkpoint.best_epoch(folder) is None
+    save(folder, made(4), keep=2)
+    checkpoint.call_best(folder, 3)
+    assert checkpoint.best_epoch(folder) == 3
+
+
 def test_a_best_one_beyond_those_that_are_whole_is_forgotten(folder):
     checkpoint.call_best(folder, 3)
     checkpoint.set_aside_newer(folder, 3)
