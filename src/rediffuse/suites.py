@@ -202,6 +202,6 @@ def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
         "name": name,
         "num_prompts": len(texts),
         "num_images": len(pair.prompts),
-        "trained_on": 0 if name == OWN else len(trained_on & set(texts)),
+        "trained_on": len(trained_on & set(texts)),
         "prompts": texts[:NUM_PICTURES],
     }
