@@ -13,6 +13,12 @@ def test_paired_by_hand():
     assert second.error == pytest.approx(1)
 
 
+def test_pictures_of_one_prompt_count_as_one():
+    _, second = paired([(0, [0.0] * 4), (4, [1.0, 1.0, 3.0, 3.0])], 2)
+    assert (second.difference, second.n) == (2, 2)
+    assert second.error == pytest.approx(1)
+
+
 def test_every_judge_and_part_of_one_has_its_own():
     looks = [
         {"epoch": 0, "held_out": {"a": {"mean": 1, "values": [1, None], "parts": {"right": [0, 1]}}}},

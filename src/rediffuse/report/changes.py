@@ -3,13 +3,15 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
+
+from rediffuse.overoptimisation import change
 
 
 @dataclass(frozen=True)
 class Change:
-    """Since the first look. error: the standard error of `difference`   n: pictures that have a value at both."""
+    """Since the first look. error: the standard error of `difference`, over prompts   n: prompts that have a value at both."""
 
     epoch: int
     mean: float
@@ -27,21 +29,24 @@ def finite(value: object) -> float:
 def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Change]]:
     """By judge and part of it, "" for its reward itself; from rows of monitor.jsonl."""
     values: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
+    images_per_prompt = 1
     for look in looks:
+        asked = look.get("images_per_prompt")
+        images_per_prompt = asked if isinstance(asked, int) and asked > 0 else images_per_prompt
         for judge, said in (look.get("held_out") or {}).items():
             for part, each in {"": said.get("values"), **(said.get("parts") or {})}.items():
                 known = [finite(value) for value in each or []]
                 values.setdefault((judge, part), []).append((int(look["epoch"]), known))
-    return {key: changes for key, looked in values.items() if (changes := paired(looked))}
+    return {key: changes for key, looked in values.items() if (changes := paired(looked, images_per_prompt))}
 
 
-def paired(looks: list[tuple[int, list[float]]]) -> list[Change]:
+def paired(looks: list[tuple[int, list[float]]], images_per_prompt: int = 1) -> list[Change]:
     """looks: (epoch, a value per picture, nan where unknown), the first being what is compared with."""
     found = []
     for epoch, now in looks:
-        pairs = [(a, b) for a, b in zip(looks[0][1], now, strict=False) if not math.isnan(a + b)]
-        if pairs:
-            moved = [b - a for a, b in pairs]
-            error = stdev(moved) / math.sqrt(len(moved)) if len(moved) > 1 else 0.0
-            found.append(Change(epoch, fmean(b for _, b in pairs), fmean(moved), error, len(pairs)))
+        pairs = [(None, None) if math.isnan(a + b) else (a, b) for a, b in zip(looks[0][1], now, strict=False)]
+        moved = change([a for a, _ in pairs], [b for _, b in pairs], images_per_prompt)
+        if moved.n:
+            mean = fmean(b for _, b in pairs if b is not None)
+            found.append(Change(epoch, mean, moved.mean, moved.error, moved.n))
     return found

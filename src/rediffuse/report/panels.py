@@ -161,7 +161,7 @@ def _changed(judge: str, part: str, changes: Sequence[Change], drawing: Drawing,
     line = Line([change.epoch for change in changes], moved, low=low, high=high, tone=1)
     title = f"{judge}: {part}" if part else judge
     words = (
-        f"The change since the pretrained model on the same {changes[-1].n} prompts and seeds, with a 95 % band."
+        f"The change since the pretrained model on the same pictures of {changes[-1].n} prompts, with a 95 % band."
         f" From {number(changes[0].mean)} to {number(changes[-1].mean)}."
     )
     return drawing.panel(title, words, [line], name=name, zero=True)
