@@ -14,7 +14,7 @@ from torch import Tensor
 from rediffuse.config import Config
 from rediffuse.journal import finite
 from rediffuse.judging import name_of
-from rediffuse.maths import pictures as maths
+from rediffuse.maths import appearance
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.runs import log
@@ -45,10 +45,10 @@ class Base:
 
     @classmethod
     def of(cls, features: Tensor, groups: Tensor) -> "Base":
-        apart = maths.diversity(features, groups)
+        apart = appearance.diversity(features, groups)
         if apart.isnan():
-            apart = maths.diversity(features, torch.zeros_like(groups))
-        return cls(features, apart.item(), maths.nearest(features).median().item())
+            apart = appearance.diversity(features, torch.zeros_like(groups))
+        return cls(features, apart.item(), appearance.nearest(features).median().item())
 
 
 class Monitor:
@@ -134,14 +134,14 @@ class Monitor:
         features = self._features(seen.images)
         base = self._base_of(epoch, features, seen.groups)
         found = {
-            "brightness": maths.brightness(seen.images).mean(),
-            "saturation": maths.saturation(seen.images).mean(),
-            "edge_density": maths.edge_density(seen.images).mean(),
-            "colour_entropy": maths.colour_entropy(seen.images).mean(),
+            "brightness": appearance.brightness(seen.images).mean(),
+            "saturation": appearance.saturation(seen.images).mean(),
+            "edge_density": appearance.edge_density(seen.images).mean(),
+            "colour_entropy": appearance.colour_entropy(seen.images).mean(),
         }
         if base is not None:
-            found["diversity"] = maths.diversity(features, seen.groups) / base.apart
-            found["near_identical"] = (maths.nearest(features) < ALIKE * base.nearest).float().mean()
+            found["diversity"] = appearance.diversity(features, seen.groups) / base.apart
+            found["near_identical"] = (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
             found["distance"] = (features - base.features).norm(dim=1).mean() / base.apart
         return {name: finite(value.item()) for name, value in found.items()}
 
@@ -166,7 +166,7 @@ class Monitor:
                 problem = f"{type(error).__name__}: {error}"
             self._say_once("features", f"features of {name_of(type(self._eye))} cannot be used ({problem}); thumbnails are")
             self._eye = None
-        return maths.thumbnails(images)
+        return appearance.thumbnails(images)
 
     def _kl(self, pictures: Rollout) -> dict[str, float | None]:
         """In nats, of the first prompts' first pictures."""

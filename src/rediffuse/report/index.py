@@ -60,17 +60,22 @@ def _card(run: RunFolder) -> Card:
     """A run that cannot be read stands there too, with the reason."""
     link = f"{quote(run.path.name)}/report.html"
     try:
-        old = not run.report.exists() or run.report.stat().st_mtime < run.metrics.stat().st_mtime
-        if old or not run.verdict.exists():
-            verdicts.write(run)
         told = page.read(run)
-        if old:
+        if _older(run.verdict, run.metrics):
+            verdicts.write(run)
+            told = page.read(run)
+        if _older(run.report, run.metrics):
             page.write(run)
     except (RediffuseError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Card(run.path.name, link if run.report.exists() else None, trouble=str(error))
     curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
     verdict = told.verdict or page.plain_words(told.metrics)
     return Card(run.path.name, link, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told))
+
+
+def _older(path: Path, source: Path) -> bool:
+    """Or not there at all."""
+    return not path.exists() or path.stat().st_mtime < source.stat().st_mtime
 
 
 def _thumbnail(told: page.Told) -> str | None:
