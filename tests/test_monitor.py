@@ -129,6 +129,21 @@ def exported(run):
     raise AssertionError("of no checkpoint that is there")
 
 
+def test_where_the_best_is_damaged_the_last_is_exported_and_that_is_said(rewards, tmp_path, capsys, monkeypatch):
+    run = tmp_path / "run"
+    call_best = checkpoint.call_best
+
+    def and_damage(folder, epoch):
+        call_best(folder, epoch)
+        if epoch and len(rows(run)) == 7:
+            (folder / f"epoch-{epoch:05d}" / "weights.safetensors").write_bytes(b"")
+
+    monkeypatch.setattr(checkpoint, "call_best", and_damage)
+    train(config(rewards, "not_red", evaluation={"on_overoptimisation": "keep_best"}), run)
+    assert "The last checkpoint is exported instead." in " ".join(capsys.readouterr().out.split())
+    assert "6 epochs" in (run / "adapter" / "README.md").read_text()
+
+
 def test_a_held_out_reward_that_fails_is_said_once_and_harms_nothing(rewards, tmp_path, capsys):
     train(config(rewards, "broken", "of_the_prompt", epochs=3), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, trusting
+
+if TYPE_CHECKING:
+    from rediffuse.report.verdict import Verdict
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -205,8 +208,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    from rediffuse.report import follow, index
-    from rediffuse.runs.folder import RunFolder
+    from rediffuse.report import follow, index, page, verdict
+    from rediffuse.runs.folder import RunFolder, existing
 
     if args.follow:
         if not (args.run / "config.yaml").is_file():
@@ -215,7 +218,9 @@ def report(args: argparse.Namespace) -> None:
     elif args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
         print(index.write(args.run))
     else:
-        print(_judged(args.run))
+        run = existing(args.run)
+        _say(verdict.write(run), args.run)
+        print(page.write(run))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -373,16 +378,17 @@ def _resumable(run: Path | None) -> Iterator[None]:
 
 
 def _tell(run: Path) -> None:
-    print(f"done: {_judged(run)} is the page, {run / 'adapter'} what was learned")
-
-
-def _judged(run: Path) -> Path:
-    """The page, newly written, once the verdict is said."""
-    from rediffuse.report import page, verdict
-    from rediffuse.report.markup import shown
+    """The run itself has written verdict and page."""
+    from rediffuse.report import verdict
     from rediffuse.runs.folder import existing
 
     folder = existing(run)
-    if said := verdict.write(folder):
-        print(f"{shown(said.headline)}\n{shown(said.suggestion).replace(' RUN', f' {run}')}")
-    return page.write(folder)
+    _say(verdict.of(folder), run)
+    print(f"done: {folder.report} is the page, {folder.adapter} what was learned")
+
+
+def _say(verdict: "Verdict | None", run: Path) -> None:
+    from rediffuse.report.markup import shown
+
+    if verdict is not None:
+        print(f"{shown(verdict.headline)}\n{shown(verdict.suggestion).replace(' RUN', f' {run}')}")

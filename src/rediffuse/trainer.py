@@ -12,7 +12,7 @@ from torch import Tensor
 from rediffuse import scoring
 from rediffuse.average import Average
 from rediffuse.config import Config
-from rediffuse.errors import ConfigError, Interrupted, RewardError
+from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
 from rediffuse.judging import distinct_names, name_of
@@ -214,9 +214,12 @@ class Trainer:
             return
         epochs = len(log.read(self.run.metrics))
         if self.course.fall and self.course.best and self.config.evaluation.on_overoptimisation != "warn":
-            best = checkpoint.load(self.run.checkpoints, "best")
-            checkpoint.put_back(best.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
-            epochs = best.epoch
+            try:
+                best = checkpoint.load(self.run.checkpoints, "best")
+                checkpoint.put_back(best.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
+                epochs = best.epoch
+            except CheckpointError as error:
+                self.display.say(f"{error} The last checkpoint is exported instead.")
         with self.average.shown():
             export.adapter(self.policy.denoiser, self.run, epochs)
         self._report()
