@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 from typing import Any
 
 from markupsafe import Markup
@@ -84,13 +85,33 @@ def reward(metrics: Rows, marks: Marks) -> Panel:
     return Panel("Reward in training", words, charts.svg(narrow, "reward"), charts.svg(wide, "reward-wide"))
 
 
-def components(metrics: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
-    """What the reward is made of, beside the mean itself."""
+def components(metrics: Rows, rewards: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
+    """What the reward is made of, beside the mean itself: each with its spread over the samples."""
     own = OWN | {f"reward_{main_reward.rpartition(':')[2]}"}
     keys = [key for key in dict.fromkeys(key for row in metrics for key in row) if key.startswith("reward_") and key not in own]
+    spreads = _spreads(rewards)
     return [
-        _of_key(metrics, key, (key.removeprefix("reward_"), ""), drawing, f"part-{i}") for i, key in enumerate(keys[:MOST_PANELS])
+        _component(metrics, key, spreads.get(key.removeprefix("reward_"), {}), drawing, f"part-{i}")
+        for i, key in enumerate(keys[:MOST_PANELS])
     ]
+
+
+def _component(metrics: Rows, key: str, spread: Mapping[float, float], drawing: Drawing, name: str) -> Panel:
+    epochs, mean = _series(metrics, key)
+    widths = [spread.get(epoch, math.nan) for epoch in epochs]
+    low, high = [m - w for m, w in zip(mean, widths, strict=True)], [m + w for m, w in zip(mean, widths, strict=True)]
+    line = Line(epochs, mean, low=low, high=high) if spread else Line(epochs, mean)
+    return drawing.panel(key.removeprefix("reward_"), "", [line], name=name)
+
+
+def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
+    """Standard deviations over an epoch's samples, by part and epoch."""
+    values: dict[str, dict[float, list[float]]] = {}
+    for row in rewards:
+        for part, value in (row.get("parts") or {}).items():
+            if not math.isnan(known := finite(value)):
+                values.setdefault(part, {}).setdefault(finite(row["epoch"]), []).append(known)
+    return {part: {epoch: pstdev(each) for epoch, each in epochs.items()} for part, epochs in values.items()}
 
 
 def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
