@@ -4,6 +4,7 @@ import time
 import pytest
 import tiny
 import torch
+from tiny import StoppedError, reward_that_dies_at
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
@@ -27,10 +28,6 @@ def broken(images, prompts):
 def of_the_prompt(images, prompts):
     return torch.tensor([float("cat" in prompt.text) for prompt in prompts])
 """
-
-
-class StoppedError(BaseException):
-    pass
 
 
 @pytest.fixture
@@ -155,14 +152,7 @@ def test_a_held_out_reward_that_fails_is_said_once_and_harms_nothing(rewards, tm
 
 
 def test_a_run_that_was_stopped_looks_the_same_as_one_that_was_not(rewards, tmp_path):
-    calls = iter(range(10**6))
-
-    def redness(images, prompts):
-        if next(calls) == 14:
-            raise StoppedError
-        red, green, blue = images.mean((2, 3)).unbind(1)
-        return red - (green + blue) / 2
-
+    redness = reward_that_dies_at(14)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(config(rewards, "not_red"), whole)
     with pytest.raises(StoppedError):
@@ -212,14 +202,7 @@ def test_the_best_is_the_same_after_an_interruption_that_saved_one_more_checkpoi
     plan = {"epochs": 9, "logging": {"checkpoint_every": 4}, "evaluation": {"on_overoptimisation": "keep_best"}}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(config(rewards, "of_the_prompt", **plan), whole)
-    calls = iter(range(10**6))
-
-    def redness(images, prompts):
-        if next(calls) == 26:
-            raise StoppedError
-        red, green, blue = images.mean((2, 3)).unbind(1)
-        return red - (green + blue) / 2
-
+    redness = reward_that_dies_at(26)
     with pytest.raises(StoppedError):
         train(config(rewards, "of_the_prompt", **plan), stopped, reward=redness)
     resume(stopped, reward=redness)

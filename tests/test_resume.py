@@ -10,7 +10,7 @@ import time
 import pytest
 import tiny
 import torch
-from tiny import numbers, weights
+from tiny import StoppedError, numbers, reward_that_dies_at, weights
 
 from rediffuse import resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
@@ -26,22 +26,6 @@ def assert_equal_to_the_bit(a, b):
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-
-
-class StoppedError(BaseException):
-    pass
-
-
-def reward_that_dies_at(call, error=StoppedError):
-    calls = iter(range(10**6))
-
-    def redness(images, prompts):
-        if next(calls) == call:
-            raise error
-        red, green, blue = images.mean((2, 3)).unbind(1)
-        return red - (green + blue) / 2
-
-    return redness
 
 
 VARIANTS = {

@@ -17,7 +17,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect, denoise, joined
 from rediffuse.runs import checkpoint, folder
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Prompt, PromptSet, Rollout
+from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
 from rediffuse.world import World
 
 
@@ -32,9 +32,13 @@ class Pictures:
         self._policy, self._config, self._world = policy, config, world
 
     def save(self, folder: Path) -> Rollout:
-        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts."""
+        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts.
+
+        The rollout holds the way to them where the divergence along it is to be measured.
+        """
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
-        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep="transitions")
+        keep: LearnsFrom = "transitions" if self._config.evaluation.kl else "latents"
+        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
         made = joined(rollouts, len(self.prompts))
         folder.mkdir(parents=True, exist_ok=True)
         for number, image in enumerate(made.images):

@@ -67,7 +67,9 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
 
 def _held_out_reward(options: Mapping[str, Any]) -> "Reward":
     reward: Reward = build("reward", options)
-    if hasattr(reward, "combined"):  # Combines, without importing torch
+    from rediffuse.types import Combines  # with torch, which a built reward has imported
+
+    if isinstance(reward, Combines):
         raise ConfigError(f"evaluation.held_out: {options['name']} is made of a whole epoch; name its terms instead.")
     return reward
 

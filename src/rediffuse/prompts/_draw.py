@@ -46,3 +46,13 @@ def english() -> "inflect.engine":
 @cache
 def with_article(words: str) -> str:
     return english().a(words)
+
+
+def nouns(names: Sequence[str], *, article: bool) -> list[Prompt]:
+    """With its article, "a cat", or bare."""
+    return [Prompt(with_article(name) if article else name) for name in names]
+
+
+def doing(names: Sequence[str], deeds: Sequence[str]) -> list[Prompt]:
+    """Each at each, "a cat riding a bike"; where the deed is "", "a cat"."""
+    return [Prompt(f"{with_article(name)} {deed}".strip()) for name in names for deed in deeds]

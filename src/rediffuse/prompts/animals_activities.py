@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import NAMES
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import chosen, doing
 from rediffuse.types import Prompt
 
 __all__ = ["AnimalsActivities"]
@@ -26,5 +26,4 @@ class AnimalsActivities:
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         deeds = ("", *ACTIVITIES) if self.alone else ACTIVITIES
-        prompts = [Prompt(f"{with_article(name)} {deed}".strip()) for name in NAMES for deed in deeds]
-        return chosen(prompts, n, generator, balanced=self.balanced)
+        return chosen(doing(NAMES, deeds), n, generator, balanced=self.balanced)

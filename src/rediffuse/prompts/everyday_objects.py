@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import chosen, nouns
 from rediffuse.types import Prompt
 
 __all__ = ["EverydayObjects"]
@@ -26,5 +26,4 @@ class EverydayObjects:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        prompts = [Prompt(with_article(name) if self.article else name) for name in NAMES]
-        return chosen(prompts, n, generator, balanced=self.balanced)
+        return chosen(nouns(NAMES, article=self.article), n, generator, balanced=self.balanced)

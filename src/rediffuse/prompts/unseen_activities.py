@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import NAMES, UNSEEN_ACTIVITIES
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import chosen, doing
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenActivities"]
@@ -22,5 +22,4 @@ class UnseenActivities:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        prompts = [Prompt(f"{with_article(name)} {deed}") for name in NAMES for deed in UNSEEN_ACTIVITIES]
-        return chosen(prompts, n, generator, balanced=self.balanced)
+        return chosen(doing(NAMES, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)

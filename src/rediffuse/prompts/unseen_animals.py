@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import UNSEEN
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import chosen, nouns
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenAnimals"]
@@ -23,5 +23,4 @@ class UnseenAnimals:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        prompts = [Prompt(with_article(name) if self.article else name) for name in UNSEEN]
-        return chosen(prompts, n, generator, balanced=self.balanced)
+        return chosen(nouns(UNSEEN, article=self.article), n, generator, balanced=self.balanced)

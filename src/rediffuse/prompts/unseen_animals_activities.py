@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import UNSEEN, UNSEEN_ACTIVITIES
-from rediffuse.prompts._draw import chosen, with_article
+from rediffuse.prompts._draw import chosen, doing
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenAnimalsActivities"]
@@ -19,5 +19,4 @@ class UnseenAnimalsActivities:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        prompts = [Prompt(f"{with_article(name)} {deed}") for name in UNSEEN for deed in UNSEEN_ACTIVITIES]
-        return chosen(prompts, n, generator, balanced=self.balanced)
+        return chosen(doing(UNSEEN, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)

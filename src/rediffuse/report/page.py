@@ -10,11 +10,12 @@ from typing import Any
 
 from rediffuse.config import read_yaml
 from rediffuse.errors import RunError
+from rediffuse.overoptimisation import Rows
 from rediffuse.report import panels, pictures, tables
 from rediffuse.report.changes import finite, held_out
 from rediffuse.report.disagreement import gaps
 from rediffuse.report.markup import number, rendered
-from rediffuse.report.panels import Drawing, Rows
+from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder

@@ -8,13 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rediffuse.overoptimisation import Rows
 from rediffuse.report import charts
 from rediffuse.report.changes import Change, finite, held_out
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.disagreement import Gap
 from rediffuse.report.markup import number
 
-Rows = Sequence[Mapping[str, Any]]
 Marks = Sequence[tuple[float, str]]
 MOST_PANELS = 24
 """Of one kind; a page of a reward of a thousand parts stays a page."""

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from rediffuse.overoptimisation import Rows
 from rediffuse.report.changes import finite
 from rediffuse.report.markup import duration, number, short, signed
 
-Rows = Sequence[Mapping[str, Any]]
 MOST_PROMPTS = 100
 PHASES = ("seconds_sampling", "seconds_reward", "seconds_training")
 
