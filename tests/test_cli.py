@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny
 from PIL import Image
+from safetensors.torch import load_file
 
 from rediffuse.cli import flags, main
 from rediffuse.errors import ConfigError
@@ -65,6 +66,13 @@ def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     code, out, _ = run(capsys, "sample", folder, "--trust-code", "--prompt", "a cat", "--seed", 3, "--out", tmp_path / "picture")
     assert code == 0
     assert Image.open(out.strip()).size == (32, 16)
+
+    code, out, _ = run(capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "1")
+    path = folder / "exported" / "run-1-kohya.safetensors"
+    assert (code, out.strip()) == (0, str(path))
+    assert {name.partition(".")[2] for name in load_file(path)} == {"lora_up.weight", "lora_down.weight", "alpha"}
+    code, _, err = run(capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "7")
+    assert code == 2 and "there are newest" in err
 
 
 def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""The commands: train, resume, sample, evaluate, report, compare, serve, plan, list."""
+"""The commands: train, resume, sample, evaluate, report, compare, export, serve, plan, list."""
 
 import argparse
 import os
@@ -35,7 +35,7 @@ examples:
 """
 WHICH = "newest, best, or a number of epochs"
 TRUST = "run code, unpickle or send a key where the file says so; what the command line says needs no trust"
-COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "serve", "list")
+COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "export", "serve", "list")
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +93,7 @@ def run(arguments: list[str]) -> None:
             "evaluate": evaluate,
             "report": report,
             "compare": compare,
+            "export": export,
             "list": show_list,
         }[args.command](args)
 
@@ -185,6 +186,18 @@ def sample(args: argparse.Namespace) -> None:
     from rediffuse.evaluate import before_and_after
 
     print(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+
+
+def export(args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import existing
+
+    run = existing(args.run)
+    refuse_code(args.run, replace(run.config(), reward={}, evaluation=Evaluation()), args.trust_code)  # no reward is asked
+    from rediffuse.evaluate import tuned
+    from rediffuse.runs.export import converted
+
+    path = args.out or run.exported(args.to, args.checkpoint)
+    print(converted(tuned(run, args.checkpoint).denoiser, args.to, path))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -318,6 +331,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
     command.add_argument("--images-per-prompt", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
+    command = commands.add_parser("export", help="what was learned, as a file for other tools", allow_abbrev=False)
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    command.add_argument("--to", required=True, choices=("kohya",), help="kohya: the LoRA file of ComfyUI and the A1111 web UI")
+    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    command.add_argument("--out", type=Path, metavar="FILE", help="the file to write; without it, in the run's exported/")
     command = commands.add_parser(
         "report", help="judge a run and write its page, from its folder alone; or an index of runs", allow_abbrev=False
     )

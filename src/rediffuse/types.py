@@ -199,6 +199,10 @@ class Denoiser(Protocol):
         """Write what was learned in the form other tools load."""
         ...
 
+    def export_as(self, form: str, path: Path) -> None:
+        """Write what was learned as one file of another format. Raises ConfigError where there is no such form of it."""
+        ...
+
 
 class ModelFamily(Protocol):
     """The options of a model; loading is a second act, after the whole configuration was checked."""

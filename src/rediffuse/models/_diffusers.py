@@ -1,6 +1,7 @@
 """What latent diffusion pipelines share: the only place that knows diffusers, transformers and peft."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -11,11 +12,13 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, RediffuseError, did_you_mean
 from rediffuse.maths import noise
 from rediffuse.maths.schedules import NoiseSchedule
+from rediffuse.models import _kohya
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.models._sources import Source, quiet
 from rediffuse.types import Conditioning, Prompt
@@ -23,6 +26,9 @@ from rediffuse.types import Conditioning, Prompt
 Network = TypeVar("Network", bound=nn.Module)
 MAX_EMBEDDINGS = 1024
 """Of texts, remembered: a quarter of a megabyte each for Stable Diffusion."""
+FORMS = ("kohya",)
+"""What `rediffuse export --to` knows."""
+REREAD = "reread"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -115,11 +121,47 @@ class LatentDiffusion:
             )
         sort_header(folder / "pytorch_lora_weights.safetensors")
 
+    def export_as(self, form: str, path: Path) -> None:
+        """Reads the file again as diffusers does, and compares every tensor and every scale with those in use."""
+        if form not in FORMS:
+            raise ConfigError(f"--to: no format {form!r}; there is {', '.join(FORMS)}.{did_you_mean(form, FORMS)}")
+        if self.options.train == "full":
+            raise ConfigError(
+                f"--to {form}: this run trained all weights of the U-Net, so it has no adapter; see RUN/adapter/unet."
+            )
+        lora = get_peft_model_state_dict(self.unet)
+        save_file(_kohya.tensors(lora, self._alpha), path, _kohya.metadata(self.unet, self.options.lora_rank, self._alpha))
+        sort_header(path)
+        self._compare_with(path)
+
+    @property
+    def _alpha(self) -> float:
+        return self.options.lora_alpha or self.options.lora_rank
+
+    def _compare_with(self, path: Path) -> None:
+        """Raises RediffuseError unless the file holds this adapter, whole."""
+        from diffusers import StableDiffusionPipeline
+
+        with quiet(), warnings.catch_warnings(action="ignore"):  # peft's, that there are two adapters now, and one again later
+            weights, alphas = StableDiffusionPipeline.lora_state_dict(
+                path.parent, weight_name=path.name, unet_config=self.unet.config
+            )
+            StableDiffusionPipeline.load_lora_into_unet(weights, alphas, self.unet, adapter_name=REREAD)
+        try:
+            own, reread = (get_peft_model_state_dict(self.unet, adapter_name=name) for name in ("default", REREAD))
+            scales = [module.scaling for module in self.unet.modules() if hasattr(module, "scaling")]
+            same = own.keys() == reread.keys() and all(torch.equal(own[name], reread[name].to(own[name])) for name in own)
+            if not same or any(scale["default"] != scale.get(REREAD) for scale in scales):
+                raise RediffuseError(f"{path} is not what was trained: read again, its tensors or scales differ.")
+        finally:
+            self.unet.set_adapter("default")
+            self.unet.delete_adapters(REREAD)
+
     def _add_adapter(self, seed: int) -> None:
         options = self.options
         config = LoraConfig(
             r=options.lora_rank,
-            lora_alpha=options.lora_alpha or options.lora_rank,
+            lora_alpha=self._alpha,
             target_modules=list(options.lora_targets),
             init_lora_weights="gaussian",
         )

@@ -1,6 +1,7 @@
-"""What leaves a run for other tools: the adapter and its model card."""
+"""What leaves a run for other tools: the adapter with its model card, and files in other formats."""
 
 import json
+import os
 from pathlib import Path
 
 import jinja2
@@ -20,3 +21,15 @@ def adapter(denoiser: Denoiser, run: RunFolder, epochs: int) -> None:
     versions = json.loads((run.path / "environment.json").read_text())
     card = _CARD.render(config=config, metrics=metrics, versions=versions, yaml=(run.path / "config.yaml").read_text())
     (run.adapter / "README.md").write_text(card)
+
+
+def converted(denoiser: Denoiser, form: str, path: Path) -> Path:
+    """What was learned, as a file of another format; all or nothing. Raises ConfigError where there is no such form of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    staged = path.with_name(f".staged-{os.getpid()}-{path.name}")
+    try:
+        denoiser.export_as(form, staged)
+        os.replace(staged, path)
+    finally:
+        staged.unlink(missing_ok=True)
+    return path

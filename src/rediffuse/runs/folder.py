@@ -67,6 +67,11 @@ class RunFolder:
     def adapter(self) -> Path:
         return self.path / "adapter"
 
+    def exported(self, form: str, checkpoint: str) -> Path:
+        """Named so that it can be told from others in a folder of adapters. checkpoint: newest, best, or a number of epochs"""
+        which = "" if checkpoint == "newest" else f"-{checkpoint}"
+        return self.path / "exported" / f"{self.path.resolve().name}{which}-{form}.safetensors"
+
     @property
     def report(self) -> Path:
         return self.path / "report.html"
