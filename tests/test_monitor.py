@@ -6,7 +6,7 @@ import tiny
 import torch
 from tiny import StoppedError, reward_that_dies_at
 
-from rediffuse import resume, train
+from rediffuse import resume, train, trainer
 from rediffuse.errors import ConfigError
 from rediffuse.monitor import kl_to_pretrained
 from rediffuse.policy import DiffusionPolicy
@@ -78,7 +78,26 @@ def test_watching_changes_nothing_that_is_learned(rewards, tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_run_that_goes_too_far_is_warned_of_once_and_goes_on(rewards, tmp_path, capsys):
+@pytest.fixture
+def large(monkeypatch):
+    """Checkpoints are taken for too large to keep one of every look."""
+    monkeypatch.setattr(trainer, "SMALL_BYTES", 0)
+
+
+def test_every_look_keeps_its_checkpoint_as_long_as_they_are_small(rewards, tmp_path):
+    options = {"evaluation": {"every": 2}, "logging": {"keep_checkpoints": 1}, "epochs": 5}
+    train(config(rewards, **options), tmp_path / "small")
+    assert kept(tmp_path / "small")[1] == [2, 4, 5]
+
+
+def test_large_ones_are_pruned(rewards, large, tmp_path):
+    """The control of the test above."""
+    options = {"evaluation": {"every": 2}, "logging": {"keep_checkpoints": 1}, "epochs": 5}
+    train(config(rewards, **options), tmp_path / "large")
+    assert kept(tmp_path / "large") == (5, [4, 5])  # that of 4 was the best when that of 5 was saved
+
+
+def test_a_run_that_goes_too_far_is_warned_of_once_and_goes_on(rewards, large, tmp_path, capsys):
     history = train(config(rewards, "not_red"), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert len(history) == 6
@@ -88,7 +107,7 @@ def test_a_run_that_goes_too_far_is_warned_of_once_and_goes_on(rewards, tmp_path
     assert 0 < best < 5 and set(epochs) == {best, 5, 6}
 
 
-def test_without_a_held_out_reward_nothing_is_marked(rewards, tmp_path, capsys):
+def test_without_a_held_out_reward_nothing_is_marked(rewards, large, tmp_path, capsys):
     """The control of the test above."""
     train(config(rewards, "of_the_prompt"), tmp_path / "run")
     assert "over-optimised" not in capsys.readouterr().out

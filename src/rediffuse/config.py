@@ -15,7 +15,7 @@ Options = dict[str, Any]
 
 RECIPES = Path(__file__).parent / "recipes"
 ALGORITHMS = Path(__file__).parent / "algorithms"
-DEFAULT_RECIPE = "demo/incompressibility"
+DEFAULT_RECIPE = "demo/counting"
 _NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -50,8 +50,8 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Logging:
-    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does. report_every 0: the page is
-    written at the end alone.
+    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does and, as long as they are small
+    (an adapter's), so do those of every look. report_every 0: the page is written at the end alone.
     """
 
     checkpoint_every: PositiveInt = 1

@@ -30,6 +30,8 @@ from rediffuse.types import Combines, Metrics, NeedsLoading, Prompt, Reward, Rol
 from rediffuse.update import Learner
 from rediffuse.world import World
 
+SMALL_BYTES = 100_000_000
+"""Of a checkpoint of which every look keeps one, so that a better one of before can be gone back to: an adapter's."""
 UNKNOWN = "known to the first process alone"
 
 
@@ -191,10 +193,13 @@ class Trainer:
 
     def _stops_at(self, epoch: int) -> bool:
         """After a look at what the policy makes before this epoch, if one is due."""
-        every = self.config.evaluation.every
-        if not (epoch % every if every else epoch):
+        if self._looks_at(epoch):
             self.world.together(lambda: self._look(epoch))
         return self.world.any(self.course.fall is not None and self.config.evaluation.on_overoptimisation == "stop")
+
+    def _looks_at(self, epoch: int) -> bool:
+        every = self.config.evaluation.every
+        return not (epoch % every if every else epoch)
 
     def _look(self, epoch: int) -> None:
         if not self.world.is_main:
@@ -268,7 +273,8 @@ class Trainer:
 
     def _save(self, state: checkpoint.Checkpoint | None) -> None:
         if self.world.is_main and state is not None:
-            checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints)
+            lasting = self._looks_at if state.num_bytes <= SMALL_BYTES else None
+            checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints, lasting)
 
 
 def train(config: Config, run_dir: str | Path | None = None, reward: Reward | None = None) -> list[Metrics]:

@@ -157,7 +157,23 @@ def test_a_held_out_reward_that_fell_is_no_reason_to_go_on(judged):
     found = judged(looks=looks)
     assert found.overoptimised_at is None
     assert found.headline == "The reward rose, but a held-out reward fell."
-    assert "an earlier checkpoint" in found.suggestion
+    assert "rediffuse sample RUN --checkpoint 11" in found.suggestion
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "suggested"),
+    [
+        (None, "--checkpoint 6"),
+        ({4, 6, 8, 12}, "--checkpoint 6"),
+        ({4, 12}, "--checkpoint 4"),
+        ({8, 12}, "No checkpoint"),
+        ({12}, "stop earlier"),
+    ],
+)
+def test_where_pictures_became_alike_a_checkpoint_of_before_is_named_that_is_there(checkpoints, suggested):
+    rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
+    looks = [look(0), look(4, diversity=0.8), look(6, diversity=0.6), look(8, diversity=0.4), look(12, diversity=0.1)]
+    assert suggested in verdict.judged(Evidence(asdict(tiny.config()), rows, looks, checkpoints=checkpoints)).suggestion
 
 
 def test_over_optimisation_comes_before_a_reward_that_may_be_rising(judged):

@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rediffuse.config import read_yaml
 from rediffuse.maths.trend import SURE, trend
 from rediffuse.overoptimisation import relative
 from rediffuse.report.disagreement import gaps
-from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, held_out, learning
+from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, diversity, held_out, learning
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 
@@ -90,7 +90,7 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
 
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
     """One: of the first rule that calls for it."""
-    learned, rate = told["learning"].level, f"{float(evidence.config['learning_rate']):g}"
+    learned, rate = told["learning"].level, _rate(evidence)
     longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
     flat = learned == "warning"
     moved = evidence.kl is None or evidence.kl > UNMOVED_NATS
@@ -108,12 +108,26 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
         (flat, "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise, to tell setting from bug."),
         (learned == "unknown", f"Train for longer: {longer}"),
         (told["held_out"].level == "unknown", "Name a reward to hold out next time: --evaluation.held-out NAME."),
-        (told["held_out"].level == "bad", "Look at the pictures of before; an earlier checkpoint may be the better one."),
-        (_warns(told, "diversity"), "Look at the pictures; an earlier checkpoint may be the better one."),
+        (told["held_out"].level == "bad" or _warns(told, "diversity"), _go_back(evidence)),
         (_warns(told, "second_judge"), "Look at the samples on which the two judges differ most."),
         (_still_rising(evidence), f"It is still rising: {longer}"),
     )
     return next((said for holds, said in advice if holds), "Nothing to mend.")
+
+
+def _go_back(evidence: Evidence) -> str:
+    """To the last look whose checkpoint is there and whose pictures had neither lost by a held-out reward nor become alike."""
+    for number in range(len(evidence.looks) - 1, 0, -1):
+        then = replace(evidence, looks=evidence.looks[: number + 1])
+        told, epoch = [*held_out(then), diversity(then)], evidence.looks[number]["epoch"]
+        kept = evidence.checkpoints is None or epoch in evidence.checkpoints
+        if kept and not any(finding and finding.level in ("bad", "warning") for finding in told):
+            return f"Look at the pictures of epoch {epoch}, before that: rediffuse sample RUN --checkpoint {epoch} --prompt TEXT"
+    return f"No checkpoint from before that is left; next time stop earlier, or lower the learning rate, {_rate(evidence)} now."
+
+
+def _rate(evidence: Evidence) -> str:
+    return f"{float(evidence.config['learning_rate']):g}"
 
 
 def _still_rising(evidence: Evidence) -> bool:

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Checkpoint:
     optimizer: Mapping[str, Tensor]
     state: Mapping[str, Any]
 
+    @property
+    def num_bytes(self) -> int:
+        return sum(value.nbytes for tensors in (self.weights, self.optimizer) for value in tensors.values())
+
     def copied(self) -> "Checkpoint":
         """Its tensors cloned to the host, so that training goes on without changing them."""
         weights, optimizer = (
@@ -40,8 +44,13 @@ class Checkpoint:
         return Checkpoint(self.epoch, weights, optimizer, self.state)
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
-    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last."""
+def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int], bool] | None = None) -> None:
+    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last.
+
+    Args:
+        keep: how many of the newest stay.
+        lasting: of which numbers of epochs a checkpoint stays besides, as the best one does.
+    """
     target = folder / f"epoch-{checkpoint.epoch:05d}"
     staged = folder / f".staged-{checkpoint.epoch:05d}"
     for leftover in folder.glob(".staged-*"):
@@ -64,7 +73,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int) -> None:
     _sync(folder)
     best = best_epoch(folder)
     for old in _newest_first(folder)[keep:]:
-        if _epoch(old) != best:
+        if _epoch(old) != best and not (lasting and lasting(_epoch(old))):
             shutil.rmtree(old)
 
 
