@@ -286,7 +286,7 @@ def reward_that_dies_at(call, error=StoppedError):
 def numbers(run, name="metrics.jsonl"):
     """What equal runs have in common: their rows without times and memory."""
     rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith(TIMES)} for row in rows]
+    return [{key: value for key, value in row.items() if not key.startswith((*TIMES, "crc32"))} for row in rows]
 
 
 def weights(run):

@@ -157,7 +157,7 @@ def resume(args: argparse.Namespace) -> None:
     from rediffuse.trainer import resume as go_on
 
     with _resumable(args.run):
-        go_on(args.run, args.epochs)
+        go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines)
     if os.environ.get("RANK", "0") == "0":
         _tell(args.run)
 
@@ -311,6 +311,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument("--epochs", type=int, help="a new total, to train for longer than was planned")
+    command.add_argument("--drop-damaged-lines", action="store_true", help="go on without log lines that were changed or lost")
     command = commands.add_parser("sample", help="before and after, side by side, as a PNG", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)

@@ -1,6 +1,5 @@
 """Same prompts, same seeds, no learning: pictures that can be compared along a run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect, denoise, joined
-from rediffuse.runs import checkpoint, folder
+from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
 from rediffuse.world import World
@@ -40,11 +39,12 @@ class Pictures:
         keep: LearnsFrom = "transitions" if self._config.evaluation.kl else "latents"
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
         made = joined(rollouts, len(self.prompts))
-        folder.mkdir(parents=True, exist_ok=True)
-        for number, image in enumerate(made.images):
-            to_pil(image).save(folder / f"{number:03d}.png")
-        grid(made.images, self.columns).save(folder / "grid.png")
-        (folder.parent / "prompts.json").write_text(json.dumps(self._columns()))
+        files.make_folder(folder.parent)
+        with files.staged_folder(folder) as new:
+            for number, image in enumerate(made.images):
+                to_pil(image).save(new / f"{number:03d}.png")
+            grid(made.images, self.columns).save(new / "grid.png")
+        files.write_json(folder.parent / "prompts.json", self._columns())
         return made
 
     def refuse_others(self, samples: Path) -> None:
@@ -53,7 +53,7 @@ class Pictures:
         if not place.exists() or not first.exists():
             return
         images = len(list(first.glob("[0-9]*.png")))
-        if json.loads(place.read_text()) != self._columns() or images != len(self.prompts):
+        if files.read_json(place) != self._columns() or images != len(self.prompts):
             raise ConfigError(
                 "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed since the run began, so its"
                 f" pictures ({images} in {first}) could not be compared with new ones. Undo the change, or start a new run."
@@ -87,8 +87,8 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
     which = "" if name == "newest" else f"-{name}"
     path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    grid(torch.cat([before, after]).cpu(), columns=2).save(path, format="PNG")
+    files.make_folder(path.parent)
+    save(grid(torch.cat([before, after]).cpu(), columns=2), path)
     return path
 
 
@@ -101,6 +101,11 @@ def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
 def to_pil(image: Tensor) -> Image.Image:
     """image: (3, H, W) in [0, 1]."""
     return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+
+
+def save(image: Image.Image, path: Path) -> None:
+    with files.staged(path) as new:
+        image.save(new, format="PNG")
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

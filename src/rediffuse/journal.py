@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.errors import Status
-from rediffuse.runs import log
+from rediffuse.runs import files, log
 from rediffuse.types import Prompt
 
 NOT_OF_THE_VALUE = ("revision", "_variable", "_seconds", "concurrency", "images_per_request", "allow_plain_http", "url", "server")
@@ -35,9 +35,10 @@ class Paid:
         self._path, self._reward = path, _fingerprint(reward)
         self._known: dict[tuple[int, int, int, str], Scored] = {}
 
-    def load(self, paths: Iterable[Path]) -> None:
+    def load(self, paths: Iterable[Path], *, drop_damaged: bool = False) -> None:
         """What all processes of a run before this one left."""
-        for row in (row for path in paths for row in log.read(path) if row.pop("of") == self._reward):
+        rows = (row for path in paths for row in log.read(path, drop_damaged=drop_damaged))
+        for row in (row for row in rows if row.pop("of") == self._reward):
             epoch, asked = row.pop("epoch"), row.pop("asked")
             parts = {name: math.nan if value is None else value for name, value in row.pop("parts").items()}
             self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
@@ -55,7 +56,7 @@ class Paid:
     def clear(self) -> None:
         """All that was paid for is in a checkpoint."""
         self._known.clear()
-        self._path.unlink(missing_ok=True)
+        files.remove(self._path)
 
 
 def _row(sample: Scored) -> dict[str, Any]:

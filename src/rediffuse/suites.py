@@ -1,6 +1,5 @@
 """Whether what was learned carries over: the pretrained and the tuned model on the same prompts and seeds, suite by suite."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.evaluate import distinct, grid, tuned
+from rediffuse.evaluate import distinct, grid, save, tuned
 from rediffuse.journal import finite
 from rediffuse.judging import distinct_names
 from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
@@ -25,7 +24,7 @@ from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
-from rediffuse.runs import folder, log
+from rediffuse.runs import files, folder, log
 from rediffuse.scoring import Scorer
 from rediffuse.types import Combines, NeedsLoading, Prompt, PromptSet, Reward, Rollout
 from rediffuse.world import World
@@ -59,7 +58,7 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
     suites = {name: _suite(name, config) for name in question.suites}
     rewards = _rewards(config, question.rewards)
     trained_on = {row["prompt"] for row in log.read(run.rewards)}
-    run.evaluation.mkdir(exist_ok=True)
+    files.make_folder(run.evaluation)
     rows = []
     with World.joined(num_samples=1) as world:
         for reward in rewards.values():
@@ -68,11 +67,11 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
         policy = tuned(run, question.checkpoint)
         for number, (name, prompts) in enumerate(suites.items(), start=1):
             pair, picture = Pair.sampled(policy, _draws(prompts, question), config, world, name), f"suite-{number}.png"
-            pair.picture().save(run.evaluation / picture)
+            save(pair.picture(), run.evaluation / picture)
             compared = pair.compared(rewards, config, question)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
     found = {**vars(question), "suites": rows, "rewards": list(rewards)}
-    (run.evaluation / "evaluation.json").write_text(json.dumps(found, indent=1))
+    files.write_json(run.evaluation / "evaluation.json", found)
     return found
 
 

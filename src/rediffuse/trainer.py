@@ -24,7 +24,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.progress import Display
 from rediffuse.report import page, verdict
 from rediffuse.rollout import Draws, collect, group_of
-from rediffuse.runs import checkpoint, export, folder, log
+from rediffuse.runs import audit, checkpoint, export, files, folder, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import Combines, Metrics, NeedsLoading, Prompt, Reward, Rollout
 from rediffuse.update import Learner
@@ -86,8 +86,11 @@ class Trainer:
             self.world.together(self._forget_paid)
         return history
 
-    def restore(self) -> None:
-        """Back to the newest whole checkpoint, or to the start if none was reached."""
+    def restore(self, *, drop_damaged_lines: bool = False) -> None:
+        """Back to the newest whole checkpoint, or to the start if none was reached.
+
+        drop_damaged_lines: of the logs, instead of refusing to go on.
+        """
         parameters = self.policy.denoiser.parameters()
         if any(self.run.checkpoints.glob("epoch-*")):
             saved = checkpoint.load_newest(self.run.checkpoints)
@@ -104,13 +107,14 @@ class Trainer:
             self.display.start_at(saved.epoch)
         if self.world.is_main:
             self.pictures.refuse_others(self.run.samples)
-        self.paid.load(self.run.all_paid())
+            if not drop_damaged_lines:
+                audit.refuse_gaps(self.run, self.first_epoch)
+        self.paid.load(self.run.all_paid(), drop_damaged=drop_damaged_lines)
         self.world.wait_for_all()
         if self.world.is_main:
             checkpoint.set_aside_newer(self.run.checkpoints, self.first_epoch)
-            log.keep_before(self.run.metrics, self.first_epoch)
-            log.keep_before(self.run.rewards, self.first_epoch)
-            log.keep_before(self.run.monitor, self.first_epoch)
+            for path in (self.run.metrics, self.run.rewards, self.run.monitor):
+                log.keep_before(path, self.first_epoch, drop_damaged=drop_damaged_lines)
 
     def _epoch(self, epoch: int) -> Metrics:
         """All of it or, if it is interrupted or its rewards fail, nothing."""
@@ -242,7 +246,7 @@ class Trainer:
         self.paid.clear()
         if self.world.is_main:
             for path in self.run.all_paid():
-                path.unlink(missing_ok=True)
+                files.remove(path)
 
     def _record(self, epoch: int, metrics: Metrics, journal: scoring.Journal) -> None:
         if self.world.is_main:
@@ -303,10 +307,13 @@ def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> Run
     return folder.create(Path(run_dir) if run_dir else folder.fresh_path("run"), config, world.device)
 
 
-def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None) -> list[Metrics]:
+def resume(
+    run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None, *, drop_damaged_lines: bool = False
+) -> list[Metrics]:
     """Go on from the newest whole checkpoint to the numbers that an uninterrupted run would have given.
 
     epochs: a new total, if the run is to last longer than was planned.
+    drop_damaged_lines: go on without those lines of the run's logs that were changed or lost; without it, RunError names them.
     """
     run = folder.existing(Path(run_dir))
     config = run.config()
@@ -318,7 +325,7 @@ def resume(run_dir: str | Path, epochs: int | None = None, reward: Reward | None
     with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
         trainer = Trainer(config, parts, run, world)
-        trainer.restore()
+        trainer.restore(drop_damaged_lines=drop_damaged_lines)
         if world.is_main:
             run.write_config(config)
         return trainer.train()

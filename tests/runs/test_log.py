@@ -1,3 +1,6 @@
+import pytest
+
+from rediffuse.errors import RunError
 from rediffuse.runs import log
 
 
@@ -28,3 +31,48 @@ def test_rows_that_will_be_written_again_are_dropped(tmp_path):
 def test_no_file_no_rows(tmp_path):
     assert log.read(tmp_path / "none.jsonl") == []
     log.keep_before(tmp_path / "none.jsonl", 3)
+
+
+def flipped(path, number, old, new):
+    lines = path.read_text().split("\n")
+    assert old in lines[number - 1]
+    lines[number - 1] = lines[number - 1].replace(old, new, 1)
+    path.write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("0.25", "0.75"), ("reward", "rewarc"), ('"crc32": ', '"crc32": 1'), ('"crc32"', '"crc33"'), ("{", "("), (": ", " :")],
+)
+def test_a_line_that_was_changed_is_told_with_its_number(old, new, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log.append(path, [{"epoch": epoch, "reward": 0.25} for epoch in range(3)])
+    assert len(log.read(path)) == 3  # the control
+    flipped(path, 2, old, new)
+    with pytest.raises(RunError, match=r"metrics\.jsonl, line 2"):
+        log.read(path)
+    assert [row["epoch"] for row in log.read(path, drop_damaged=True)] == [0, 2]
+
+
+def test_every_bit_of_a_line_counts(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log.append(path, [{"epoch": 0}, {"epoch": 1, "reward": 1 / 3, "prompt": "zwölf"}])
+    whole = path.read_bytes()
+    begin = whole.index(b"\n") + 1
+    for place in range(8 * begin, 8 * (len(whole) - 1)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(changed))
+        with pytest.raises(RunError):
+            log.read(path)
+
+
+def test_lines_of_older_versions_are_believed_until_one_with_a_checksum_comes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 0}\n')
+    log.append(path, [{"epoch": 1}])
+    assert log.read(path) == [{"epoch": 0}, {"epoch": 1}]
+    with path.open("a") as file:
+        file.write('{"epoch": 2}\n')
+    with pytest.raises(RunError, match="line 3"):
+        log.read(path)

@@ -1,7 +1,7 @@
 """Several runs of one task side by side: reward against reward queries, a table, the same pictures."""
 
 import csv
-import json
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
 from rediffuse.report.markup import rendered, shown
 from rediffuse.report.pictures import embedded
-from rediffuse.runs import log
+from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder, existing
 
 TASK = ("reward", "prompts", "sampler")
@@ -119,15 +119,16 @@ def write(comparison: Comparison, out: Path) -> Path:
         figure = chart(methods, runs[0].config.reward["name"])
     if out.exists() and not out.is_dir():
         raise RunError(f"--out: {out} is a file; name a folder.")
-    out.mkdir(parents=True, exist_ok=True)
+    files.make_folder(out)
     for kind in ("png", "svg"):
-        (out / f"compare.{kind}").write_bytes(drawn(figure, kind))
-    with (out / "compare.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["method", "run", "seed", "reward_queries", "reward_mean"])
-        for method in methods:
-            for run in method.runs:
-                table.writerows([method.label, run.folder.path, run.config.seed, *point] for point in run.curve())
+        files.write_bytes(out / f"compare.{kind}", drawn(figure, kind))
+    table = io.StringIO(newline="")
+    rows = csv.writer(table)
+    rows.writerow(["method", "run", "seed", "reward_queries", "reward_mean"])
+    for method in methods:
+        for run in method.runs:
+            rows.writerows([method.label, run.folder.path, run.config.seed, *point] for point in run.curve())
+    files.write_text(out / "compare.csv", table.getvalue())
     page = rendered(
         "compare.html.jinja",
         config=runs[0].config,
@@ -135,11 +136,11 @@ def write(comparison: Comparison, out: Path) -> Path:
         standings=comparison.standings,
         reach=comparison.reach,
         pictures=_pictures(methods),
-        prompts=json.loads((runs[0].folder.samples / "prompts.json").read_text())[:NUM_PICTURES] if _grids(runs[0]) else [],
+        prompts=files.read_json(runs[0].folder.samples / "prompts.json")[:NUM_PICTURES] if _grids(runs[0]) else [],
         seed=_common_seed(methods),
         runs=runs,
     )
-    (out / "compare.html").write_text(page, encoding="utf-8")
+    files.write_text(out / "compare.html", page)
     return out / "compare.html"
 
 

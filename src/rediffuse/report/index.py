@@ -15,6 +15,7 @@ from rediffuse.report import verdict as verdicts
 from rediffuse.report.changes import finite
 from rediffuse.report.charts import data_uri, sparkline
 from rediffuse.report.markup import rendered
+from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
 
 NUM_THUMBNAILS = 3
@@ -52,7 +53,7 @@ def write(folder: Path) -> Path:
     if not runs:
         raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
     html = rendered("index.html.jinja", name=folder.resolve().name, cards=[_card(RunFolder(path)) for path in runs])
-    (folder / "index.html").write_text(html, encoding="utf-8")
+    files.write_text(folder / "index.html", html)
     return folder / "index.html"
 
 

@@ -1,7 +1,6 @@
 """One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way. Works offline."""
 
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from rediffuse.report.disagreement import gaps
 from rediffuse.report.markup import number, rendered
 from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
-from rediffuse.runs import log
+from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
 
 STRIP_LENGTH = 8
@@ -52,9 +51,7 @@ class Told:
 
 def write(run: RunFolder) -> Path:
     """Raises RunError if the run has no epoch yet."""
-    staged = run.path / f".report-{os.getpid()}"
-    staged.write_text(render(read(run)), encoding="utf-8")
-    os.replace(staged, run.report)
+    files.write_text(run.report, render(read(run)))
     return run.report
 
 

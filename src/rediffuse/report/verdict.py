@@ -1,7 +1,5 @@
 """What became of a run, in words: the findings of its rules, one headline, one suggestion."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -11,7 +9,7 @@ from rediffuse.maths.trend import SURE, trend
 from rediffuse.overoptimisation import relative
 from rediffuse.report.disagreement import gaps
 from rediffuse.report.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, diversity, held_out, learning
-from rediffuse.runs import log
+from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
 
 
@@ -54,9 +52,7 @@ def write(run: RunFolder) -> Verdict | None:
     """RUN/verdict.json, all or nothing; None where no epoch is done."""
     verdict = of(run)
     if verdict is not None:
-        staged = run.path / f".verdict-{os.getpid()}"
-        staged.write_text(json.dumps(asdict(verdict), indent=1))
-        os.replace(staged, run.verdict)
+        files.write_json(run.verdict, asdict(verdict))
     return verdict
 
 

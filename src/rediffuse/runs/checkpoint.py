@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.runs import files
 
 MANIFEST = "MANIFEST.json"
 BEST = "best.json"
@@ -53,24 +54,23 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int
     """
     target = folder / f"epoch-{checkpoint.epoch:05d}"
     staged = folder / f".staged-{checkpoint.epoch:05d}"
-    for leftover in folder.glob(".staged-*"):
-        shutil.rmtree(leftover)
-    staged.mkdir(parents=True)
+    files.sweep(folder)
+    files.make_folder(folder)
+    staged.mkdir()
     for name, tensors in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
         try:
             save_file(_contiguous(tensors), staged / f"{name}.safetensors")
         except SafetensorError as error:  # a full disk, in its words
             raise OSError(f"Cannot write {staged / name}.safetensors: {error}") from error
     (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
-    files = {path.name: _digest(path) for path in sorted(staged.iterdir())}
-    (staged / MANIFEST).write_text(json.dumps(files, indent=2))
-    for path in staged.iterdir():
-        _sync(path)
-    _sync(staged)
+    digests = {path.name: _digest(path) for path in sorted(staged.iterdir())}
+    (staged / MANIFEST).write_text(json.dumps(digests, indent=2))
+    for path in (*staged.iterdir(), staged):
+        files.sync(path)
     if target.exists():  # a damaged one of a run that fell back
         os.rename(target, folder / f"damaged-{time.time_ns()}")
     os.rename(staged, target)
-    _sync(folder)
+    files.sync(folder)
     best = best_epoch(folder)
     for old in _newest_first(folder)[keep:]:
         if _epoch(old) != best and not (lasting and lasting(_epoch(old))):
@@ -88,12 +88,9 @@ def best_epoch(folder: Path) -> int | None:
 def call_best(folder: Path, epoch: int | None) -> None:
     """From now on, this one is `best`; all or nothing. None: there is no best."""
     if epoch is None:
-        (folder / BEST).unlink(missing_ok=True)
+        files.remove(folder / BEST)
         return
-    staged = folder / f".{BEST}"
-    staged.write_text(json.dumps({"epoch": epoch}))
-    _sync(staged)
-    os.replace(staged, folder / BEST)
+    files.write_json(folder / BEST, {"epoch": epoch})
 
 
 def epochs(folder: Path) -> list[int]:
@@ -206,11 +203,3 @@ def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

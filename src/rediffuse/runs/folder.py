@@ -1,6 +1,5 @@
 """A run's folder: made once, locked while in use, everything in it at a fixed place."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import filelock
 
 from rediffuse.config import Config, from_yaml, to_yaml
 from rediffuse.errors import RunError
+from rediffuse.runs import files
 
 REPORTED_PACKAGES = ("rediffuse", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
 
@@ -81,9 +81,7 @@ class RunFolder:
 
     def write_config(self, config: Config) -> None:
         """In place of the one that stands there, all or nothing."""
-        staged = self.path / "config.new"
-        staged.write_text(to_yaml(config))
-        os.replace(staged, self.path / "config.yaml")
+        files.write_text(self.path / "config.yaml", to_yaml(config))
 
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
         """Options that became exact when the model and the rewards were loaded, into the configuration; the model's also beside
@@ -93,12 +91,13 @@ class RunFolder:
         exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
         self.write_config(replace(config, model=exact, reward=reward, evaluation=loaded.evaluation))
         if model:
-            place.write_text(json.dumps({**json.loads(place.read_text()), "model": dict(model)}, indent=2) + "\n")
+            files.write_json(place, {**files.read_json(place), "model": dict(model)})
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Raises RunError if another process is at work here; a lock dies with its process."""
         lock, holder = filelock.FileLock(self.path / "run.lock"), self.path / "run.pid"
+        files.refuse_links(self.path / "run.lock")
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
@@ -107,7 +106,8 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
-            holder.write_text(f"{os.getpid()} on {platform.node()}")
+            files.write_text(holder, f"{os.getpid()} on {platform.node()}")
+            files.sweep(self.path)
             yield
         finally:
             lock.release()
@@ -116,18 +116,22 @@ class RunFolder:
 def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     """Writes config.yaml and environment.json. Raises RunError where a folder stands already or cannot be made."""
     run = RunFolder(path)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or not all(map(_left_by_a_kill, path.iterdir()))):
         raise RunError(f"{path} exists already. Go on with it: rediffuse resume {path}. Or choose another --run-dir.")
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with (path / "config.yaml").open("x") as file:  # of two that start at once, one gets it
-            file.write(to_yaml(config))
-        (path / "environment.json").write_text(json.dumps({**environment(), "device": device}, indent=2) + "\n")
+        files.write_json(path / "environment.json", {**environment(), "device": device})
+        files.write_new(path / "config.yaml", to_yaml(config))
     except FileExistsError as error:
         raise RunError(f"{path} was just taken by another process. Choose another --run-dir.") from error
     except OSError as error:
         raise RunError(f"Cannot write to {path}: {error.strerror}. Choose another --run-dir.") from error
     return run
+
+
+def _left_by_a_kill(path: Path) -> bool:
+    """Of a run that was killed while it was made: config.yaml comes last."""
+    return path.name == "environment.json" or path.name.startswith(files.STAGED)
 
 
 def existing(path: Path) -> RunFolder:
@@ -155,7 +159,7 @@ def fresh_path(recipe: str) -> Path:
 def discard(run: RunFolder) -> None:
     """Take back a folder that was just created, before anything was done in it."""
     for name in ("config.yaml", "environment.json", "run.pid", "run.lock"):
-        (run.path / name).unlink(missing_ok=True)
+        files.remove(run.path / name)
     with suppress(OSError):  # someone else's file is in it by now
         run.path.rmdir()
 

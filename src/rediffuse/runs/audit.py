@@ -1,0 +1,36 @@
+"""Whether a run's logs and its newest checkpoint tell of the same run."""
+
+from collections import Counter
+
+from rediffuse.errors import RunError
+from rediffuse.runs import log
+from rediffuse.runs.folder import RunFolder
+
+
+def refuse_gaps(run: RunFolder, epochs: int) -> None:
+    """Raises RunError where lines are lost or stand twice, of `epochs` epochs that a checkpoint has learned from."""
+    metrics = Counter(row["epoch"] for row in log.read(run.metrics))
+    _refuse(run, "metrics.jsonl", [f"{metrics[epoch]} lines of epoch {epoch}" for epoch in range(epochs) if metrics[epoch] != 1])
+    samples: dict[int, list[int]] = {epoch: [] for epoch in range(epochs)}
+    for row in log.read(run.rewards):
+        samples.setdefault(row["epoch"], []).append(row["index"])
+    _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in range(epochs) if _gap(samples[epoch])])
+    if run.monitor.exists():
+        looks = Counter(row["epoch"] for row in log.read(run.monitor))
+        made = sorted(int(path.name.removeprefix("epoch-")) for path in run.samples.glob("epoch-[0-9]*"))
+        wrong = [epoch for epoch in made if epoch < epochs and looks[epoch] != 1]
+        _refuse(run, "monitor.jsonl", [f"{looks[epoch]} lines of the pictures after {epoch} epochs" for epoch in wrong])
+
+
+def _gap(indices: list[int]) -> bool:
+    """Whether one of a whole epoch is missing or stands twice."""
+    return not indices or sorted(indices) != list(range(len(indices)))
+
+
+def _refuse(run: RunFolder, name: str, wrong: list[str]) -> None:
+    if wrong:
+        raise RunError(
+            f"{run.path / name} does not fit the newest checkpoint: it has {wrong[0]}"
+            f"{f', and {len(wrong) - 1} faults like it' if wrong[1:] else ''}. Put back a copy of the file; or go on as it is:"
+            " rediffuse resume RUN --drop-damaged-lines"
+        )

@@ -1,0 +1,143 @@
+"""The one module that writes into run folders: whole files or none, and never through a link.
+
+A run folder may be a stranger's: a link in it, where a run writes, would overwrite any file of whoever goes on with the run.
+"""
+
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from rediffuse.errors import RunError
+
+STAGED = ".staged-"
+"""How the name of a file begins that is not whole yet."""
+
+
+def refuse_links(path: Path) -> None:
+    """Raises RunError if `path`, or a folder between it and its run's, is a link or a device. The run's own folder may be one."""
+    above = [path, *path.parents]
+    depth = next((i for i, place in enumerate(above) if i and (place / "config.yaml").exists()), 1)
+    for place in above[:depth]:
+        with suppress(FileNotFoundError):
+            mode = place.lstat().st_mode
+            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
+                raise RunError(f"{place} is {kind}, and nothing in a run is read or written through one. Remove it to go on.")
+
+
+def make_folder(path: Path) -> Path:
+    refuse_links(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def staged(path: Path) -> Iterator[Path]:
+    """A place for a new file, which takes that of `path` where the block ends, on disk; where it fails, nothing is left of it."""
+    refuse_links(path)
+    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    try:
+        yield new
+        sync(new)
+        os.replace(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with staged(path) as new:
+        new.write_bytes(content)
+
+
+def write_text(path: Path, content: str) -> None:
+    write_bytes(path, content.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_new(path: Path, content: str) -> None:
+    """Raises FileExistsError where something stands already: of two that write at once, one does."""
+    refuse_links(path)
+    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    try:
+        with new.open("x", encoding="utf-8") as file:
+            file.write(content)
+        sync(new)
+        os.link(new, path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def append(path: Path, content: bytes) -> None:
+    """On disk when it returns; after the last whole line, where a kill has left half of one."""
+    refuse_links(path)
+    with open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
+        if os.fstat(file.fileno()).st_nlink > 1:
+            raise RunError(
+                f"{path} has another name elsewhere, and would be changed there too. Make it a file of its own to go on."
+            )
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read() not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json(path: Path) -> Any:
+    """Raises RunError where the file is none of JSON, as a power cut may have left one of an older version."""
+    refuse_links(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path} cannot be read ({error}). Put back a copy of it, or start a new run.") from error
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, whose files take their places in it where the block ends."""
+    make_folder(path)
+    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    new.mkdir()
+    try:
+        yield new
+        for file in sorted(each for each in new.rglob("*") if each.is_file()):
+            target = path / file.relative_to(new)
+            make_folder(target.parent)
+            refuse_links(target)
+            sync(file)
+            os.replace(file, target)
+    finally:
+        shutil.rmtree(new)
+    sync(path)
+
+
+def remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what a kill has left unfinished."""
+    for path in (path for place in (folder, *folder.glob("*/")) if not place.is_symlink() for path in place.glob(f"{STAGED}*")):
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
