@@ -5,7 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "maths", "threads"},
+    {"errors", "faults", "maths", "threads"},
     {"config", "hub", "overoptimisation"},
     {"types"},
     {"judging"},

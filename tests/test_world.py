@@ -9,7 +9,7 @@ import tiny
 import torch
 from tiny import numbers, weights
 
-from rediffuse.errors import Interrupted, RewardError
+from rediffuse.errors import Interrupted, NonFiniteError, RewardError
 from rediffuse.world import World
 
 TOY = {
@@ -91,11 +91,14 @@ class Two(World):
         return [tensors[0] + self.theirs]
 
 
-@pytest.mark.parametrize(("theirs", "error"), [([1.0, 0.0], Interrupted), ([0.0, 1.0], RewardError)])
+@pytest.mark.parametrize(
+    ("theirs", "error"),
+    [([1.0, 0.0, 0.0, 0.0], Interrupted), ([0.0, 1.0, 0.0, 0.0], RewardError), ([0.0, 0.0, 1.0, 1.0], NonFiniteError)],
+)
 def test_what_stops_another_process_stops_this_one(theirs, error):
     with pytest.raises(error):
         Two(theirs).together(lambda: 1)
-    assert Two([0.0, 0.0]).together(lambda: 1) == 1
+    assert Two([0.0] * 4).together(lambda: 1) == 1
 
 
 def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
@@ -104,3 +107,21 @@ def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
     with pytest.raises(Interrupted) as stop:
         world.together(world.stop_here_if_asked)
     assert stop.value.exit_code == 143
+
+
+def test_samples_that_are_not_finite_are_masked_alike_on_one_process_and_on_two(tmp_path):
+    sick = {"model": f"{tiny.FILE}:Sick", "model.above": 0.8, "scoring.max-failed": 0.7, "epochs": 2}
+    for processes in (1, 2):
+        done = run(tmp_path, processes=processes, **sick, **{"run-dir": tmp_path / str(processes)})
+        assert done.returncode == 0, done.stderr
+    told = [[(row["status"], row.get("notes")) for row in numbers(tmp_path / name, "rewards.jsonl")] for name in ("1", "2")]
+    assert told[0] == told[1]
+    assert ("broken_sample", {"broken_sample": "decoder: NaN in fp16"}) in told[0] and ("ok", None) in told[0]
+    assert all(value.isfinite().all() for value in weights(tmp_path / "2").values())
+
+
+def test_too_many_samples_that_are_not_finite_end_all_processes(tmp_path):
+    done = run(tmp_path, **{"model": f"{tiny.FILE}:Sick", "model.above": -9.0, "run-dir": tmp_path / "run"})
+    assert done.returncode != 0
+    assert "The decoder gave NaN in fp16" in " ".join(done.stderr.split())
+    assert "rediffuse/trainer.py" not in done.stderr  # no traceback of ours

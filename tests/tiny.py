@@ -267,6 +267,52 @@ def redness_2(images, prompts):
     return images[:, 0].mean((1, 2))
 
 
+@dataclass(frozen=True)
+class Sick(Toy):
+    """Of every few samples one stops being finite at a place.
+
+    above: of the first entry of its noise, state or latents, from where on it is broken   value: what it becomes
+    """
+
+    place: str = "decoder"
+    above: float = 0.5
+    value: float = float("nan")
+
+    def load(self, device, seed):
+        return SickDenoiser(self, seed)
+
+
+class SickDenoiser(ToyDenoiser):
+    """Which sample it is depends on its noise alone, whoever else is in its batch."""
+
+    precision = "fp16"
+
+    def __init__(self, options, seed):
+        super().__init__(options.width, seed)
+        self.options = options
+
+    def _broken(self, place, given, seen):
+        if self.options.place != place:
+            return given
+        return given.masked_fill(
+            (seen.flatten(1)[:, 0] > self.options.above).view(-1, *[1] * (given.ndim - 1)), self.options.value
+        )
+
+    def encode(self, prompts):
+        found = super().encode(prompts)["length"]
+        return {"length": self._broken("text encoder", found, found)}
+
+    def predict(self, x, time, conditioning):
+        return self._broken("network", super().predict(x, time, conditioning), x)
+
+    def decode(self, latents):
+        return self._broken("decoder", super().decode(latents), latents)
+
+    def encode_images(self, images):
+        mean, std = super().encode_images(images)
+        return self._broken("encoder", mean, images - 0.5), std
+
+
 class StoppedError(BaseException):
     pass
 

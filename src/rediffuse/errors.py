@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Literal
 
-Status = Literal["ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable"]
-"""What became of a sample's reward; only those that are ok are learned from."""
+Status = Literal["ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable", "broken_sample"]
+"""What became of a sample's reward; only those that are ok are learned from. broken_sample: the sample itself is not finite, so
+no reward was asked. New ones go last: a run's numbers for them are their places here.
+"""
 
 
 class RediffuseError(Exception):
@@ -37,6 +39,19 @@ class RewardError(RediffuseError, RuntimeError):
     def __init__(self, message: str, status: Status = "failed", *, passing: bool = False) -> None:
         super().__init__(message)
         self.status, self.passing = status, passing
+
+
+class NonFiniteError(RediffuseError, ArithmeticError):
+    """Samples, updates or weights that are not finite; the same configuration would end the same way again.
+
+    of_the_policy: whether what training changes may be the cause, so that the state it began the epoch with is in doubt
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, *, of_the_policy: bool = False) -> None:
+        super().__init__(message)
+        self.of_the_policy = of_the_policy
 
 
 class CheckpointError(RediffuseError, RuntimeError):

@@ -1,5 +1,6 @@
 """Same prompts, same seeds, no learning: pictures that can be compared along a run."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,14 +11,18 @@ from torch import Tensor
 from rediffuse.average import PREFIX
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError
+from rediffuse.faults import broken_pictures, told
 from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.rollout import Draws, collect, denoise, joined
+from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
 from rediffuse.world import World
+
+CROSS = 0.06
+"""Half the width of the strokes over a picture that is not finite, of its side."""
 
 
 class Pictures:
@@ -76,15 +81,26 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
     return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
 
 
+def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
+    """Images (B, 3, H, W) on the host, and the faults of those that are not finite."""
+    made = sampled(policy, draws)
+    return made.images, [fault for fault in made.faults if fault]
+
+
 @torch.no_grad()
 def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest") -> Path:
-    """The pretrained model's picture on the left, the tuned model's on the right, from the same noise."""
+    """The pretrained model's picture on the left, the tuned model's on the right, from the same noise.
+
+    Warns of those that are not finite.
+    """
     run = folder.existing(run_dir)
     policy = tuned(run, name)
-    denoiser, draws = policy.denoiser, Draws([0], [Prompt(prompt)], (seed, "sample"))
-    with denoiser.frozen():
-        before = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
-    after = denoiser.decode(denoise(policy, draws).latents.to(denoiser.device))
+    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    with policy.frozen():
+        before, faults_before = pictured(policy, draws)
+    after, faults_after = pictured(policy, draws)
+    if faults := [*faults_before, *faults_after]:
+        warnings.warn(f"{broken_pictures(len(faults), 2)} {told(faults)}", stacklevel=2)
     which = "" if name == "newest" else f"-{name}"
     path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
     files.make_folder(path.parent)
@@ -99,8 +115,8 @@ def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """image: (3, H, W) in [0, 1]."""
-    return Image.fromarray((image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    """image: (3, H, W) in [0, 1]; one that is not finite is crossed out."""
+    return Image.fromarray((drawable(image[None])[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
 
 
 def save(image: Image.Image, path: Path) -> None:
@@ -111,8 +127,20 @@ def save(image: Image.Image, path: Path) -> None:
 def grid(images: Tensor, columns: int) -> Image.Image:
     """images: (columns * rows, 3, H, W), column after column."""
     rows = len(images) // columns
-    ordered = images.view(columns, rows, *images.shape[1:])
+    ordered = drawable(images).view(columns, rows, *images.shape[1:])
     return to_pil(torch.cat([torch.cat(list(column), 1) for column in ordered], 2))
+
+
+def drawable(images: Tensor) -> Tensor:
+    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not finite: none would be black."""
+    broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
+    if not broken:
+        return images
+    height, width = images.shape[-2:]
+    down, across = torch.arange(height).view(-1, 1) / height, torch.arange(width) / width
+    on_cross = ((down - across).abs() < CROSS) | ((down + across - 1).abs() < CROSS)
+    crossed = torch.where(on_cross, torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1), 0.5)
+    return torch.stack([crossed.to(image) if i in broken else image for i, image in enumerate(images)])
 
 
 def _file_name(prompt: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rediffuse import faults
 from rediffuse.errors import Status
 from rediffuse.runs import files, log
 from rediffuse.types import Prompt
@@ -26,6 +27,11 @@ class Scored:
     attempts: int = 1
     parts: Mapping[str, float] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def broken(cls, index: int, fault: str) -> "Scored":
+        """Of a sample that is not finite, for which no reward was asked."""
+        return cls(index, 0, math.nan, "broken_sample", 0, notes={faults.NOTE: fault})
 
 
 class Paid:

@@ -13,6 +13,8 @@ from rediffuse.errors import RewardError, Status
 from rediffuse.types import Judgement, Prompt, Reward
 
 STATUSES: tuple[Status, ...] = get_args(Status)
+OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
+"""Those that a reward may give: what is not finite is never shown to one."""
 LARGEST = torch.finfo(torch.float32).max
 NETWORK = {"TransportError", "ConnectionError", "Timeout", "APIConnectionError", "ClientConnectionError"}
 """What clients of HTTP call their errors of the network, which need not be OSErrors."""
@@ -55,9 +57,9 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
             )
     parts = {part: _numbers(f"{name}, {part}:", values, size) for part, values in given.parts.items()}
     values, statuses = _numbers(name, given.values, size), list(given.statuses) or ["ok"] * size
-    if len(statuses) != size or not set(statuses) <= set(STATUSES):
+    if len(statuses) != size or not set(statuses) <= set(OF_REWARDS):
         raise RewardError(
-            f"The reward {name} must give one status per image, of {', '.join(STATUSES)}; it gave {statuses!r:.60}.",
+            f"The reward {name} must give one status per image, of {', '.join(OF_REWARDS)}; it gave {statuses!r:.60}.",
             "invalid_shape",
         )
     usable = (values.abs() <= LARGEST).tolist()

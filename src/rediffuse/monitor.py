@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from rediffuse.config import Config
+from rediffuse.faults import broken_pictures, told
 from rediffuse.journal import finite
 from rediffuse.judging import name_of
 from rediffuse.maths import appearance
@@ -35,20 +36,29 @@ LONGEST_CALL_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Base:
-    """Of the pretrained pictures. features: (N, D)   apart: how far two of them are, of a prompt where it has two   nearest: the
-    median distance to the nearest other
+    """Of the pretrained pictures that are finite. features: (N, D)   places: the number of each among all pictures   apart: how
+    far two of them are, of a prompt where it has two   nearest: the median distance to the nearest other
     """
 
     features: Tensor
+    places: Sequence[int]
     apart: float
     nearest: float
 
     @classmethod
-    def of(cls, features: Tensor, groups: Tensor) -> "Base":
+    def of(cls, features: Tensor, groups: Tensor, places: Sequence[int]) -> "Base":
         apart = appearance.diversity(features, groups)
         if apart.isnan():
             apart = appearance.diversity(features, torch.zeros_like(groups))
-        return cls(features, apart.item(), appearance.nearest(features).median().item())
+        return cls(features, places, apart.item(), appearance.nearest(features).median().item())
+
+    def distance(self, features: Tensor, places: Sequence[int]) -> Tensor:
+        """How far the pictures have moved, on average, from these: those that are finite in both. NaN where none is."""
+        here = {place: row for row, place in enumerate(places)}
+        both = [(here[place], row) for row, place in enumerate(self.places) if place in here]
+        now, first = ([pair[i] for pair in both] for i in (0, 1))
+        moved: Tensor = (features[now] - self.features[first]).norm(dim=1).mean()
+        return moved / self.apart
 
 
 class Monitor:
@@ -87,6 +97,9 @@ class Monitor:
             "statistics": {**self._statistics(epoch, seen), **self._kl(pictures)},
             "seconds": time.perf_counter() - began,
         }
+        if broken := {str(i): fault for i, fault in enumerate(pictures.faults) if fault}:
+            row["broken"] = broken
+            self._tell(f"{broken_pictures(len(broken), len(pictures.prompts))} {told(broken.values())}")
         log.append(self._run.monitor, [row])
 
     def _asked(self, name: str, seen: Rollout, *, first: bool) -> dict[str, Any]:
@@ -130,28 +143,40 @@ class Monitor:
             self._tell(message)
 
     def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
-        """Distances in units of the pretrained pictures' own: diversity begins at 1, or is missing where no prompt has two."""
-        features = self._features(seen.images)
-        base = self._base_of(epoch, features, seen.groups)
+        """Of the pictures that are finite; nothing where none is.
+
+        Distances are in units of the pretrained pictures' own: diversity begins at 1, or is missing where no prompt has two.
+        """
+        places = seen.whole
+        if not places:
+            return {}
+        images, groups = seen.images[places], seen.groups[places]
+        features = self._features(images)
+        base = self._base_of(epoch, features, seen)
         found = {
-            "brightness": appearance.brightness(seen.images).mean(),
-            "saturation": appearance.saturation(seen.images).mean(),
-            "edge_density": appearance.edge_density(seen.images).mean(),
-            "colour_entropy": appearance.colour_entropy(seen.images).mean(),
+            "brightness": appearance.brightness(images).mean(),
+            "saturation": appearance.saturation(images).mean(),
+            "edge_density": appearance.edge_density(images).mean(),
+            "colour_entropy": appearance.colour_entropy(images).mean(),
         }
         if base is not None:
-            found["diversity"] = appearance.diversity(features, seen.groups) / base.apart
+            found["diversity"] = appearance.diversity(features, groups) / base.apart
             found["near_identical"] = (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
-            found["distance"] = (features - base.features).norm(dim=1).mean() / base.apart
+            found["distance"] = base.distance(features, places)
         return {name: finite(value.item()) for name, value in found.items()}
 
-    def _base_of(self, epoch: int, features: Tensor, groups: Tensor) -> Base | None:
-        """Of a run that goes on, from its first pictures; None where they are gone."""
+    def _base_of(self, epoch: int, features: Tensor, seen: Rollout) -> Base | None:
+        """Of a run that goes on, from its first pictures; None where they are gone, or none of them was finite."""
         if epoch == 0:
-            self._base = Base.of(features, groups)
+            self._base = Base.of(features, seen.groups[seen.whole], seen.whole)
         paths = sorted((self._run.samples / "epoch-00000").glob("[0-9]*.png"))
-        if self._base is None and len(paths) == len(features):
-            self._base = Base.of(self._features(torch.stack([read_picture(path) for path in paths])), groups)
+        if self._base is None and len(paths) == len(seen.prompts):
+            first: dict[str, Any] = next((row for row in log.read(self._run.monitor) if row["epoch"] == 0), {})
+            broken = first.get("broken", {})
+            places = [i for i in range(len(paths)) if str(i) not in broken]
+            if places:
+                pictures = torch.stack([read_picture(paths[i]) for i in places])
+                self._base = Base.of(self._features(pictures), seen.groups[places], places)
         return self._base
 
     def _features(self, images: Tensor) -> Tensor:
@@ -172,7 +197,10 @@ class Monitor:
         """In nats, of the first prompts' first pictures."""
         if not self._config.evaluation.kl:
             return {}
-        first = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))[:WAYS]
+        whole = set(pictures.whole)
+        first = [i for i in range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts)) if i in whole][:WAYS]
+        if not first:
+            return {"kl": None}
         found = kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world)
         return {"kl": finite(found.mean().item())}
 

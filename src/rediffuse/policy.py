@@ -18,9 +18,12 @@ class DiffusionPolicy:
 
     def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian:
         """state (N, *L), step (N,) -> the law of the next state."""
+        return self.sampler.step(self.output(state, step, conditioning), state, step)
+
+    def output(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Tensor:
+        """state (N, *L), step (N,) -> what the network says of it, (N, *L)."""
         time = self.sampler.times[step.cpu()].to(state.device)
-        output = self.denoiser.predict(state, time, conditioning)
-        return self.sampler.step(output, state, step)
+        return self.denoiser.predict(state, time, conditioning)
 
     def sensitivity(self) -> Tensor:
         """(T,): |d mean / d output| / std of each step, infinite where nothing is drawn."""

@@ -2,14 +2,15 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from rediffuse.faults import Check, magnitude, traced
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.types import LearnsFrom, Prompt, Rollout, Trajectory
+from rediffuse.types import HasPrecision, LearnsFrom, Prompt, Rollout, Trajectory
 from rediffuse.world import World
 
 
@@ -32,24 +33,36 @@ def collect(
 ) -> Iterator[Rollout]:
     """One rollout per micro-batch, in order, each as soon as it is done. keep: what of the way is remembered."""
 
-    @torch.no_grad()
     def one(batch: Draws) -> Rollout:
         world.stop_here_if_asked()
-        trajectory = denoise(policy, batch)
-        images = policy.denoiser.decode(trajectory.latents.to(world.device))
-        if keep == "latents":
-            trajectory = arrived(trajectory.latents)
-        elif keep == "images":
-            mean, std = policy.denoiser.encode_images(images)
-            trajectory = arrived(mean.cpu(), std.cpu())
-        groups = torch.tensor([group_of(prompt) for prompt in batch.prompts])
-        return Rollout(batch.prompts, groups, torch.tensor(batch.indices), images.cpu(), trajectory)
+        return sampled(policy, batch, keep)
 
     return world.map(one, draws.batches(micro_batch_size))
 
 
+@torch.no_grad()
+def sampled(policy: DiffusionPolicy, draws: Draws, keep: LearnsFrom = "latents") -> Rollout:
+    """All of them at once. keep: what of the way is remembered."""
+    trajectory = denoise(policy, draws)
+    images = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device))
+    checks: list[Check] = [("decoder", _precision(policy), magnitude(images))]
+    kept = trajectory
+    if keep == "latents":
+        kept = arrived(trajectory.latents)
+    elif keep == "images":
+        mean, std = policy.denoiser.encode_images(images)
+        checks.append(("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std))))
+        kept = arrived(mean.cpu(), std.cpu())
+    else:
+        checks = [*_of_log_probs(trajectory, len(policy.sampler.noisy)), *checks]
+    faults = [before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)]
+    groups = torch.tensor([group_of(prompt) for prompt in draws.prompts])
+    way = replace(kept, faults=faults if any(faults) else ())
+    return Rollout(draws.prompts, groups, torch.tensor(draws.indices), images.cpu(), way)
+
+
 def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
-    """Each sample's noise comes from a generator of its own."""
+    """Each sample's noise comes from a generator of its own. Its faults are those of the network and of the latents."""
     conditioning = policy.denoiser.encode(draws.prompts)
     device = next(iter(conditioning.values())).device
     generators = [noise.generator(*draws.key, index) for index in draws.indices]
@@ -59,15 +72,32 @@ def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
 
     state = fresh()
     path, log_probs = [state.cpu()], []
+    num_steps, precision = len(policy.sampler.noisy), _precision(policy)
+    checks: list[Check] = [
+        ("text encoder", precision, magnitude(each).to(device)) for each in conditioning.values() if each.is_floating_point()
+    ]
     for step, noisy in enumerate(policy.sampler.noisy):
-        law = policy.act(state, torch.full((len(state),), step), conditioning)
+        number = torch.full((len(state),), step)
+        output = policy.output(state, number, conditioning)
+        law = policy.sampler.step(output, state, number)
         state = law.sample(fresh()) if noisy else law.mean
         path.append(state.cpu())
+        when = f"at step {step + 1} of {num_steps}"
+        checks += [("network", f"{precision} {when}".lstrip(), magnitude(output)), ("latents", when, magnitude(state))]
         if noisy:
             log_probs.append(law.log_prob(state).cpu())
     steps = torch.tensor(policy.sampler.noisy).nonzero().flatten()
     stacked = torch.stack(log_probs, 1) if log_probs else torch.empty(len(state), 0)
-    return Trajectory(steps, torch.stack(path, 1), stacked)
+    return Trajectory(steps, torch.stack(path, 1), stacked, faults=traced(checks))
+
+
+def _of_log_probs(trajectory: Trajectory, num_steps: int) -> list[Check]:
+    columns = zip(trajectory.steps.tolist(), trajectory.log_probs.unbind(1), strict=True)
+    return [("log-probability", f"at step {step + 1} of {num_steps}", magnitude(each)) for step, each in columns]
+
+
+def _precision(policy: DiffusionPolicy) -> str:
+    return f"in {policy.denoiser.precision}" if isinstance(policy.denoiser, HasPrecision) else ""
 
 
 def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
@@ -81,12 +111,14 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
     No tensor of a part stays: small ones among large ones that are freed would leave holes that nothing fits in.
     """
     prompts: list[Prompt] = []
+    faults: list[str] = []
     whole: dict[str, Tensor] = {}
     steps = torch.empty(0, dtype=torch.int64)
     for part in parts:
         way, begin = part.trajectory, len(prompts)
         steps = way.steps
         prompts.extend(part.prompts)
+        faults.extend(part.faults)
         # images are none where they were scored already
         tensors = {"groups": part.groups, "indices": part.indices, "images": part.images}
         tensors |= {"path": way.path, "log_probs": way.log_probs} | ({} if way.spread is None else {"spread": way.spread})
@@ -94,7 +126,8 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
             if name not in whole:
                 whole[name] = rows.new_empty(num_samples if len(rows) else 0, *rows.shape[1:])
             whole[name][begin : begin + len(rows)] = rows
-    trajectory = Trajectory(steps, whole["path"], whole["log_probs"], whole.get("spread"))
+    told = faults if any(faults) else ()
+    trajectory = Trajectory(steps, whole["path"], whole["log_probs"], whole.get("spread"), told)
     return Rollout(prompts, whole["groups"], whole["indices"], whole["images"], trajectory)
 
 

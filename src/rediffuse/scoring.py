@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from rediffuse import faults
 from rediffuse.config import Scoring
-from rediffuse.errors import RewardError, Status
+from rediffuse.errors import NonFiniteError, RewardError, Status
 from rediffuse.journal import Paid, Scored, finite
 from rediffuse.judging import STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
@@ -26,6 +27,7 @@ MAX_WAITING = 128
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
+BROKEN = STATUSES.index("broken_sample")
 Item = TypeVar("Item")
 
 
@@ -59,8 +61,14 @@ class Scores:
         )
 
     def refuse_too_few(self, options: Scoring) -> None:
-        """Of a whole epoch. Raises RewardError where more are missing than may be."""
-        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options)
+        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may be."""
+        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options, broken=self.faults)
+
+    @property
+    def faults(self) -> list[str]:
+        """Of the samples that are not finite: where each stopped being so."""
+        broken = (self.statuses == BROKEN).tolist()
+        return [fault for fault, bad in zip(self.notes.get(faults.NOTE, ()), broken, strict=False) if bad]
 
     def combined(self, reward: Combines) -> "Scores":
         """Of a whole epoch, the rewards made anew of their parts."""
@@ -146,9 +154,28 @@ class Scorer:
         for part in rollouts:
             end = begin + len(part.prompts)
             self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
-            self._submit(Asked(part.images, part.prompts, part.indices.tolist(), range(begin, end)))
+            asked, whole = Asked(part.images, part.prompts, part.indices.tolist(), range(begin, end)), part.whole
+            if len(whole) < len(part.prompts):
+                self._leave_out(part, begin)
+                asked = asked.only(whole)
+            if whole:
+                self._submit(asked)
             begin = end
             yield replace(part, images=part.images[:0].clone())
+
+    def _leave_out(self, part: Rollout, begin: int) -> None:
+        """The samples that are not finite: no reward is asked for them."""
+        numbered = enumerate(zip(part.faults, part.indices.tolist(), strict=True), start=begin)
+        broken = {place: Scored.broken(index, fault) for place, (fault, index) in numbered if fault}
+        self.done |= broken
+        self._masked += len(broken)
+        if self._masked > self.allowed:
+            self._refuse()
+
+    def _refuse(self, error: RewardError | None = None) -> None:
+        known = [sample for _, sample in sorted(self.done.items())]
+        broken = [sample.notes[faults.NOTE] for sample in known if sample.status == "broken_sample"]
+        refuse_too_few([sample.status for sample in known], self.num_samples, self.options, error, broken)
 
     def _submit(self, asked: Asked) -> None:
         self._running[self._worker.submit(lambda: self._scored(asked))] = asked
@@ -210,7 +237,7 @@ class Scorer:
             self.done[place] = sample
         self._masked += sum(sample.status != "ok" for sample in samples)
         if self._masked > self.allowed:
-            refuse_too_few([sample.status for sample in self.done.values()], self.num_samples, self.options, error)
+            self._refuse(error)
 
     def _fail(self, asked: Asked, error: RewardError) -> None:
         self.failure = error
@@ -291,16 +318,34 @@ def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int]
     ]
 
 
-def refuse_too_few(statuses: Sequence[Status], num_samples: int, options: Scoring, error: RewardError | None = None) -> None:
-    """statuses: of all samples of the epoch, or of those known so far."""
+def refuse_too_few(
+    statuses: Sequence[Status],
+    num_samples: int,
+    options: Scoring,
+    error: RewardError | None = None,
+    broken: Sequence[str] = (),
+) -> None:
+    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those that are not finite
+
+    Raises where more are missing than may be: NonFiniteError if the rewards alone would have sufficed, else RewardError.
+    """
     lost = Counter(status for status in statuses if status != "ok")
-    if lost.total() > options.max_failed * num_samples or lost.total() == num_samples:
-        listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
-        raise RewardError(
-            f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; scoring.max_failed allows"
-            f" a share of {options.max_failed:g}.{f' {error}' if error else ''} The run is saved up to the epoch before:"
-            " mend the reward, then resume."
-        ) from (error.__cause__ if error else None)
+    allowed = options.max_failed * num_samples
+    if lost.total() <= allowed and lost.total() < num_samples:
+        return
+    listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
+    share = f"scoring.max_failed allows a share of {options.max_failed:g}."
+    saved = "The run is saved up to the epoch before:"
+    if broken and lost.total() - len(broken) <= allowed:
+        raise NonFiniteError(
+            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from: {listed}; {share}"
+            f" {faults.told(broken)} {saved} change its config.yaml, then resume.",
+            of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
+        )
+    raise RewardError(
+        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; {share}"
+        f"{f' {error}' if error else ''} {saved} mend the reward, then resume."
+    ) from (error.__cause__ if error else None)
 
 
 def summary(name: str, scores: Scores) -> Metrics:
@@ -315,6 +360,7 @@ def summary(name: str, scores: Scores) -> Metrics:
         "reward_std": valid.std(correction=0).item(),
         "masked_rewards": len(scores.rewards) - len(valid),
         **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
+        **{faults.metric(place): count for place, count in Counter(map(faults.place_of, scores.faults)).items()},
     }
 
 
@@ -339,14 +385,15 @@ def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
         }
         if scores.parts:
             row["parts"] = {part: finite(values[index].item()) for part, values in scores.parts.items()}
-        if scores.notes:
-            row["notes"] = {note: texts[index] for note, texts in scores.notes.items()}
+        notes = {note: texts[index] for note, texts in scores.notes.items() if note != faults.NOTE or texts[index]}
+        if notes:
+            row["notes"] = notes
         rows.append(row)
     return rows
 
 
 def image_hashes(images: Tensor) -> Tensor:
-    """(B,) float64: 48 bits of the SHA-256 of each image's 8-bit pixels, which a double holds exactly."""
+    """(B,) float64: 48 bits of the SHA-256 of each image's 8-bit pixels, which a double holds exactly. images: finite."""
     pixels = (images * 255).round().to(torch.uint8)
     digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)

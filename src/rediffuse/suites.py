@@ -16,6 +16,7 @@ from torch import Tensor
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluate import distinct, grid, save, tuned
+from rediffuse.faults import told
 from rediffuse.journal import finite
 from rediffuse.judging import distinct_names
 from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
@@ -138,7 +139,14 @@ def table(found: Mapping[str, Any]) -> Group:
 
 def _heading(suite: Mapping[str, Any]) -> Text:
     seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
-    return Text(plain(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}"), "bold")
+    said = plain(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}{_broken(suite)}")
+    return Text(said, "bold")
+
+
+def _broken(suite: Mapping[str, Any]) -> str:
+    if not (broken := suite.get("broken")):
+        return ""
+    return f". Not finite: {broken['before']} before, {broken['after']} after. {broken['cause']}"
 
 
 def _rows(rewards: Mapping[str, Any]) -> Table:
@@ -189,6 +197,8 @@ def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Conf
     """(n,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
     scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n)
     _, scores = scorer.score(rollouts, n)
+    if len(scores.faults) == n:
+        raise RewardError(f"None of the pictures is finite. {told(scores.faults)}", "broken_sample")
     if not scores.rewards.isfinite().any():
         raise RewardError(str(scorer.failure or f"The reward {name} gave no number."))
     whole = {} if isinstance(reward, Combines) else {name: scores.rewards}  # a sum over an epoch has no meaning without one
@@ -197,7 +207,10 @@ def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Conf
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
     texts = list(dict.fromkeys(prompt.text for prompt in pair.prompts))
+    before, after = ([fault for rollout in each for fault in rollout.faults if fault] for each in (pair.before, pair.after))
+    broken = {"before": len(before), "after": len(after), "cause": told([*before, *after])} if before or after else None
     return {
+        **({"broken": broken} if broken else {}),
         "name": name,
         "num_prompts": len(texts),
         "num_images": len(pair.prompts),

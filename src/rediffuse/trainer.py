@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse import scoring
+from rediffuse import faults, scoring
 from rediffuse.average import Average
 from rediffuse.config import Config
-from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
+from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
 from rediffuse.judging import distinct_names, name_of
@@ -77,8 +77,11 @@ class Trainer:
                         self._save(before)
                         break
                     history.append(self._epoch(epoch))
-                except (Interrupted, RewardError):
-                    self._save(before)
+                except (Interrupted, RewardError, NonFiniteError) as error:
+                    if isinstance(error, NonFiniteError) and error.of_the_policy and epoch > self.first_epoch:
+                        self._doubt(epoch)
+                    else:
+                        self._save(before)
                     raise
             else:
                 self.world.together(lambda: self._look(self.config.epochs))
@@ -145,6 +148,8 @@ class Trainer:
             **({"relative_reward": 1.0} if isinstance(self.reward, Combines) and self.config.reward.get("normalize") else {}),
         }
         self._record(epoch, metrics, scoring.journal(epoch, prompts, scores))
+        if scores.faults:
+            self.display.say(f"{len(scores.faults)} samples are not finite and were left out. {faults.told(scores.faults)}")
         self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
         return metrics
 
@@ -274,6 +279,12 @@ class Trainer:
         if not self.world.is_main or epoch % self.config.logging.checkpoint_every == 0 < epoch:
             return None
         return self._state(epoch).copied()
+
+    def _doubt(self, epoch: int) -> None:
+        """The state after `epoch` epochs samples nothing finite: it is not saved and, where an older one is left, put aside."""
+        saved, every = checkpoint.epochs(self.run.checkpoints), self.config.logging.checkpoint_every
+        if self.world.is_main and epoch in saved and (len(saved) > 1 or epoch <= every):
+            checkpoint.set_aside_newer(self.run.checkpoints, epoch - 1)
 
     def _save(self, state: checkpoint.Checkpoint | None) -> None:
         if self.world.is_main and state is not None:

@@ -41,12 +41,14 @@ class Trajectory:
 
     Where nobody learns from the way, path is (B, 1, *L), the clean latent alone, and K is 0.
     spread: (B, *L), of latents that are a law's mean: its standard deviation, to draw from it anew in every pass
+    faults: of each sample, where it stopped being finite (faults.py), empty where it never did; none at all: all are whole
     """
 
     steps: Tensor
     path: Tensor
     log_probs: Tensor
     spread: Tensor | None = None
+    faults: Sequence[str] = ()
 
     @property
     def latents(self) -> Tensor:
@@ -68,6 +70,16 @@ class Rollout:
     indices: Tensor
     images: Tensor
     trajectory: Trajectory
+
+    @property
+    def faults(self) -> Sequence[str]:
+        """One for each sample, empty where it is whole."""
+        return self.trajectory.faults or [""] * len(self.prompts)
+
+    @property
+    def whole(self) -> list[int]:
+        """The positions of the samples that are finite; no other is shown to a reward or learned from."""
+        return [i for i, fault in enumerate(self.faults) if not fault]
 
 
 @dataclass(frozen=True)
@@ -154,6 +166,13 @@ class NeedsLoading(Protocol):
 
 
 @runtime_checkable
+class HasPrecision(Protocol):
+    """A model that says in what its networks compute: fp32, bf16 or fp16."""
+
+    precision: str
+
+
+@runtime_checkable
 class HasFeatures(Protocol):
     """A reward whose network can tell how alike pictures are."""
 
@@ -180,7 +199,7 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, *L) -> images (B, 3, H, W) in [0, 1]."""
+        """(B, *L) -> images (B, 3, H, W) in [0, 1]; NaN, not clamped, where the decoder's output is not finite."""
         ...
 
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:

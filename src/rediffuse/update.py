@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,14 +10,24 @@ from torch import Tensor
 from rediffuse.average import Average
 from rediffuse.batches import Batches, Rows, kind_for
 from rediffuse.config import Config
+from rediffuse.errors import NonFiniteError
+from rediffuse.faults import cure, first_not_finite
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.runs import checkpoint
 from rediffuse.types import Algorithm, Loss, Metrics, Rollout
 from rediffuse.world import World
+
+MOST_SKIPPED = 3
+"""Updates in a row without a finite loss and gradient; then the run ends."""
+SMALLEST_SCALE = 1.0
+"""Of the loss in fp16: down to here, gradients that overflow are the search for it."""
 
 
 @dataclass(frozen=True)
 class Learner:
+    """skipped: how many updates were, of the last in a row."""
+
     policy: DiffusionPolicy
     algorithm: Algorithm
     optimizer: torch.optim.Optimizer
@@ -25,12 +35,14 @@ class Learner:
     average: Average
     config: Config
     world: World
+    skipped: list[str] = field(default_factory=list, init=False)
 
     def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> Metrics:
         """advantages: (num_samples,) of the whole epoch, NaN for the masked ones, which are never trained on.
 
         The gradient of each minibatch is that of its mean over all processes' rows, however many
-        rows go through the network at a time.
+        rows go through the network at a time. Raises NonFiniteError, in all processes, where too many updates in a row are not
+        finite, and where what was learned gives no finite numbers.
         """
         batches = self._batches(rollout, advantages)
         totals = Totals(self.algorithm.metric_names, has_ratio=batches.has_ratio)
@@ -45,6 +57,7 @@ class Learner:
                 num_rows = len(minibatch) * batches.choices[0]
                 if num_rows:
                     self._step(batches, rows, num_rows, totals, first=inner == number == 0)
+        self._try_out(self._batches(rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)), epoch)
         return {"trained_samples": len(valid), **totals.means(self.world)}
 
     def _batches(self, rollout: Rollout, advantages: Tensor) -> Batches:
@@ -64,7 +77,7 @@ class Learner:
                 found = torch.autograd.grad(scale * loss.value, parameters, materialize_grads=True)
             return found, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(part.sample)
 
-        total = [torch.zeros_like(each) for each in parameters]
+        total, lost = [torch.zeros_like(each) for each in parameters], totals.lost
         for part, loss, weight in self.world.map(gradients, list(zip(parts, references, strict=True))):
             for sum_, gradient in zip(total, part, strict=True):
                 sum_.add_(gradient, alpha=weight / num_rows)
@@ -73,13 +86,51 @@ class Learner:
             parameter.grad = gradient
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_grad_norm).item()
-        totals.grad_norms.append(norm)
-        if math.isfinite(norm):
+        no_loss = self.world.any(totals.lost > lost)
+        totals.grad_norms.append(math.nan if no_loss else norm)
+        if math.isfinite(totals.grad_norms[-1]):
             self.scaler.step(self.optimizer)
             self._round_first_moments()
             self.average.update()
+            self.skipped.clear()
+        elif no_loss or not self.scaler.is_enabled() or self.scaler.get_scale() <= SMALLEST_SCALE:
+            self._skip("loss" if no_loss else "gradient")
         self.scaler.update()
         self.optimizer.zero_grad()
+
+    def _skip(self, what: str) -> None:
+        self.skipped.append(what)
+        if len(self.skipped) >= MOST_SKIPPED:
+            raise NonFiniteError(f"{len(self.skipped)} updates in a row were skipped: the {what} is not finite. {self._advice()}")
+
+    @torch.no_grad()
+    def _try_out(self, batches: Batches, epoch: int) -> None:
+        """What was learned, before anything is sampled from it or saved. batches: with advantages of 1, which cannot overflow."""
+        parameters = self.policy.denoiser.parameters()
+        moments = checkpoint.optimizer_state(self.optimizer, parameters)
+        named = first_not_finite({**parameters, **self.average.state(), **moments})
+        broken = named is not None or not self._gives_numbers(batches, epoch)
+        if self.world.any(broken):
+            where = f"numbers that are not finite, first in {named}" if named else "a policy whose loss is not finite"
+            raise NonFiniteError(f"The updates of epoch {epoch} left {where}. {self._advice()}")
+
+    def _gives_numbers(self, batches: Batches, epoch: int) -> bool:
+        """Of the rows of one sample that this process drew, for any: a healthy policy is asked once."""
+        mine = batches.rollout.indices[batches.advantages.isfinite()][:1]
+        rows = batches.rows(mine, (epoch, 0)).split(1)
+        return not rows or any(self._has_loss(batches, row) for row in rows)
+
+    def _has_loss(self, batches: Batches, row: Rows) -> bool:
+        loss = self.algorithm.loss(self.policy, batches.batch(row, batches.references([row])[0]))
+        return math.isfinite(loss.value.item()) and (loss.log_ratio is None or math.isfinite(loss.log_ratio.item()))
+
+    def _advice(self) -> str:
+        precision = str(self.config.model.get("precision", ""))
+        wider = f" {cure('network', precision)}" if precision == "fp16" else ""
+        return (
+            f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run is saved up to the epoch before:"
+            " change its config.yaml, then resume."
+        )
 
     def _round_first_moments(self) -> None:
         if self.config.optimizer.first_moment == "bf16":
@@ -95,13 +146,19 @@ class Totals:
         of_ratio = ("approx_kl",) if has_ratio else ()
         self.sums = dict.fromkeys(("loss", *of_ratio, *metric_names), 0.0)
         self.num_rows = 0
+        self.lost = 0
         self.ratio_drift = 0.0
         self.grad_norms: list[float] = []
 
     def add(self, loss: Loss, num_rows: int, *, first: bool) -> None:
+        """Counts it as lost, and adds nothing, where it is not finite."""
         metrics = {"loss": loss.value.item(), **loss.metrics}
-        if loss.log_ratio is not None:
-            metrics["approx_kl"] = 0.5 * loss.log_ratio.square().mean().item()
+        approx_kl = None if loss.log_ratio is None else 0.5 * loss.log_ratio.square().mean().item()
+        if not math.isfinite(metrics["loss"]) or not math.isfinite(approx_kl or 0.0):
+            self.lost += 1
+            return
+        if approx_kl is not None and loss.log_ratio is not None:
+            metrics["approx_kl"] = approx_kl
             if first:
                 self.ratio_drift = max(self.ratio_drift, (loss.log_ratio.exp() - 1).abs().max().item())
         for name, value in metrics.items():

@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, Interrupted, RewardError
+from rediffuse.errors import ConfigError, Interrupted, NonFiniteError, RewardError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -143,20 +143,27 @@ class World:
             raise Interrupted(self.stop_signal)
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives; a signal or a failed reward in one process is raised in all, so that none waits for it."""
-        failure: Interrupted | RewardError | None = None
+        """What `work` gives; a signal, a failed reward or numbers that are not finite in one process are raised in all, so that
+        none waits for it.
+        """
+        failure: Interrupted | RewardError | NonFiniteError | None = None
         try:
             result = work()
-        except (Interrupted, RewardError) as error:
+        except (Interrupted, RewardError, NonFiniteError) as error:
             failure = error
-        counts = torch.tensor([float(isinstance(failure, kind)) for kind in (Interrupted, RewardError)])
-        stopped, failed = self.summed([counts])[0].tolist()
+        seen = [isinstance(failure, kind) for kind in (Interrupted, RewardError, NonFiniteError)]
+        in_doubt = isinstance(failure, NonFiniteError) and failure.of_the_policy
+        counts = torch.tensor([float(each) for each in (*seen, in_doubt)])
+        stopped, failed, broken, doubted = self.summed([counts])[0].tolist()
         if failure:
             raise failure
         if stopped:
             raise Interrupted(self.stop_signal or signal.SIGTERM)
         if failed:
             raise RewardError("The reward failed in another process, which says how.")
+        if broken:
+            message = "Samples of another process, which says more, are not finite."
+            raise NonFiniteError(message, of_the_policy=doubted > 0)
         return result
 
     def any(self, here: bool) -> bool:

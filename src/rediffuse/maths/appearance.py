@@ -1,4 +1,7 @@
-"""What can be told of pictures without knowing what they show: colours, edges, how alike they are."""
+"""What can be told of pictures without knowing what they show: colours, edges, how alike they are.
+
+Of a picture that is not finite nothing can be told: NaN.
+"""
 
 import math
 
@@ -21,7 +24,7 @@ def brightness(images: Tensor) -> Tensor:
 def saturation(images: Tensor) -> Tensor:
     """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the mean of each pixel's (max - min) / max."""
     most, least = images.amax(1), images.amin(1)
-    return ((most - least) / most.clamp(min=1e-6)).mean((1, 2))
+    return _of_finite(images, ((most - least) / most.clamp(min=1e-6)).mean((1, 2)))
 
 
 def edge_density(images: Tensor) -> Tensor:
@@ -29,16 +32,16 @@ def edge_density(images: Tensor) -> Tensor:
     luma = _luma(images)
     across = F.pad(luma.diff(dim=2), (0, 1)).abs()
     down = F.pad(luma.diff(dim=1), (0, 0, 0, 1)).abs()
-    return (torch.maximum(across, down) >= EDGE).float().mean((1, 2))
+    return _of_finite(images, (torch.maximum(across, down) >= EDGE).float().mean((1, 2)))
 
 
 def colour_entropy(images: Tensor) -> Tensor:
     """images (B, 3, H, W) in [0, 1] -> (B,) in bits, at most 9: of each picture's colours, LEVELS to a channel."""
-    levels = (images * LEVELS).long().clamp(max=LEVELS - 1)
+    levels = (images.where(images.isfinite(), 0.0) * LEVELS).long().clamp(0, LEVELS - 1)
     colours = (levels * torch.tensor([LEVELS**2, LEVELS, 1]).view(1, 3, 1, 1)).sum(1).flatten(1)
     counts = torch.stack([each.bincount(minlength=LEVELS**3) for each in colours])
     shares = counts / colours.shape[1]
-    return -torch.xlogy(shares, shares).sum(1) / math.log(2)
+    return _of_finite(images, -torch.xlogy(shares, shares).sum(1) / math.log(2))
 
 
 def thumbnails(images: Tensor) -> Tensor:
@@ -59,6 +62,11 @@ def nearest(features: Tensor) -> Tensor:
     """features (N, D) -> (N,): the Euclidean distance to the nearest other picture, infinite where there is none."""
     apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.fill_diagonal_(torch.inf).amin(1)
+
+
+def _of_finite(images: Tensor, values: Tensor) -> Tensor:
+    """values (B,), NaN for an image that is not finite."""
+    return values.where(images.isfinite().all(3).all(2).all(1), torch.nan)
 
 
 def _luma(images: Tensor) -> Tensor:

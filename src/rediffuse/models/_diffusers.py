@@ -38,6 +38,7 @@ class LatentDiffusion:
     def __init__(self, source: Source, options: LatentDiffusionOptions, device: str, seed: int) -> None:
         self.options, self.device = options, torch.device(device)
         self._source, self._dtype = source, PRECISIONS[options.precision if options.train == "lora" else "fp32"]
+        self.precision = options.precision
         self.needs_loss_scaling = options.precision == "fp16"
         parts = source.networks(self._dtype)
         self.pinned = {"revision": source.commit} if source.commit else {}
@@ -74,7 +75,9 @@ class LatentDiffusion:
         with self._autocast():
             scaled = (latents / self.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
             pixels: Tensor = self.vae.decode(scaled).sample
-        return (pixels.float() / 2 + 0.5).clamp(0, 1).contiguous()
+        pixels = pixels.float()
+        known = pixels.where(pixels.isfinite(), torch.nan)  # clamping alone would make white of what is infinite
+        return (known / 2 + 0.5).clamp(0, 1).contiguous()
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:

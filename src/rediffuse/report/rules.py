@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from rediffuse.faults import Place, metric, place_of, told
 from rediffuse.maths.trend import trend
 from rediffuse.overoptimisation import MIN_SHARE, Change, Course, Rows, change, course, relative, to_lose
 from rediffuse.report.disagreement import Gap
@@ -197,8 +198,28 @@ def skipped(evidence: Evidence) -> Finding | None:
     return Finding("skipped", "warning", f"{count:.0f} updates were skipped: their gradient was not finite.", {"updates": count})
 
 
+def broken(evidence: Evidence) -> Finding | None:
+    """Samples that were not finite: no fault of the reward."""
+    count = sum(row.get("masked_broken_sample", 0) for row in evidence.metrics)
+    if not count:
+        return None
+    places = {place: sum(row.get(metric(place), 0) for row in evidence.metrics) for place in get_args(Place)}
+    most = max(places, key=lambda place: places[place])
+    share = count / max(1, evidence.metrics[-1]["reward_queries"])
+    text = f"{share:.1%} of the samples were not finite and were left out ({count:.0f}), most of them first in the {most}."
+    return Finding("broken", "warning" if share > MASKED else "note", text, {"share": share, "place": most})
+
+
+def broken_pictures(evidence: Evidence) -> Finding | None:
+    found = evidence.looks[-1].get("broken") if evidence.looks else None
+    if not found:
+        return None
+    text = f"At the last look {len(found)} of the fixed pictures were not finite. {told(found.values())}"
+    return Finding("broken_pictures", "warning", text, {"pictures": len(found), "place": place_of(next(iter(found.values())))})
+
+
 def masked(evidence: Evidence) -> Finding | None:
-    count = sum(row["masked_rewards"] for row in evidence.metrics)
+    count = sum(row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics)
     share = count / max(1, evidence.metrics[-1]["reward_queries"])
     if share <= MASKED:
         return None
@@ -241,7 +262,7 @@ def second_judge(evidence: Evidence) -> Finding | None:
 
 RULES: Sequence[Callable[[Evidence], Finding | None]] = (
     overoptimised, text_in_pictures, second_judge, collapse, diversity, appearance, spread, divergence, clipping, precision,
-    skipped, masked,
+    skipped, broken, broken_pictures, masked,
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rediffuse.config import read_yaml
+from rediffuse.faults import cure
 from rediffuse.maths.trend import SURE, trend
 from rediffuse.overoptimisation import relative
 from rediffuse.report.disagreement import gaps
@@ -90,7 +91,10 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
     longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
     flat = learned == "warning"
     moved = evidence.kl is None or evidence.kl > UNMOVED_NATS
+    precision = str(evidence.config.get("model", {}).get("precision", ""))
+    sick = next((told[rule] for rule in ("broken", "broken_pictures") if _warns(told, rule)), None)
     advice = (
+        (sick is not None, cure(sick.numbers["place"], precision) if sick else ""),
         ("masked" in told, "Mend the reward first: rewards.jsonl says what became of each sample."),
         ("precision" in told, "Use --model.precision fp32, a wider --algorithm.clip-range, or --sampler.num-quiet-steps 1."),
         ("skipped" in told, f"Lower the learning rate, {rate} now."),

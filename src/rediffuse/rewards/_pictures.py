@@ -9,7 +9,12 @@ from torch import Tensor
 
 
 def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
-    """images (B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded, or with the fraction dropped."""
+    """images (B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded, or with the fraction dropped.
+
+    Raises ValueError where an image is not finite: it would become black.
+    """
+    if not images.isfinite().all():
+        raise ValueError("an image is not finite, so it has no pixels")
     levels = images * 255
     whole = levels.floor() if truncate else levels.round()
     return whole.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

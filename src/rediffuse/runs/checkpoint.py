@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.errors import CheckpointError, ConfigError, NonFiniteError
+from rediffuse.faults import first_not_finite
 from rediffuse.runs import files
 
 MANIFEST = "MANIFEST.json"
@@ -48,10 +49,14 @@ class Checkpoint:
 def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int], bool] | None = None) -> None:
     """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last.
 
+    Raises NonFiniteError, and changes nothing, where a number of it is not finite.
+
     Args:
         keep: how many of the newest stay.
         lasting: of which numbers of epochs a checkpoint stays besides, as the best one does.
     """
+    if named := first_not_finite({**checkpoint.weights, **checkpoint.optimizer}):
+        raise NonFiniteError(f"The state after {checkpoint.epoch} epochs is not saved: {named} is not finite.")
     target = folder / f"epoch-{checkpoint.epoch:05d}"
     staged = folder / f".staged-{checkpoint.epoch:05d}"
     files.sweep(folder)
@@ -120,11 +125,10 @@ def load_newest(folder: Path) -> Checkpoint:
     for path in _newest_first(folder):
         try:
             verify(path)
+            return _read(path)
         except CheckpointError as error:
             warnings.warn(f"{error} Falling back to the checkpoint before.", stacklevel=2)
             damage.append(str(error))
-            continue
-        return _read(path)
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
 
 
@@ -185,6 +189,8 @@ def restore_optimizer(
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
     weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+    if named := first_not_finite({**weights, **optimizer}):
+        raise CheckpointError(f"The checkpoint {path} holds numbers that are not finite, first in {named}.")
     return Checkpoint(state.pop("epoch"), weights, optimizer, state)
 
 

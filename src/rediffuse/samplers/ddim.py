@@ -48,11 +48,23 @@ class DDIM:
                 f"sampler.num_steps: {self.num_steps} steps with an offset of {schedule.steps_offset} begin at time {times[0]},"
                 f" but the model was trained on 0 to {num_train_times - 1}. Ask for fewer, or for spacing trailing."
             )
+        _refuse_without_signal(schedule, times)
         before = times - num_train_times // self.num_steps
         alpha_bar_next = torch.where(before >= 0, alpha_bar[before.clamp_min(0)], final)
         eta = torch.full((self.num_steps,), self.eta, dtype=torch.float64)
         eta[self.num_steps - self.num_quiet_steps :] = 0
         return DDIMSteps(schedule, times, alpha_bar[times], alpha_bar_next, eta)
+
+
+def _refuse_without_signal(schedule: NoiseSchedule, times: Tensor) -> None:
+    """Of pure noise a model that predicts the noise says nothing on the clean sample: the step would divide by zero."""
+    if schedule.prediction == "epsilon" and not (schedule.alpha_bar[times] > 0).all():
+        raise ConfigError(
+            f"sampler: the steps begin at time {times[0]}, where this model's scheduler leaves noise alone"
+            " (rescale_betas_zero_snr). The model predicts the noise (epsilon), which then says nothing on the image: every"
+            " sample would be NaN. Ask for --sampler.spacing leading, which begins before that time; or, if the model was trained"
+            " with v-prediction, say --model.prediction v_prediction."
+        )
 
 
 class DDIMSteps:
