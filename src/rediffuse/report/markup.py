@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import math
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,15 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from rediffuse.terminal import printable
+
 HERE = Path(__file__).parent
-KEPT = "\n\t\u200c\u200d"
-"""Lines, and the joiners that scripts and emoji are written with."""
-HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-MOST_ACCENTS = 4
-"""On one letter; no script needs more, and a pile of them covers its neighbours."""
 LONGEST = 240
 
 
 def shown(text: str) -> str:
     """Control characters, terminal colours, text that turns direction, half characters, accents piled up: by their escapes."""
-    if text.isascii() and text.isprintable():
-        return text
-    piled, letters = 0, []
-    for letter in text:
-        kind = unicodedata.category(letter)
-        piled = piled + 1 if kind in ("Mn", "Me") else 0
-        hidden = (kind in HIDDEN and letter not in KEPT) or piled > MOST_ACCENTS
-        letters.append(_escape(letter) if hidden else letter)
-    return "".join(letters)
+    return printable(text, newlines=True, most=None)
 
 
 def short(text: object, longest: int = LONGEST) -> str:
@@ -78,11 +66,6 @@ def policy(script: str, *, live: bool = False) -> str:
     rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'"]
     rules += [f"script-src 'sha256-{digest}'"] if script else []
     return "; ".join(rules + (["connect-src 'self'"] if live else []))
-
-
-def _escape(letter: str) -> str:
-    code = ord(letter)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _finalized(value: Any) -> Any:

@@ -1,0 +1,142 @@
+"""The one way to a terminal: what comes from outside cannot steer it, and a reader that left or an ASCII terminal is no error."""
+
+import errno
+import os
+import sys
+import traceback
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TextIO, cast
+
+from rich.console import Console
+from rich.text import Text
+
+Stream = Literal["out", "error"]
+
+JOINERS = "\u200c\u200d"
+"""What scripts and emoji are written with."""
+HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+MOST_ACCENTS = 4
+"""On one letter; no script needs more, and a pile of them covers its neighbours."""
+MOST = 20_000
+"""Characters of one message."""
+NOBODY_READS = (errno.EPIPE, errno.EIO)
+"""The reader of the pipe has left, or the terminal was closed."""
+
+
+def printable(text: object, *, newlines: bool = False, most: int | None = MOST) -> str:
+    """Control characters, terminal sequences, text that turns direction, half characters, accents piled up: by their escapes.
+
+    newlines: keep line ends and tabs   most: characters; longer text loses its middle
+    """
+    whole = str(text)
+    if most is not None and len(whole) > most:
+        whole = f"{whole[: most // 2]} […{len(whole) - most // 2 * 2:,} characters left out…] {whole[-(most // 2) :]}"
+    if whole.isascii() and whole.isprintable():
+        return whole
+    kept = JOINERS + ("\n\t" if newlines else "")
+    piled, letters = 0, []
+    for letter in whole:
+        kind = unicodedata.category(letter)
+        piled = piled + 1 if kind in ("Mn", "Me") else 0
+        hidden = (kind in HIDDEN and letter not in kept) or piled > MOST_ACCENTS
+        letters.append(_escape(letter) if hidden else letter)
+    return "".join(letters)
+
+
+def show(text: object, to: Stream = "out") -> None:
+    """A message of one or more lines, to standard output or standard error, at once."""
+    _write(_stream(to), printable(text, newlines=True) + "\n")
+
+
+def say(message: object) -> None:
+    """What the program itself has to tell, to standard error."""
+    show(f"rediffuse: {message}", "error")
+
+
+def show_traceback(error: BaseException) -> None:
+    show("".join(traceback.format_exception(error)).rstrip("\n"), "error")
+
+
+def console(to: Stream = "out", *, quiet: bool = False) -> Console:
+    """For tables and progress: text in them is never markup, and passes `printable` wherever it is a plain string."""
+    return _Console(file=cast(TextIO, _Tolerant(to)), quiet=quiet, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def warnings_shown() -> Iterator[None]:
+    """Warnings are said as a sentence, without the line of code that gave them."""
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        yield
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    say(f"{category.__name__}: {message}")
+
+
+class _Console(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(printable(text, newlines=True), **options)
+
+
+class _Tolerant:
+    """A file for rich, which writes to what `sys.stdout` or `sys.stderr` is at that time, below rich's own redirection."""
+
+    def __init__(self, to: Stream) -> None:
+        self._to: Stream = to
+
+    def write(self, text: str) -> int:
+        _write(self._real(), text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Each write is flushed."""
+
+    def isatty(self) -> bool:
+        stream = self._real()
+        return stream is not None and not stream.closed and stream.isatty()
+
+    def fileno(self) -> int:
+        stream = self._real()
+        return -1 if stream is None else stream.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return getattr(self._real(), "encoding", None) or "utf-8"
+
+    def _real(self) -> TextIO | None:
+        stream = _stream(self._to)
+        return getattr(stream, "rich_proxied_file", stream)
+
+
+def _stream(to: Stream) -> TextIO | None:
+    """None: it was closed before the program began."""
+    return sys.stdout if to == "out" else sys.stderr
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None or stream.closed:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        stream.write(text.encode(encoding, "replace").decode(encoding))
+        stream.flush()
+    except OSError as error:
+        if error.errno not in NOBODY_READS:
+            raise
+        _discard_from_now_on(stream)
+
+
+def _discard_from_now_on(stream: TextIO) -> None:
+    """The work goes on without its reader; what is left in buffers must not fail again when the process ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
