@@ -142,7 +142,7 @@ def test_the_page_and_the_verdict_name_the_decoder_and_not_the_reward(tmp_path):
     train(tiny.config(**over), run, finite_redness)
     found = verdict.of(existing(run))
     assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {f.rule for f in found.findings}
-    assert "mend the reward" not in found.suggestion.lower() and "weights" in found.suggestion
+    assert found.suggestion == "Look for numbers in the weights of the decoder that are not finite."
     said = {**json.loads((run / "verdict.json").read_text())}["suggestion"]
     assert said == found.suggestion
     assert any("broken sample" in figure.words for figure in figures(log.read(run / "metrics.jsonl"), 4))
@@ -335,18 +335,38 @@ def test_a_checkpoint_of_an_older_version_that_is_not_finite_is_passed_over(tmp_
         assert checkpoint.load_newest(tmp_path).epoch == 1
 
 
-def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(tmp_path, monkeypatch):
-    """The network fails from the second epoch's state on; resume begins with the state that still sampled."""
+@pytest.mark.parametrize("healthy", [1, 2])
+def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(healthy, tmp_path, monkeypatch):
+    """The network fails from some epoch's state on; resume begins with the state that still sampled, or anew."""
     run = tmp_path / "run"
     real = DiffusionPolicy.output
 
     def failing(*given):
-        return real(*given) * (math.nan if log.read(run / "metrics.jsonl")[1:] else 1)
+        return real(*given) * (math.nan if len(log.read(run / "metrics.jsonl")) >= healthy else 1)
 
     with monkeypatch.context() as patched:
         patched.setattr(DiffusionPolicy, "output", failing)
-        with pytest.raises(NonFiniteError, match="Lower the learning rate if this began with training"):
+        said = rf"Lower the learning rate if this began.*epoch {healthy} is put aside: resume goes on from epoch {healthy - 1}\.$"
+        with pytest.raises(NonFiniteError, match=said):
             train(config({"name": f"{tiny.FILE}:Toy"}, epochs=4), run)
-    assert checkpoint.epochs(run / "checkpoints") == [1]
-    assert len(list((run / "checkpoints").glob("damaged-epoch-00002-*"))) == 1
-    assert [row["epoch"] for row in resume(run)] == [1, 2, 3]
+    assert checkpoint.epochs(run / "checkpoints") == list(range(1, healthy))
+    assert len(list((run / "checkpoints").glob(f"damaged-epoch-0000{healthy}-*"))) == 1
+    assert [row["epoch"] for row in resume(run)] == list(range(healthy - 1, 4))
+
+
+def test_a_state_that_a_run_begins_with_is_not_put_aside_unasked(tmp_path, monkeypatch):
+    """Its precision may have been changed, which would be at fault for every other state too."""
+    run = tmp_path / "run"
+    train(config({"name": f"{tiny.FILE}:Toy"}), run)
+    real = DiffusionPolicy.output
+    monkeypatch.setattr(DiffusionPolicy, "output", lambda *given: real(*given) * math.nan)
+    with pytest.raises(NonFiniteError, match=r"If epoch 1 was still well, move checkpoints/epoch-00002 away"):
+        resume(run, epochs=4)
+    assert checkpoint.epochs(run / "checkpoints") == [2, 1]
+
+
+def test_a_fault_is_explained_once_and_counted_in_every_epoch(tmp_path, capsys):
+    train(config(sick(above=0.5)), tmp_path / "run", finite_redness)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("The decoder gave NaN in fp16") == 1
+    assert said.count("samples not finite") == 2 and "rewards masked" not in said

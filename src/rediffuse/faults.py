@@ -70,7 +70,8 @@ def cure(place: str, precision: str) -> str:
         return "A step that draws hardly anything has no usable likelihood: set sampler.num_quiet_steps to 1."
     if precision == "fp16":
         return "Set model.precision to bf16 or fp32."
-    wider = "set model.precision to fp32" if precision == "bf16" else "look for numbers in its weights that are not finite"
+    weights = f"look for numbers in the weights of the {'model' if place in OF_THE_POLICY else place} that are not finite"
+    wider = "set model.precision to fp32" if precision == "bf16" else weights
     if place in OF_THE_POLICY:
         return f"Lower the learning rate if this began with training; if it did not, {wider}."
     return f"{wider[0].upper()}{wider[1:]}."

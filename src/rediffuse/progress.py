@@ -1,6 +1,6 @@
 """What a run shows while it works: a bar, and a line for each epoch done."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rediffuse.faults import place_of, told
 from rediffuse.overoptimisation import Fall
 from rediffuse.types import Metrics, Rollout
 
@@ -43,6 +44,7 @@ class Display:
         )
         self._task = self._progress.add_task("starting", total=epochs)
         self._warned = False
+        self._broken: set[str] = set()
 
     def __enter__(self) -> "Display":
         self._progress.start()
@@ -66,6 +68,13 @@ class Display:
     def say(self, message: str) -> None:
         self.console.print(message, highlight=False, markup=False)
 
+    def broken(self, found: Sequence[str]) -> None:
+        """The faults of an epoch's samples: what broke, and what helps, once for each place."""
+        new = [fault for fault in found if place_of(fault) not in self._broken]
+        self._broken |= {place_of(fault) for fault in new}
+        if new:
+            self.say(f"{len(found)} samples are not finite and were left out. {told(new)}")
+
     def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
         kept = f"the best checkpoint is that of epoch {best}" if best else "no earlier checkpoint is left"
         self.say(
@@ -79,8 +88,11 @@ class Display:
         line += f"   {metrics['images_per_second']:.1f} images/s"
         if "approx_kl" in metrics:
             line += f"   kl {metrics['approx_kl']:.1e}"
-        if metrics["masked_rewards"]:
-            line += f"   {metrics['masked_rewards']:.0f} rewards masked"
+        broken = metrics.get("masked_broken_sample", 0)
+        if broken:
+            line += f"   {broken:.0f} samples not finite"
+        if metrics["masked_rewards"] > broken:
+            line += f"   {metrics['masked_rewards'] - broken:.0f} rewards masked"
         if metrics["skipped_updates"]:
             line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
         self.console.print(line, highlight=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse import faults, scoring
+from rediffuse import scoring
 from rediffuse.average import Average
 from rediffuse.config import Config
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
@@ -77,11 +77,13 @@ class Trainer:
                         self._save(before)
                         break
                     history.append(self._epoch(epoch))
-                except (Interrupted, RewardError, NonFiniteError) as error:
-                    if isinstance(error, NonFiniteError) and error.of_the_policy and epoch > self.first_epoch:
-                        self._doubt(epoch)
-                    else:
+                except NonFiniteError as error:
+                    if not error.of_the_policy:
                         self._save(before)
+                        raise
+                    raise NonFiniteError(f"{error}{self._doubt(epoch)}", of_the_policy=True) from error
+                except (Interrupted, RewardError):
+                    self._save(before)
                     raise
             else:
                 self.world.together(lambda: self._look(self.config.epochs))
@@ -148,8 +150,7 @@ class Trainer:
             **({"relative_reward": 1.0} if isinstance(self.reward, Combines) and self.config.reward.get("normalize") else {}),
         }
         self._record(epoch, metrics, scoring.journal(epoch, prompts, scores))
-        if scores.faults:
-            self.display.say(f"{len(scores.faults)} samples are not finite and were left out. {faults.told(scores.faults)}")
+        self.display.broken(scores.faults)
         self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
         return metrics
 
@@ -280,11 +281,20 @@ class Trainer:
             return None
         return self._state(epoch).copied()
 
-    def _doubt(self, epoch: int) -> None:
-        """The state after `epoch` epochs samples nothing finite: it is not saved and, where an older one is left, put aside."""
-        saved, every = checkpoint.epochs(self.run.checkpoints), self.config.logging.checkpoint_every
-        if self.world.is_main and epoch in saved and (len(saved) > 1 or epoch <= every):
-            checkpoint.set_aside_newer(self.run.checkpoints, epoch - 1)
+    def _doubt(self, epoch: int) -> str:
+        """The state after `epoch` epochs samples nothing finite, so it is not saved. If it was saved before, and an older one is
+        left, it is put aside; not where the run has begun with it, for then something else may be at fault. Says what was done.
+        """
+        saved = checkpoint.epochs(self.run.checkpoints) if self.world.is_main else []
+        older = max(
+            (each for each in saved if each < epoch), default=0 if epoch <= self.config.logging.checkpoint_every else None
+        )
+        if epoch not in saved or epoch == 0 or older is None:
+            return ""
+        if epoch == self.first_epoch:
+            return f" If epoch {older} was still well, move checkpoints/epoch-{epoch:05d} away: resume then goes on from there."
+        checkpoint.set_aside_newer(self.run.checkpoints, epoch - 1)
+        return f" The state of epoch {epoch} is put aside: resume goes on from epoch {older}."
 
     def _save(self, state: checkpoint.Checkpoint | None) -> None:
         if self.world.is_main and state is not None:
