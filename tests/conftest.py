@@ -12,6 +12,14 @@ def full(request):
     return request.config.getoption("--full")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_memory(tmp_path_factory):
+    """What these tests allow is not remembered for whoever runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)

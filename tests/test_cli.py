@@ -319,7 +319,10 @@ def hostile(tmp_path, monkeypatch):
 def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, recipe, hostile, capsys):
     code, _, err = run(capsys, command, recipe)
     assert code == 2
-    assert f"{recipe} asks to run code, unpickle or send a key: mine.py:mine (" in err and "--trust-code" in err
+    assert (
+        f"{recipe} asks to run code, read files, reach servers, send a key or unpickle: mine.py:mine (" in err
+        and "--trust-code" in err
+    )
     assert not Path("ran").exists()
     run(capsys, "plan", recipe, "--trust-code")
     assert Path("ran").exists()
@@ -336,12 +339,13 @@ def test_what_the_command_line_names_is_run(hostile, capsys):
 def test_nor_does_the_folder_of_a_run(hostile, capsys):
     assert run(capsys, "train", *hostile, "--reward", "mine.py:mine", "--run-dir", "run")[0] == 0
     Path("ran").unlink()
-    code, _, err = run(capsys, "resume", "run", "--epochs", "3")
-    assert code == 2 and "run asks to run code, unpickle or send a key: " in err and "mine.py:mine (reward.name)" in err
-    code, _, err = run(capsys, "sample", "run", "--prompt", "a cat")
+    Path("run").rename("theirs")  # what this machine's owner typed is remembered of the place where it was
+    code, _, err = run(capsys, "resume", "theirs", "--epochs", "3")
+    assert code == 2 and "theirs asks to run code, read files" in err and "mine.py:mine (reward.name)" in err
+    code, _, err = run(capsys, "sample", "theirs", "--prompt", "a cat")
     assert code == 2 and "(model.name)" in err and "reward" not in err
     assert not Path("ran").exists()
-    assert run(capsys, "resume", "run", "--trust-code", "--epochs", "3")[0] == 0
+    assert run(capsys, "resume", "theirs", "--trust-code", "--epochs", "3")[0] == 0
     assert Path("ran").exists()
 
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "faults", "maths", "threads", "terminal"},
+    {"errors", "faults", "maths", "threads", "terminal", "declared"},
     {"config", "hub", "overoptimisation"},
     {"types"},
     {"judging"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
-    {"rollout", "batches", "report", "journal"},
+    {"rollout", "batches", "report", "journal", "trust"},
     {"scoring", "update", "progress"},
     {"evaluate", "serve", "monitor"},
     {"trainer", "suites"},

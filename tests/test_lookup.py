@@ -81,4 +81,4 @@ def test_a_completed_configuration_spells_out_every_option():
 @pytest.mark.parametrize(("key", "name"), [(key, name) for key, room in KEYS.items() for name in names(room)])
 def test_options_are_read_from_the_source_as_they_are(key, name):
     kind = find(key, name)
-    assert declared_options(KEYS[key], name) == [f.name for f in fields(kind) if f.init]
+    assert list(declared_options(KEYS[key], name)) == [f.name for f in fields(kind) if f.init]

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
+from rediffuse import trust
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
-from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, trusting
+from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
 
 if TYPE_CHECKING:
     from rediffuse.report.verdict import Verdict
@@ -34,7 +35,7 @@ examples:
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
 WHICH = "newest, best, or a number of epochs"
-TRUST = "run code, unpickle or send a key where the file says so; what the command line says needs no trust"
+TRUST = "allow what the file asks for: code, other files, servers, keys, pickles; your own flags never need permission"
 COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "export", "serve", "list")
 
 
@@ -82,7 +83,8 @@ def run(arguments: list[str]) -> None:
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
         given = flags(rest)
         config = resolved(read_recipe(args.recipe), given)
-        refuse_code(args.recipe, config, args.trust_code, said=trusting(given).values())
+        if not args.trust_code and args.recipe not in recipe_names():
+            trust.refuse(args.recipe, config, given)
         train(config, args) if args.command == "train" else plan(config)
     elif args.command == "serve":
         serve(args, flags(rest))
@@ -96,16 +98,6 @@ def run(arguments: list[str]) -> None:
             "export": export,
             "list": show_list,
         }[args.command](args)
-
-
-def refuse_code(where: object, config: Config, trusted: bool, said: Iterable[str] = ()) -> None:
-    """A file that somebody else may have written never makes this machine import code; only the command line does."""
-    named = {place: name for place, name in trusting(vars(config)).items() if name not in set(said)}
-    if named and not trusted:
-        listed = ", ".join(f"{name} ({place})" for place, name in named.items())
-        raise ConfigError(
-            f"{where} asks to run code, unpickle or send a key: {listed}. Look at it; if you trust it, add --trust-code."
-        )
 
 
 def flags(rest: Sequence[str]) -> dict[str, Any]:
@@ -151,8 +143,10 @@ def train(config: Config, args: argparse.Namespace) -> None:
 def resume(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import existing
 
-    config = existing(args.run).config()
-    refuse_code(args.run, config, args.trust_code)
+    run = existing(args.run)
+    config = run.config()
+    if not args.trust_code:
+        trust.refuse(args.run, config, run=run.path)
     assemble(config)
     from rediffuse.trainer import resume as go_on
 
@@ -178,11 +172,17 @@ def plan(config: Config) -> None:
     )
 
 
+def _only_its_model(config: Config) -> Config:
+    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked for."""
+    return replace(config, reward={}, prompts={}, evaluation=Evaluation())
+
+
 def sample(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import existing
 
-    config = existing(args.run).config()
-    refuse_code(args.run, replace(config, reward={}, evaluation=Evaluation()), args.trust_code)  # no reward is asked
+    run = existing(args.run)
+    if not args.trust_code:
+        trust.refuse(args.run, _only_its_model(run.config()), run=run.path)
     from rediffuse.evaluate import before_and_after
 
     print(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
@@ -192,7 +192,8 @@ def export(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import existing
 
     run = existing(args.run)
-    refuse_code(args.run, replace(run.config(), reward={}, evaluation=Evaluation()), args.trust_code)  # no reward is asked
+    if not args.trust_code:
+        trust.refuse(args.run, _only_its_model(run.config()), run=run.path)
     from rediffuse.evaluate import tuned
     from rediffuse.runs.export import converted
 
@@ -205,7 +206,8 @@ def evaluate(args: argparse.Namespace) -> None:
 
     run = existing(args.run)
     asked = run.config() if not args.rewards else replace(run.config(), reward={}, evaluation=Evaluation())
-    refuse_code(args.run, asked, args.trust_code)
+    if not args.trust_code:
+        trust.refuse(args.run, asked, run=run.path)
     for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
@@ -391,7 +393,7 @@ def _resumable(run: Path | None) -> Iterator[None]:
         sys.stdout.flush()
         os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
-        more = " --trust-code" if run is not None and trusting(vars(existing(run).config())) else ""
+        more = " --trust-code" if run is not None and trust.unallowed(existing(run).config(), run=Path(run)) else ""
         say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")
         sys.stdout.flush()
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes

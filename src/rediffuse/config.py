@@ -17,6 +17,13 @@ RECIPES = Path(__file__).parent / "recipes"
 ALGORITHMS = Path(__file__).parent / "algorithms"
 DEFAULT_RECIPE = "demo/counting"
 _NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
+Text = Annotated[str, "names nothing outside of the run"]
+FilePath = Annotated[Path, "a file"]
+HubId = Annotated[str, "a model of the Hub, or of this machine"]
+Address = Annotated[str, "of a server"]
+Variable = Annotated[str, "of the environment"]
+Permit = Annotated[bool, "whether something unsafe is allowed"]
+"""What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust.py)."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 

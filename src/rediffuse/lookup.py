@@ -4,11 +4,10 @@ A room is a folder of the package; a file's name is the name of what it holds. `
 `rediffuse/algorithms/ddpo_is.py`; `my_file.py:Mine` and `my_pkg.my_file:Mine` are anyone's own.
 """
 
-import ast
 import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -16,22 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from rediffuse.config import Config, Evaluation, components, problems
+from rediffuse.config import Config, problems
+from rediffuse.declared import KEYS, declared_options, first_line, names
 from rediffuse.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from rediffuse.types import Algorithm, ModelFamily, PromptSet, Reward, SamplerFamily
 
-KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
-"""The configuration's key of a component, and the room it is looked up in."""
-
 METHOD = {"model": "load", "sampler": "bind", "algorithm": "loss", "reward": "__call__", "prompts": "draw"}
 """What every component of that key can do (rediffuse.types)."""
 
+__all__ = ["KEYS", "Parts", "assemble", "build", "check_names", "completed", "declared_options", "find", "first_line", "names"]
+
 GIVEN_IN_PYTHON = "python:"
 """How a configuration names a reward that only the caller of `rediffuse.train` has."""
-
-_PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -74,34 +71,6 @@ def _held_out_reward(options: Mapping[str, Any]) -> "Reward":
     return reward
 
 
-def trusting(components: Mapping[str, Any]) -> dict[str, str]:
-    """What components ask of whoever runs them: to import code (`reward.name` -> `mine.py:dark`), to send a key from the
-    environment, to unpickle. components: of KEYS.
-    """
-    asked = [each for key in KEYS for each in _asked(key, components.get(key))]
-    for number, options in enumerate(_held_out(components.get("evaluation"))):
-        asked += _asked(f"evaluation.held_out.{number}", options)
-    return {place: what for place, what in asked if what}
-
-
-def _held_out(evaluation: Any) -> Sequence[Any]:
-    """As a configuration holds them, or as flags say them."""
-    if isinstance(evaluation, Mapping):
-        listed: Sequence[Any] = components(evaluation.get("held_out", []))
-        return listed
-    return evaluation.held_out if isinstance(evaluation, Evaluation) else ()
-
-
-def _asked(place: str, options: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(options, Mapping):
-        name = str(options.get("name"))
-        yield f"{place}.name", name if ":" in name and not name.startswith(GIVEN_IN_PYTHON) else ""
-        yield f"{place}.key_variable", str(options.get("key_variable") or "")
-        yield f"{place}.allow_pickle", "true" if options.get("allow_pickle") else ""
-        for number, each in enumerate(_nested(options)):
-            yield from _asked(f"{place}.rewards.{number}", each)
-
-
 def completed(config: Config, parts: Parts, *, given_in_python: bool = False) -> Config:
     """The same run with every option spelt out, whatever its default may be one day, and every path absolute."""
     built = {"model": parts.family, "sampler": parts.sampler, "algorithm": parts.algorithm, "prompts": parts.prompts}
@@ -135,52 +104,6 @@ def _anywhere(name: str) -> str:
     return f"{Path(place).resolve()}:{attribute}" if place.endswith(".py") else name
 
 
-def names(room: str) -> list[str]:
-    """The names of a room's files; those that begin with an underscore are shared parts, not things to name."""
-    found = [path for path in (_PACKAGE / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
-    return sorted(path.stem for path in found if not path.stem.startswith("_"))
-
-
-def first_line(room: str, name: str) -> str:
-    """What a file says it is for, read without importing it."""
-    return (ast.get_docstring(ast.parse(_source(room, name).read_text())) or "").split("\n")[0]
-
-
-def _source(room: str, name: str) -> Path:
-    path = _PACKAGE / room / name
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
-
-
-def declared_options(room: str, name: str) -> list[str]:
-    """The fields of what a file of a room holds, read without importing it: torch alone takes a second."""
-    tree = ast.parse(_source(room, name).read_text())
-    exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
-    return _fields(tree, exported)
-
-
-def _fields(tree: ast.Module, class_name: str) -> list[str]:
-    """Of a class of this file and of its bases, wherever in the house they are."""
-    kind = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
-    if kind is None:
-        places = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and class_name in [a.name for a in n.names]]
-        if not places or not str(places[0]).startswith("rediffuse."):
-            return []
-        path = _PACKAGE.parent.joinpath(*str(places[0]).split(".")).with_suffix(".py")
-        return _fields(ast.parse(path.read_text()), class_name)
-    inherited = [field for base in kind.bases if isinstance(base, ast.Name) for field in _fields(tree, base.id)]
-    own = [
-        n
-        for n in kind.body
-        if isinstance(n, ast.AnnAssign) and not (isinstance(n.value, ast.Call) and _is(n.value.func, "field"))
-    ]
-    shown = [n.target.id for n in own if isinstance(n.target, ast.Name)]
-    return [*dict.fromkeys(inherited + shown)]
-
-
-def _is(node: ast.AST, name: str) -> bool:
-    return isinstance(node, ast.Name) and node.id == name
-
-
 def find(key: str, name: str) -> Any:
     """The class or function that `name` means under the configuration's `key`."""
     check_name(key, name)
@@ -205,8 +128,8 @@ def check_names(key: str, options: Mapping[str, Any]) -> None:
     """Raises ConfigError for a component or an option that the house does not have."""
     name = check_name(key, options.get("name"))
     if ":" not in name:
-        _check_options(key, options, declared_options(KEYS[key], name))
-    for each in _nested(options):
+        _check_options(key, options, list(declared_options(KEYS[key], name)))
+    for each in nested(options):
         check_names("reward", _without_weight(each))
 
 
@@ -219,7 +142,7 @@ def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -
             )
 
 
-def _nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The components that a reward is made of. Raises ConfigError for anything else in their place."""
     nested = options.get("rewards", [])
     if not isinstance(nested, list) or not all(isinstance(each, Mapping) for each in nested):
@@ -237,7 +160,7 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
     if "rewards" in given:
         given["rewards"] = [
             {**{k: each[k] for k in ("name", "weight") if k in each}, "reward": build("reward", _without_weight(each))}
-            for each in _nested(options)
+            for each in nested(options)
         ]
     kind = find(key, given.pop("name", ""))
     _check_options(key, options, [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else [])

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse import scoring
+from rediffuse import scoring, trust
 from rediffuse.average import Average
 from rediffuse.config import Config
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
@@ -321,6 +321,8 @@ def train(config: Config, run_dir: str | Path | None = None, reward: Reward | No
             loaded = completed(config, parts, given_in_python=reward is not None)
             if world.is_main and (trainer.policy.denoiser.pinned or loaded != config):
                 run.pin(trainer.policy.denoiser.pinned, loaded)
+            if world.is_main:
+                trust.remember(run.path, run.config())
             return trainer.train()
 
 

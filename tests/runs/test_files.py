@@ -154,6 +154,7 @@ ELSEWHERE = {
     "runs/export.py": "a staged folder",
     "models/_diffusers.py": "families write to a staged place that runs/ gives them",
     "rewards/aesthetic.py": "the cache of the Hub",
+    "trust.py": "what was allowed is remembered outside of run folders",
     "report/charts.py": "memory",
 }
 

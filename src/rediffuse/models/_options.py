@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from rediffuse.config import Positive
+from rediffuse.config import Positive, Text
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class LatentDiffusionOptions:
     train: Literal["lora", "full"] = "lora"
     lora_rank: PositiveInt = 4
     lora_alpha: Positive | None = None
-    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    lora_targets: tuple[Text, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     size_pixels: PositiveInt | None = None

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from rediffuse.config import HubId, Permit, Text
 from rediffuse.errors import ConfigError
 from rediffuse.models._options import LatentDiffusionOptions
 
@@ -24,11 +25,11 @@ class StableDiffusion(LatentDiffusionOptions):
     allow_pickle: read .bin and .ckpt files too, which may run any code.
     """
 
-    source: str = "CompVis/stable-diffusion-v1-4"
-    revision: str | None = None
-    config: str | None = None
+    source: HubId = "CompVis/stable-diffusion-v1-4"
+    revision: Text | None = None
+    config: HubId | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
-    allow_pickle: bool = False
+    allow_pickle: Permit = False
 
     def __post_init__(self) -> None:
         """What is on this machine means the same in any working directory, and has no revision."""

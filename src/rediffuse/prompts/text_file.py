@@ -9,7 +9,7 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rediffuse.config import problems
+from rediffuse.config import FilePath, problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import chosen
 from rediffuse.types import Prompt
@@ -32,7 +32,7 @@ class TextFile:
     balanced: every prompt equally often in an epoch, instead of independent draws, as likely as the weights.
     """
 
-    path: Path
+    path: FilePath
     balanced: bool = False
     prompts: tuple[Prompt, ...] = field(init=False, repr=False)
     weights: tuple[float, ...] = field(init=False, repr=False)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rediffuse.config import HubId, Text
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import pixels
 from rediffuse.types import Prompt
@@ -23,8 +24,8 @@ class ClipReward:
     revision: a commit hash, a tag or a branch of the Hub; None: the newest.
     """
 
-    clip: str = "openai/clip-vit-large-patch14"
-    revision: str | None = None
+    clip: HubId = "openai/clip-vit-large-patch14"
+    revision: Text | None = None
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import Field, PositiveInt
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config import Address, HubId, Permit, Positive, Text, Variable
 from rediffuse.errors import Status
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import encoded, pictures
@@ -95,11 +95,11 @@ class VlmReward:
     max_tokens: of an answer.
     """
 
-    vlm: str = "llava-hf/llava-1.5-7b-hf"
-    revision: str | None = None
-    server: str | None = None
-    key_variable: str | None = None
-    allow_plain_http: bool = False
+    vlm: HubId = "llava-hf/llava-1.5-7b-hf"
+    revision: Text | None = None
+    server: Address | None = None
+    key_variable: Variable | None = None
+    allow_plain_http: Permit = False
     concurrency: PositiveInt = 8
     timeout_seconds: Positive = 120.0
     deadline_seconds: Positive = 300.0

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rediffuse import hub
+from rediffuse.config import HubId, Text
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.rewards._loading import make_absolute
@@ -38,8 +39,8 @@ class Aesthetic(ClipReward):
     sha256: of the predictor's tensors, so that a score means the same everywhere; None: whatever the file holds.
     """
 
-    predictor: str = "trl-lib/ddpo-aesthetic-predictor"
-    sha256: str | None = PUBLISHED
+    predictor: HubId = "trl-lib/ddpo-aesthetic-predictor"
+    sha256: Text | None = PUBLISHED
 
     def __post_init__(self) -> None:
         super().__post_init__()

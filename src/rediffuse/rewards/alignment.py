@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import PositiveInt
 from torch import Tensor
 
+from rediffuse.config import HubId, Text
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute, pin
@@ -27,10 +28,10 @@ class Alignment(VlmReward):
     score: the published reward is the recall: how much of the reference the answer says. No word is unparseable.
     """
 
-    question: str = "Answer concisely: what is going on in this image?"
-    reference: str = "The image contains {prompt}"
-    encoder: str = "microsoft/deberta-xlarge-mnli"
-    encoder_revision: str | None = None
+    question: Text = "Answer concisely: what is going on in this image?"
+    reference: Text = "The image contains {prompt}"
+    encoder: HubId = "microsoft/deberta-xlarge-mnli"
+    encoder_revision: Text | None = None
     layer: PositiveInt | None = 40
     score: Literal["recall", "precision", "f1"] = "recall"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rediffuse.config import HubId
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.types import Prompt
 
@@ -18,7 +19,7 @@ class PickScore(ClipReward):
     A difference of d between two images of one prompt means odds of exp(d) to 1.
     """
 
-    clip: str = "yuvalkirstain/PickScore_v1"
+    clip: HubId = "yuvalkirstain/PickScore_v1"
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         scale: Tensor = self._model.logit_scale.exp()

@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.judging import together
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, refuse_unsafe
@@ -35,11 +35,11 @@ class Remote:
     images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
     """
 
-    url: str = "http://127.0.0.1:8765"
-    key_variable: str | None = None
+    url: Address = "http://127.0.0.1:8765"
+    key_variable: Variable | None = None
     timeout_seconds: Positive = 120.0
     deadline_seconds: Positive = 300.0
-    allow_plain_http: bool = False
+    allow_plain_http: Permit = False
     images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
 
     def __post_init__(self) -> None:

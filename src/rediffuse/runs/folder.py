@@ -76,12 +76,28 @@ class RunFolder:
     def report(self) -> Path:
         return self.path / "report.html"
 
+    @property
+    def prompts(self) -> Path:
+        """Copies of the files that the run's prompts are read from."""
+        return self.path / "prompts"
+
     def config(self) -> Config:
-        return from_yaml(self.path / "config.yaml")
+        """What its prompts name in the run's own folder is found wherever that lies by now."""
+        config = from_yaml(self.path / "config.yaml")
+        return replace(config, prompts={key: self._located(value) for key, value in config.prompts.items()})
+
+    def _located(self, value: Any) -> Any:
+        inside = isinstance(value, str) and value.startswith(f"{self.prompts.name}/")
+        return str((self.path / value).resolve()) if inside else value
+
+    def _portable(self, value: Any) -> Any:
+        root = f"{self.path.resolve()}/"
+        return value.removeprefix(root) if isinstance(value, str) and value.startswith(f"{root}{self.prompts.name}/") else value
 
     def write_config(self, config: Config) -> None:
         """In place of the one that stands there, all or nothing."""
-        files.write_text(self.path / "config.yaml", to_yaml(config))
+        portable = replace(config, prompts={key: self._portable(value) for key, value in config.prompts.items()})
+        files.write_text(self.path / "config.yaml", to_yaml(portable))
 
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
         """Options that became exact when the model and the rewards were loaded, into the configuration; the model's also beside
@@ -121,7 +137,7 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     try:
         path.mkdir(parents=True, exist_ok=True)
         files.write_json(path / "environment.json", {**environment(), "device": device})
-        files.write_new(path / "config.yaml", to_yaml(config))
+        files.write_new(path / "config.yaml", to_yaml(replace(config, prompts=_copied(run, config.prompts))))
     except FileExistsError as error:
         raise RunError(f"{path} was just taken by another process. Choose another --run-dir.") from error
     except OSError as error:
@@ -129,9 +145,19 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     return run
 
 
+def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same options, of copies in the run's folder of the file that `path` names: a run needs nothing but its folder."""
+    place = prompts.get("path")
+    if not isinstance(place, str) or not Path(place).is_file():
+        return dict(prompts)
+    files.make_folder(run.prompts)
+    files.write_bytes(run.prompts / Path(place).name, Path(place).read_bytes())
+    return {**prompts, "path": f"{run.prompts.name}/{Path(place).name}"}
+
+
 def _left_by_a_kill(path: Path) -> bool:
     """Of a run that was killed while it was made: config.yaml comes last."""
-    return path.name == "environment.json" or path.name.startswith(files.STAGED)
+    return path.name in ("environment.json", "prompts") or path.name.startswith(files.STAGED)
 
 
 def existing(path: Path) -> RunFolder:
@@ -158,10 +184,14 @@ def fresh_path(recipe: str) -> Path:
 
 def discard(run: RunFolder) -> None:
     """Take back a folder that was just created, before anything was done in it."""
-    for name in ("config.yaml", "environment.json", "run.pid", "run.lock"):
-        files.remove(run.path / name)
-    with suppress(OSError):  # someone else's file is in it by now
-        run.path.rmdir()
+    for path in (
+        *run.prompts.glob("*"),
+        *(run.path / name for name in ("config.yaml", "environment.json", "run.pid", "run.lock")),
+    ):
+        files.remove(path)
+    for folder in (run.prompts, run.path):
+        with suppress(OSError):  # someone else's file is in it by now
+            folder.rmdir()
 
 
 def environment() -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import PositiveInt
 
-from rediffuse.config import Positive
+from rediffuse.config import Positive, Text
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Emoji(LatentDiffusionOptions):
 
     guidance_scale: Positive = 1.0
     lora_rank: PositiveInt = 16
-    lora_targets: tuple[str, ...] = (
+    lora_targets: tuple[Text, ...] = (
         "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out", "time_emb_proj",
     )  # fmt: skip
 
