@@ -40,9 +40,9 @@ def server():
     service.shutdown()
 
 
-@pytest.fixture
-def ran(tmp_path):
-    folder = tmp_path / "theirs"
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ran") / "theirs"
     train(tiny.config(epochs=1), folder)
     return folder
 
