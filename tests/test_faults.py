@@ -18,7 +18,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.report import verdict
 from rediffuse.report.tables import figures
 from rediffuse.rewards._pictures import pixels
-from rediffuse.rollout import Draws, collect, joined
+from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import existing
 from rediffuse.samplers.ddim import DDIM
@@ -370,3 +370,14 @@ def test_a_fault_is_explained_once_and_counted_in_every_epoch(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert said.count("The decoder gave NaN in fp16") == 1
     assert said.count("samples not finite") == 2 and "rewards masked" not in said
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_decoder_that_overflows_gives_no_white_picture(pipeline, value):
+    denoiser = tiny.Tiny(path=pipeline, precision="fp16").load("cpu", 0)
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
+    draws = Draws([0], [Prompt("a cat")], (0,))
+    assert sampled(policy, draws).whole == [0]  # the control
+    denoiser.vae.decoder.conv_out.bias.data.fill_(value)
+    made = sampled(policy, draws)
+    assert made.faults == ["decoder: NaN in fp16"] and made.images.isnan().all()
