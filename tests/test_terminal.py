@@ -1,15 +1,20 @@
 """What comes from outside, at a terminal that may be ASCII, closed, or gone."""
 
+import ast
 import io
 import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
+import tiny
 from rich.table import Table
 
 from rediffuse import terminal
+from rediffuse.cli import fail, main
+from rediffuse.errors import RewardError
 
 HOSTILE = "a\x1b[31mred\x1b]0;title\x07\x9b2J\u202egnp.exe\udcff\rb\x08[bold]x[/bold]"
 STEERS = {*map(chr, range(32)), *map(chr, range(127, 160)), "\u202e", "\udcff"} - {"\n"}
@@ -86,3 +91,77 @@ def test_an_output_that_was_closed_before_is_no_error():
         ["bash", "-c", f'"{sys.executable}" -c "$SAYS" >&- 2>&-'], env={**os.environ, "SAYS": SAYS}, check=False
     )
     assert done.returncode == 0
+
+
+SRC = Path(__file__).parents[1] / "src" / "rediffuse"
+ONLY_IN_TERMINAL = {"print", "Console", "rich.print", "warnings.showwarning", "traceback.print_exception", "traceback.print_exc"}
+
+
+def written_elsewhere(tree):
+    """Calls and imports that reach a terminal on a way of their own."""
+    calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
+    own = [call for call in calls if call in ONLY_IN_TERMINAL or call.startswith(("sys.stdout", "sys.stderr", "rich.print"))]
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").split(".")[0] == "rich"]
+    return own + [a.name for n in imports for a in n.names if a.name in ("print", "Console", "inspect")]
+
+
+def test_nothing_is_written_to_a_terminal_elsewhere():
+    for path in SRC.rglob("*.py"):
+        if path.name != "terminal.py":
+            assert not written_elsewhere(ast.parse(path.read_text())), path
+
+
+def test_what_writes_to_a_terminal_elsewhere_would_be_seen():
+    for line in ("print(1)", "sys.stdout.write('x')", "from rich import print as show", "from rich.console import Console",
+                 "traceback.print_exception(error)"):  # fmt: skip
+        assert written_elsewhere(ast.parse(line)), line
+    assert not written_elsewhere(ast.parse("console().print(table)"))
+
+
+def test_messages_of_the_command_cannot_steer_the_terminal(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "a\x1b[2Jb"
+    run.mkdir()
+    (run / "config.yaml").write_text('"x\\e[2J": 1\n')
+    for words in (
+        ["\x1b[2J"], ["train", "\x1b[2J"], ["train", "--\x1b[2J", "1"], ["train", "--reward", "\x1b]0;x\x07"], ["list", "\x1b[2J"],
+        ["resume", run], ["report", run], ["compare", run], ["report", tmp_path / "\x9b2J"], ["train", "--run-dir", run],
+        ["train", "--prompts", "text_file", "--prompts.path", "\x1b[2J"], ["resume", run, "--\x1b[2J"], ["sample", run, "--seed", "\x1b"],
+        ["train", "--reward", "mine\x1b[2J.py:f"], ["train", "\u202e.yaml"], ["train", "\udcff.yaml"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(list(map(str, words)))
+        said = "".join(capsys.readouterr())
+        assert stop.value.code == 2 and said and not STEERS & set(said), words
+
+
+def test_nor_can_the_traceback_of_a_reward_nor_what_a_server_says(capsys):
+    error = RewardError("the server says \x1b[2J")
+    error.__cause__ = ValueError("\x1b[2J")
+    with pytest.raises(SystemExit):
+        fail(str(error), 75, caused_by=error)
+    said = capsys.readouterr().err
+    assert "ValueError: \\x1b[2J" in said and "says \\x1b[2J" in said and not STEERS & set(said)
+
+
+def test_a_name_of_300_letters_is_one_sentence(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "a" * 300
+    toy = ["--model", f"{tiny.FILE}:Toy", "--sampler.num-steps", "4", "--reward", "redness"]
+    for words in (
+        ["train", *toy, "--run-dir", name], ["train", name], ["train", f"{name}.yaml"], ["train", "--reward", name],
+        ["train", "--reward", f"{name}.py:f"], ["train", "--prompts", "text_file", "--prompts.path", name], ["resume", name],
+        ["report", name], ["compare", name], ["report", name, "--follow"], ["train", "--prompts", f"{name}:f"],
+    ):  # fmt: skip
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        said = capsys.readouterr().err
+        assert stop.value.code == 2 and "Traceback" not in said and len(said.splitlines()) == 1, (words, said)
+
+
+def test_a_bug_is_said_to_be_one_and_exits_1(capsys, monkeypatch):
+    monkeypatch.setattr("rediffuse.cli.run", lambda _: {}["\x1b[2J"])
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    said = capsys.readouterr().err
+    assert stop.value.code == 1 and "This is a bug of Rediffuse" in said and "KeyError" in said and not STEERS & set(said)

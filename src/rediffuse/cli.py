@@ -1,9 +1,9 @@
 """The commands: train, resume, sample, evaluate, report, compare, export, serve, plan, list."""
 
 import argparse
+import errno
 import os
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +16,7 @@ from rediffuse import trust
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
+from rediffuse.terminal import console, say, show, show_traceback, warnings_shown
 
 if TYPE_CHECKING:
     from rediffuse.report.verdict import Verdict
@@ -34,6 +35,8 @@ examples:
   rediffuse train --reward redness --epochs 5
   torchrun --nproc-per-node 2 -m rediffuse train --run-dir runs/two
 """
+NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
+"""Of files: another try with the same name would fail too."""
 WHICH = "newest, best, or a number of epochs"
 TRUST = "allow what the file asks for: code, other files, servers, keys, pickles; your own flags never need permission"
 COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "export", "serve", "list")
@@ -45,31 +48,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}\n{self.format_usage().strip()}")
 
+    def _print_message(self, message: str, file: object = None) -> None:
+        """Help, which argparse would write by itself."""
+        show(message.rstrip("\n"))
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
-        run(sys.argv[1:] if arguments is None else list(arguments))
+        with warnings_shown():
+            run(sys.argv[1:] if arguments is None else list(arguments))
     except RediffuseError as error:
         fail(str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None)
     except PermissionError as error:
         fail(f"Cannot write to {error.filename}: {error.strerror}.", 2)
     except OSError as error:
+        if error.errno in NO_SUCH_NAME:
+            fail(f"{error.filename}: {error.strerror}. Choose another name.", 2)
         fail(f"{error}. What was saved before is whole; a retry may help.", 75)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
+    except Exception as error:
+        show_traceback(error)
+        fail("This is a bug of Rediffuse; please report it with the lines above.", 1)
     sys.exit(0)
 
 
 def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -> NoReturn:
     """A reward is the user's own code, so what went wrong in it is shown where it did."""
     if caused_by is not None and caused_by.__cause__ is not None:
-        traceback.print_exception(caused_by.__cause__)
+        show_traceback(caused_by.__cause__)
     say(message)
     sys.exit(exit_code)
-
-
-def say(message: str) -> None:
-    print(f"rediffuse: {message}", file=sys.stderr, flush=True)
 
 
 def run(arguments: list[str]) -> None:
@@ -134,7 +143,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
             run_training(config, args.run_dir)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
-    print(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}", flush=True)
+    show(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
     with _resumable(run_dir):
         run_training(config, run_dir)
     _tell(run_dir)
@@ -164,7 +173,7 @@ def plan(config: Config) -> None:
     sizes = f"{num_trained // config.updates_per_epoch}"
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
-    print(
+    show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"
         f" then {updates} updates of {sizes} samples\n"
@@ -185,7 +194,7 @@ def sample(args: argparse.Namespace) -> None:
         trust.refuse(args.run, _only_its_model(run.config()), run=run.path)
     from rediffuse.evaluate import before_and_after
 
-    print(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+    show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
 
 
 def export(args: argparse.Namespace) -> None:
@@ -198,7 +207,7 @@ def export(args: argparse.Namespace) -> None:
     from rediffuse.runs.export import converted
 
     path = args.out or run.exported(args.to, args.checkpoint)
-    print(converted(tuned(run, args.checkpoint).denoiser, args.to, path))
+    show(converted(tuned(run, args.checkpoint).denoiser, args.to, path))
 
 
 def evaluate(args: argparse.Namespace) -> None:
@@ -211,15 +220,13 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
-    from rich import print as show
-
     from rediffuse import suites
     from rediffuse.report import page
 
     sizes = {"num_prompts": args.num_prompts, "images_per_prompt": args.images_per_prompt, "seed": args.seed}
     question = suites.Question(args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes)
-    show(suites.table(suites.evaluate(args.run, question)))
-    print(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
+    console().print(suites.table(suites.evaluate(args.run, question)))
+    show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
 
 def report(args: argparse.Namespace) -> None:
@@ -231,21 +238,19 @@ def report(args: argparse.Namespace) -> None:
             raise ConfigError(f"--follow: {args.run} is not a run; it follows one run at a time.")
         follow.serve(RunFolder(args.run), args.port)
     elif args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
-        print(index.write(args.run))
+        show(index.write(args.run))
     else:
         run = existing(args.run)
         _say(verdict.write(run), args.run)
-        print(page.write(run))
+        show(page.write(run))
 
 
 def compare(args: argparse.Namespace) -> None:
-    from rich import print as show
-
     from rediffuse.report.compare import compared, write
 
     comparison = compared(args.runs, args.reach)
-    show(comparison.table())
-    print(write(comparison, args.out))
+    console().print(comparison.table())
+    show(write(comparison, args.out))
 
 
 def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
@@ -286,7 +291,7 @@ def show_list(args: argparse.Namespace) -> None:
         lines = {name: first_line(args.what, name) for name in names(args.what)}
     width = max(map(len, lines))
     for name, line in lines.items():
-        print(f"{name:{width}}  {line}")
+        show(f"{name:{width}}  {line}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -388,14 +393,12 @@ def _resumable(run: Path | None) -> Iterator[None]:
         yield
     except RewardError as error:
         if error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)
-        say(str(error))
-        sys.stdout.flush()
+            show_traceback(error.__cause__)
+        say(error)
         os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
         more = " --trust-code" if run is not None and trust.unallowed(existing(run).config(), run=Path(run)) else ""
         say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")
-        sys.stdout.flush()
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 
 
@@ -406,11 +409,9 @@ def _tell(run: Path) -> None:
 
     folder = existing(run)
     _say(verdict.of(folder), run)
-    print(f"done: {folder.report} is the page, {folder.adapter} what was learned")
+    show(f"done: {folder.report} is the page, {folder.adapter} what was learned")
 
 
 def _say(verdict: "Verdict | None", run: Path) -> None:
-    from rediffuse.report.markup import shown
-
     if verdict is not None:
-        print(f"{shown(verdict.headline)}\n{shown(verdict.suggestion).replace(' RUN', f' {run}')}")
+        show(f"{verdict.headline}\n{verdict.suggestion.replace(' RUN', f' {run}')}")

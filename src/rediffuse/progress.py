@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
 
 from rediffuse.faults import place_of, told
 from rediffuse.overoptimisation import Fall
+from rediffuse.terminal import console
 from rediffuse.types import Metrics, Rollout
 
 WHAT_NOW = {
@@ -25,15 +25,19 @@ WHAT_NOW = {
 }
 
 
+SMALLEST_KL = 1e-9
+"""To be shown: the first update of an epoch has none, but for rounding."""
+
+
 class Display:
     """shown: only one of all processes speaks."""
 
     def __init__(self, epochs: int, *, shown: bool) -> None:
-        self.console = Console(quiet=not shown)
+        self.console = console(quiet=not shown)
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
             TextColumn("epochs"),
             TimeElapsedColumn(),
@@ -66,7 +70,7 @@ class Display:
         self._progress.update(self._task, description="learning")
 
     def say(self, message: str) -> None:
-        self.console.print(message, highlight=False, markup=False)
+        self.console.print(message)
 
     def broken(self, found: Sequence[str]) -> None:
         """The faults of an epoch's samples: what broke, and what helps, once for each place."""
@@ -86,7 +90,7 @@ class Display:
     def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
         line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"
         line += f"   {metrics['images_per_second']:.1f} images/s"
-        if "approx_kl" in metrics:
+        if metrics.get("approx_kl", 0) > SMALLEST_KL:
             line += f"   kl {metrics['approx_kl']:.1e}"
         broken = metrics.get("masked_broken_sample", 0)
         if broken:
@@ -95,13 +99,12 @@ class Display:
             line += f"   {metrics['masked_rewards'] - broken:.0f} rewards masked"
         if metrics["skipped_updates"]:
             line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
-        self.console.print(line, highlight=False)
+        self.console.print(line)
         if metrics.get("ratio_drift", 0) > max_ratio_drift and not self._warned:
             self._warned = True
             self.console.print(
                 f"Before the first update the ratio should be 1; it is off by {metrics['ratio_drift']:.1e}, and more than"
                 f" {max_ratio_drift:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
-                " or --sampler.num_quiet_steps 1 to leave out the most sensitive step.",
-                highlight=False,
+                " or --sampler.num_quiet_steps 1 to leave out the most sensitive step."
             )
         self._progress.update(self._task, advance=1)

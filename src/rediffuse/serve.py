@@ -19,6 +19,7 @@ from torch import Tensor
 from rediffuse.errors import RewardError
 from rediffuse.judging import judged, together
 from rediffuse.rewards._pictures import tensor
+from rediffuse.terminal import say, show
 from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 
 MOST_IMAGES = 256
@@ -66,7 +67,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
         try:
             return _as_json(together(_scored(reward, _images(asked.images), prompts, batch_size)))
         except RewardError as error:
-            print(f"rediffuse: {error}", flush=True)  # the whole of it here; whoever asked learns that it failed
+            say(error)  # the whole of it here; whoever asked learns that it failed
             raise HTTPException(503 if error.passing else 424, f"the reward {name} failed") from error
 
     return service
@@ -77,9 +78,9 @@ def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_s
     if isinstance(reward, NeedsLoading):
         reward.prepare(device)
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-    print(f"{name} at {place}; in a run: --reward remote --reward.url {place}", flush=True)
+    show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:
-        print("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.", flush=True)
+        show("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.")
     uvicorn.run(app(name, reward, batch_size, token), host=host, port=port, log_level="warning")
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Console, Group
+from rich.console import Group
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +28,7 @@ from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import files, folder, log
 from rediffuse.scoring import Scorer
+from rediffuse.terminal import console, printable
 from rediffuse.types import Combines, NeedsLoading, Prompt, PromptSet, Reward, Rollout
 from rediffuse.world import World
 
@@ -89,9 +91,9 @@ class Pair:
         def sample(which: str) -> list[Rollout]:
             size = config.micro_batch_size
             rollouts = collect(policy, draws, size, world)
-            told, console = f"{name}, {which}", Console(stderr=True)
+            told, errors = escape(printable(f"{name}, {which}")), console("error")
             total = -(-len(draws.prompts) // size)
-            return list(track(rollouts, told, total, console=console, transient=True, disable=not console.is_terminal))
+            return list(track(rollouts, told, total, console=errors, transient=True, disable=not errors.is_terminal))
 
         with policy.frozen():
             before = sample("before")

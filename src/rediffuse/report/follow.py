@@ -12,6 +12,7 @@ from rediffuse.errors import RediffuseError, RunError
 from rediffuse.report import page, verdict
 from rediffuse.report.markup import rendered
 from rediffuse.runs.folder import RunFolder
+from rediffuse.terminal import show
 
 LOOPBACK = ("127.0.0.1", "localhost")
 OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
@@ -117,7 +118,7 @@ def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
 def serve(run: RunFolder, port: int, host: str = "127.0.0.1") -> None:
     """Until Ctrl-C. Raises RunError where the port cannot be had."""
     with server(run, port, host) as ready:
-        print(f"Following {run.path} at http://{host}:{ready.server_port}/ until Ctrl-C", flush=True)
+        show(f"Following {run.path} at http://{host}:{ready.server_port}/ until Ctrl-C")
         try:
             ready.serve_forever()
         except KeyboardInterrupt:
