@@ -44,8 +44,9 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Scoring:
-    """max_failed: the share of an epoch's rewards that may be missing; they are masked, and never stand for 0. Where more are
-    missing, the run asks again and again if that may help, and else stops, its state saved.
+    """max_failed: the share of an epoch's rewards that may be missing, those of samples that are not finite included; they are
+    masked, and never stand for 0. Where more are missing, the run asks again and again if that may help, and else stops, its
+    state saved.
 
     timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single reward before it stops.
     """

@@ -212,7 +212,7 @@ def broken(evidence: Evidence) -> Finding | None:
 
 def broken_pictures(evidence: Evidence) -> Finding | None:
     found = evidence.looks[-1].get("broken") if evidence.looks else None
-    if not found:
+    if not found or not isinstance(found, Mapping):
         return None
     text = f"At the last look {len(found)} of the fixed pictures were not finite. {told(found.values())}"
     return Finding("broken_pictures", "warning", text, {"pictures": len(found), "place": place_of(next(iter(found.values())))})

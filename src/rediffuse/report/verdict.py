@@ -91,7 +91,8 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
     longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
     flat = learned == "warning"
     moved = evidence.kl is None or evidence.kl > UNMOVED_NATS
-    precision = str(evidence.config.get("model", {}).get("precision", ""))
+    model = evidence.config.get("model")
+    precision = str(model.get("precision", "")) if isinstance(model, Mapping) else ""
     sick = next((told[rule] for rule in ("broken", "broken_pictures") if _warns(told, rule)), None)
     advice = (
         (sick is not None, cure(sick.numbers["place"], precision) if sick else ""),
