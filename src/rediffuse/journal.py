@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse import faults
-from rediffuse.errors import Status
+from rediffuse.errors import RunError, Status
 from rediffuse.runs import files, log
 from rediffuse.types import Prompt
 
@@ -43,11 +43,21 @@ class Paid:
 
     def load(self, paths: Iterable[Path], *, drop_damaged: bool = False) -> None:
         """What all processes of a run before this one left."""
-        rows = (row for path in paths for row in log.read(path, drop_damaged=drop_damaged))
-        for row in (row for row in rows if row.pop("of") == self._reward):
-            epoch, asked = row.pop("epoch"), row.pop("asked")
-            parts = {name: math.nan if value is None else value for name, value in row.pop("parts").items()}
-            self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
+        for path in paths:
+            for number, row in enumerate(log.read(path, drop_damaged=drop_damaged), 1):
+                try:
+                    self._take(row)
+                except (KeyError, TypeError, AttributeError) as error:  # of an older version, which wrote no checksums
+                    raise RunError(
+                        f"{path}, row {number}: not a reward that a run wrote. Remove the file: its rewards are asked again."
+                    ) from error
+
+    def _take(self, row: dict[str, Any]) -> None:
+        if row.pop("of") != self._reward:
+            return
+        epoch, asked = row.pop("epoch"), row.pop("asked")
+        parts = {name: math.nan if value is None else value for name, value in row.pop("parts").items()}
+        self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
 
     def known(self, epoch: int, index: int, image_hash: int, prompt: Prompt) -> Scored | None:
         return self._known.get((epoch, index, image_hash, _digest(vars(prompt))))

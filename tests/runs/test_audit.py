@@ -44,6 +44,12 @@ def test_lines_that_are_lost_or_stand_twice_are_told(harm, name, run):
     assert len(resume(run, epochs=4, drop_damaged_lines=True)) == 1
 
 
+def test_an_epoch_that_lost_its_last_samples_is_told(run):
+    lost(run / "rewards.jsonl", len((run / "rewards.jsonl").read_text().splitlines()))
+    with pytest.raises(RunError, match=r"rewards\.jsonl does not fit the newest checkpoint: it has not one line.*epoch 2"):
+        resume(run, epochs=4)
+
+
 def test_a_run_whose_logs_are_whole_goes_on(run):
     """The control of the test above."""
     assert len(resume(run, epochs=4)) == 1
@@ -67,3 +73,12 @@ def test_a_paid_reward_that_was_changed_is_not_believed(run):
     with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, line 1"):
         resume(run, epochs=4)
     assert json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] == 2
+
+
+def test_a_paid_reward_of_an_older_version_that_lost_a_key_is_one_sentence(run):
+    paid = run / "rewards.paid-0.jsonl"
+    paid.write_text('{"epoch": 3, "index": 0, "reward": 0.5}\n')
+    with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, row 1: .*asked again"):
+        resume(run, epochs=4)
+    paid.unlink()
+    assert len(resume(run, epochs=4)) == 1  # the control

@@ -76,6 +76,35 @@ def test_a_link_where_the_page_goes_is_not_followed_either(name, run, tmp_path, 
     assert "is a link" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("name", ["samples", "adapter", "samples/epoch-00001", "checkpoints"])
+def test_a_link_to_a_folder_that_looks_like_a_run_is_refused_too(name, run, tmp_path):
+    linked(run, name, tmp_path / "victim")
+    (tmp_path / "victim" / "config.yaml").write_text("")
+    (tmp_path / "victim" / "epoch-00003").mkdir(exist_ok=True)
+    (tmp_path / "victim" / "epoch-00003" / "config.yaml").write_text("")
+    before = content(tmp_path / "victim")
+    with pytest.raises(RunError, match="is a link"):
+        resume(run, epochs=3)
+    assert content(tmp_path / "victim") == before
+
+
+def test_a_run_can_be_made_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def none(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    create(tmp_path / "run", tiny.config(seed=3))
+    assert existing(tmp_path / "run").config().seed == 3
+    with pytest.raises(FileExistsError):
+        files.write_new(tmp_path / "run" / "config.yaml", "another")
+
+
+def test_an_empty_config_of_an_older_version_is_named(run):
+    (run / "config.yaml").write_text("")
+    with pytest.raises(RunError, match=r"config\.yaml is empty.*Remove the folder"):
+        resume(run)
+
+
 def test_the_same_run_without_links_goes_on(run):
     """The control of the tests above."""
     assert len(resume(run, epochs=3)) == 1

@@ -67,6 +67,25 @@ def test_every_bit_of_a_line_counts(tmp_path):
             log.read(path)
 
 
+def test_every_bit_of_the_only_line_counts(tmp_path):
+    """None before it has a checksum, so that it may seem to be one of an older version."""
+    path = tmp_path / "monitor.jsonl"
+    log.append(path, [{"epoch": 0, "values": [0.25, 7]}])
+    whole = path.read_bytes()
+    for place in range(8 * (len(whole) - 1)):
+        changed = bytearray(whole)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(bytes(changed))
+        with pytest.raises(RunError):
+            log.read(path)
+
+
+def test_an_older_line_that_ends_in_a_number_is_believed(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 0, "peak_memory_bytes": 1234567890}\n{"epoch": 1}\n')
+    assert [row["epoch"] for row in log.read(path)] == [0, 1]
+
+
 def test_lines_of_older_versions_are_believed_until_one_with_a_checksum_comes(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"epoch": 0}\n')

@@ -9,12 +9,15 @@ from rediffuse.runs.folder import RunFolder
 
 def refuse_gaps(run: RunFolder, epochs: int) -> None:
     """Raises RunError where lines are lost or stand twice, of `epochs` epochs that a checkpoint has learned from."""
-    metrics = Counter(row["epoch"] for row in log.read(run.metrics))
+    told = log.read(run.metrics)
+    metrics = Counter(row["epoch"] for row in told)
     _refuse(run, "metrics.jsonl", [f"{metrics[epoch]} lines of epoch {epoch}" for epoch in range(epochs) if metrics[epoch] != 1])
+    sizes = {row["epoch"]: row["reward_queries"] // (row["epoch"] + 1) for row in told if "reward_queries" in row}
     samples: dict[int, list[int]] = {epoch: [] for epoch in range(epochs)}
     for row in log.read(run.rewards):
         samples.setdefault(row["epoch"], []).append(row["index"])
-    _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in range(epochs) if _gap(samples[epoch])])
+    gaps = [epoch for epoch in range(epochs) if _gap(samples[epoch], sizes.get(epoch))]
+    _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in gaps])
     if run.monitor.exists():
         looks = Counter(row["epoch"] for row in log.read(run.monitor))
         made = sorted(int(path.name.removeprefix("epoch-")) for path in run.samples.glob("epoch-[0-9]*"))
@@ -22,9 +25,9 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
         _refuse(run, "monitor.jsonl", [f"{looks[epoch]} lines of the pictures after {epoch} epochs" for epoch in wrong])
 
 
-def _gap(indices: list[int]) -> bool:
-    """Whether one of a whole epoch is missing or stands twice."""
-    return not indices or sorted(indices) != list(range(len(indices)))
+def _gap(indices: list[int], size: int | None) -> bool:
+    """Whether one of a whole epoch is missing or stands twice. size: how many there were, where that is known."""
+    return not indices or sorted(indices) != list(range(size or len(indices)))
 
 
 def _refuse(run: RunFolder, name: str, wrong: list[str]) -> None:

@@ -31,6 +31,18 @@ def refuse_links(path: Path) -> None:
                 raise RunError(f"{place} is {kind}, and nothing in a run is read or written through one. Remove it to go on.")
 
 
+def refuse_linked_folders(root: Path) -> None:
+    """Raises RunError where a link stands in a run's folders, or leads from the run's folder to another.
+
+    `refuse_links` finds a run's folder by its config.yaml, and a link may lead to a folder that has one too.
+    """
+    for folder, below, names in os.walk(root, followlinks=False):
+        here = Path(folder)
+        for path in map(here.joinpath, below if here == root else (*below, *names)):
+            if path.is_symlink():
+                refuse_links(path)
+
+
 def make_folder(path: Path) -> Path:
     refuse_links(path)
     path.mkdir(parents=True, exist_ok=True)
@@ -73,10 +85,21 @@ def write_new(path: Path, content: str) -> None:
         with new.open("x", encoding="utf-8") as file:
             file.write(content)
         sync(new)
-        os.link(new, path)
+        _link(new, path)
     finally:
         new.unlink(missing_ok=True)
     sync(path.parent)
+
+
+def _link(new: Path, path: Path) -> None:
+    try:
+        os.link(new, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links, where two that write in the same instant are not told apart
+        if path.exists():
+            raise FileExistsError(path) from None
+        os.replace(new, path)
 
 
 def append(path: Path, content: bytes) -> None:
@@ -95,6 +118,8 @@ def append(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+    if not size:
+        sync(path.parent)
 
 
 def read_json(path: Path) -> Any:

@@ -163,6 +163,11 @@ def _left_by_a_kill(path: Path) -> bool:
 def existing(path: Path) -> RunFolder:
     if not (path / "config.yaml").is_file():
         raise RunError(f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train` made.")
+    if not (path / "config.yaml").stat().st_size:
+        raise RunError(
+            f"{path / 'config.yaml'} is empty: a kill left it before the run began. Remove the folder, and train anew."
+        )
+    files.refuse_linked_folders(path)
     return RunFolder(path)
 
 

@@ -1,6 +1,7 @@
 """JSON lines: one an epoch in metrics.jsonl, one a sample in rewards.jsonl; each with a checksum as its last key."""
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from rediffuse.errors import RunError
 from rediffuse.runs import files
 
 CHECKSUM = b', "crc32": '
+LAST_NUMBER = re.compile(rb"(.*)" + b"." * len(CHECKSUM) + rb"(?<![0-9])([0-9]{1,10})\}", re.DOTALL)
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -60,8 +62,16 @@ def _parsed(line: bytes) -> tuple[dict[str, Any] | None, bool]:
     text = text + b"}" if mark else line
     if mark and end != b"%d}" % zlib.crc32(text):
         return None, True
+    if not mark and _lost_its_key(line):
+        return None, True
     try:
         row = json.loads(text)
     except ValueError:
         return None, bool(mark)
     return row if isinstance(row, dict) and isinstance(row.get("epoch"), int) else None, bool(mark)
+
+
+def _lost_its_key(line: bytes) -> bool:
+    """Whether a line without the checksum's key ends in its checksum: the key was changed, and the line is not an older one."""
+    found = LAST_NUMBER.fullmatch(line)
+    return found is not None and zlib.crc32(found[1] + b"}") == int(found[2])
