@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import fields
 
 import pytest
@@ -82,3 +85,45 @@ def test_a_completed_configuration_spells_out_every_option():
 def test_options_are_read_from_the_source_as_they_are(key, name):
     kind = find(key, name)
     assert list(declared_options(KEYS[key], name)) == [f.name for f in fields(kind) if f.init]
+
+
+def beside(folder, **files):
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+USES = "from {0}_neighbour import shade\ndef dark(images, prompts):\n    import {0}_later\n    return -shade(images)\n"
+SHADE = "def shade(images):\n    return images.mean((1, 2, 3))\n"
+
+
+def test_a_reward_imports_the_modules_beside_its_file_then_and_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = beside(tmp_path / "mine", dark=USES.format("near"), near_neighbour=SHADE, near_later="")
+    monkeypatch.chdir(tmp_path)
+    reward = build("reward", {"name": "mine/dark.py:dark"})
+    assert reward(torch.ones(2, 3, 4, 4), [Prompt("a cat")] * 2).tolist() == [-1.0, -1.0]
+    assert sys.path[-1] == str(folder)
+
+
+@pytest.mark.parametrize("start", ["module", "command"])
+def test_a_neighbour_takes_the_place_of_no_installed_module(start, tmp_path):
+    """The command starts in the folder itself, where files are called as modules that Rediffuse imports."""
+    shadows = ["random", "numpy", "yaml", "queue", "torch", "config", *(["rediffuse"] if start == "command" else [])]
+    texts = dict.fromkeys(shadows, "raise SystemExit('shadowed')")
+    folder = beside(tmp_path / "mine", dark=USES.format("own"), own_neighbour=SHADE, own_later="", **texts)
+    words = {"module": ["-m", "rediffuse"], "command": ["-P", "-c", "from rediffuse.cli import main; main()"]}[start]
+    done = subprocess.run(
+        [sys.executable, *words, "plan", "--reward", "dark.py:dark"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_a_file_changes_where_it_is_imported_changes_nothing_for_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(
+        "import os, torch\nos.chdir('/')\ntorch.set_default_dtype(torch.float64)\ndef dark(images, prompts): return images\n"
+    )
+    build("reward", {"name": "mine.py:dark"})
+    assert (os.getcwd(), torch.get_default_dtype()) == (str(tmp_path), torch.float32)

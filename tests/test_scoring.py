@@ -70,6 +70,12 @@ def test_a_reward_cannot_change_the_images():
     assert torch.equal(IMAGES, kept)
 
 
+def test_a_reward_cannot_change_the_metadata():
+    prompt = Prompt("a cat", {"weight": 2.0})
+    for _ in range(2):
+        assert judged(lambda images, prompts: [prompts[0].metadata.pop("weight")], IMAGES[:1], [prompt]).values.tolist() == [2.0]
+
+
 def nan_for_some(images, prompts):
     rewards = images.mean((1, 2, 3))
     rewards[::3] = math.nan

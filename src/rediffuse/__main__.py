@@ -1,5 +1,10 @@
 """`python -m rediffuse`, for torchrun."""
 
+import sys
+
+if not sys.flags.safe_path:  # Python puts the working directory first, where a file of it could replace any module
+    sys.path.append(sys.path.pop(0))
+
 from rediffuse.cli import main
 
 if __name__ == "__main__":

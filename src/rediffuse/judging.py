@@ -3,6 +3,7 @@
 import errno
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, get_args
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import RewardError, Status
-from rediffuse.types import Judgement, Prompt, Reward
+from rediffuse.threads import Caller
+from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
@@ -28,7 +30,7 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
     """
     name = name_of(reward)
     try:
-        given = reward(images.clone(), prompts)
+        given = reward(images.clone(), [replace(prompt, metadata=dict(prompt.metadata)) for prompt in prompts])
     except RewardError:
         raise
     except (Exception, SystemExit) as error:
@@ -65,6 +67,12 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
     usable = (values.abs() <= LARGEST).tolist()
     statuses = ["non_finite" if said == "ok" and not good else said for said, good in zip(statuses, usable, strict=True)]
     return Judgement(values, parts, given.notes, statuses)
+
+
+def prepare(reward: Reward, device: str, caller: Caller) -> None:
+    """Loads the model of a reward that has one, on the thread on which the reward will be called."""
+    if isinstance(reward, NeedsLoading):
+        caller.call(lambda: reward.prepare(device))
 
 
 def together(batches: Sequence[Judgement]) -> Judgement:

@@ -191,12 +191,19 @@ def _their_own(key: str, place: str, attribute: str) -> Any:
 
 
 def _from_file(path: Path) -> ModuleType:
+    """Its neighbours can be imported too, then and later; they come last, so that none takes the place of an installed module."""
     if not path.is_file():
         raise FileNotFoundError(f"no such file: {path}")
+    from rediffuse.threads import undisturbed  # with torch, which a component imports anyway
+
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
     name = f"rediffuse_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    with undisturbed():
+        spec.loader.exec_module(module)
     return module

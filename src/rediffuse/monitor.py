@@ -14,14 +14,15 @@ from torch import Tensor
 from rediffuse.config import Config
 from rediffuse.faults import broken_pictures, told
 from rediffuse.journal import finite
-from rediffuse.judging import name_of
+from rediffuse.judging import name_of, prepare
 from rediffuse.maths import appearance
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring import Scorer
-from rediffuse.types import HasFeatures, NeedsLoading, Prompt, Reward, Rollout
+from rediffuse.threads import Caller
+from rediffuse.types import HasFeatures, Prompt, Reward, Rollout
 from rediffuse.world import World
 
 ALIKE = 0.25
@@ -73,9 +74,10 @@ class Monitor:
         run: RunFolder,
         world: World,
         tell: Callable[[str], None],
+        caller: Caller,
     ) -> None:
         self._policy, self._held_out, self._config = policy, held_out, config
-        self._run, self._world, self._tell = run, world, tell
+        self._run, self._world, self._tell, self._caller = run, world, tell, caller
         self._eye = next((each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None)
         self._base: Base | None = None
         self._said: set[str] = set()
@@ -83,8 +85,7 @@ class Monitor:
 
     def prepare(self) -> None:
         for reward in self._held_out.values():
-            if isinstance(reward, NeedsLoading):
-                reward.prepare(self._world.device)
+            prepare(reward, self._world.device, self._caller)
 
     def look(self, epoch: int, pictures: Rollout) -> None:
         """A row about the policy after so many epochs. pictures: of the same prompts and noise every time, with the way there."""
@@ -128,6 +129,7 @@ class Monitor:
             self._held_out[name],
             replace(usual, max_failed=1.0, **times),
             num_samples=len(seen.prompts),
+            caller=self._caller,
             stop_if_asked=self._world.stop_here_if_asked,
         )
         _, scores = scorer.score([seen], len(seen.prompts))

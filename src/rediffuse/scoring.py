@@ -19,7 +19,7 @@ from rediffuse.errors import NonFiniteError, RewardError, Status
 from rediffuse.journal import Paid, Scored, finite
 from rediffuse.judging import STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
-from rediffuse.threads import Pool, apart
+from rediffuse.threads import Abandoned, Caller, Pool
 from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
@@ -106,6 +106,7 @@ class Asked:
 class Scorer:
     """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for.
 
+    caller: the run's, on whose thread the reward is called.
     failure: the last, whether or not it passed.
     """
 
@@ -117,11 +118,13 @@ class Scorer:
         epoch: int = 0,
         num_samples: int,
         paid: Paid | None = None,
+        caller: Caller | None = None,
         stop_if_asked: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.reward, self.options, self.epoch, self.paid = reward, options, epoch, paid
         self.stop_if_asked, self.tell = stop_if_asked, tell
+        self.caller = caller or Caller()
         self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
         self.done: dict[int, Scored] = {}
         self.seconds = 0.0
@@ -290,13 +293,12 @@ class Scorer:
 
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         seconds = self.options.timeout_seconds
-        call = apart(lambda: judged(self.reward, images, prompts))
         try:
-            return call.result(seconds)
-        except TimeoutError:
+            return self.caller.call(lambda: judged(self.reward, images, prompts), seconds)
+        except Abandoned:
             raise RewardError(
                 f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on {len(prompts)} images"
-                " (scoring.timeout_seconds).",
+                " (scoring.timeout_seconds). That call is abandoned; the next one runs on a new thread.",
                 "timeout",
                 passing=True,
             ) from None

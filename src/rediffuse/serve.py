@@ -17,10 +17,11 @@ from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
 from rediffuse.errors import RewardError
-from rediffuse.judging import judged, together
+from rediffuse.judging import judged, prepare, together
 from rediffuse.rewards._pictures import tensor
 from rediffuse.terminal import say, show
-from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
+from rediffuse.threads import Caller
+from rediffuse.types import Judgement, Prompt, Reward
 
 MOST_IMAGES = 256
 MOST_BYTES = 256_000_000
@@ -41,7 +42,7 @@ class Asked(BaseModel):
     prompts: list[AskedPrompt]
 
 
-def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAPI:
+def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: Caller) -> FastAPI:
     """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time."""
     service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), asyncio.Lock()
 
@@ -60,7 +61,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
         async with turn:
             if await request.is_disconnected():  # and has asked again, or given up
                 raise HTTPException(408, "nobody waits for the answer")
-            return await run_in_threadpool(_answer, asked)
+            return await run_in_threadpool(caller.call, lambda: _answer(asked))
 
     def _answer(asked: Asked) -> dict[str, Any]:
         prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
@@ -75,13 +76,13 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None) -> FastAP
 
 def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_size: int, token: str | None) -> None:
     """Until it is stopped."""
-    if isinstance(reward, NeedsLoading):
-        reward.prepare(device)
+    caller = Caller()
+    prepare(reward, device, caller)
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:
         show("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.")
-    uvicorn.run(app(name, reward, batch_size, token), host=host, port=port, log_level="warning")
+    uvicorn.run(app(name, reward, batch_size, token, caller), host=host, port=port, log_level="warning")
 
 
 async def _body(request: Request) -> bytes:

@@ -1,6 +1,7 @@
 """Whether what was learned carries over: the pretrained and the tuned model on the same prompts and seeds, suite by suite."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluate import distinct, grid, save, tuned
 from rediffuse.faults import told
 from rediffuse.journal import finite
-from rediffuse.judging import distinct_names
+from rediffuse.judging import distinct_names, prepare
 from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
 from rediffuse.maths import noise
 from rediffuse.maths.bootstrap import interval
@@ -29,7 +30,8 @@ from rediffuse.rollout import Draws, collect
 from rediffuse.runs import files, folder, log
 from rediffuse.scoring import Scorer
 from rediffuse.terminal import console, printable
-from rediffuse.types import Combines, NeedsLoading, Prompt, PromptSet, Reward, Rollout
+from rediffuse.threads import Caller
+from rediffuse.types import Combines, Prompt, PromptSet, Reward, Rollout
 from rediffuse.world import World
 
 OWN = "own"
@@ -63,15 +65,14 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
     trained_on = {row["prompt"] for row in log.read(run.rewards)}
     files.make_folder(run.evaluation)
     rows = []
-    with World.joined(num_samples=1) as world:
+    with World.joined(num_samples=1) as world, closing(Caller()) as caller:
         for reward in rewards.values():
-            if isinstance(reward, NeedsLoading):
-                reward.prepare(world.device)
+            prepare(reward, world.device, caller)
         policy = tuned(run, question.checkpoint)
         for number, (name, prompts) in enumerate(suites.items(), start=1):
             pair, picture = Pair.sampled(policy, _draws(prompts, question), config, world, name), f"suite-{number}.png"
             save(pair.picture(), run.evaluation / picture)
-            compared = pair.compared(rewards, config, question)
+            compared = pair.compared(rewards, config, question, caller)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
     found = {**vars(question), "suites": rows, "rewards": list(rewards)}
     files.write_json(run.evaluation / "evaluation.json", found)
@@ -99,12 +100,12 @@ class Pair:
             before = sample("before")
         return cls(before, sample("after"), draws.prompts)
 
-    def compared(self, rewards: Mapping[str, Reward], config: Config, question: Question) -> dict[str, Any]:
+    def compared(self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller) -> dict[str, Any]:
         generator = noise.generator(question.seed, "bootstrap")
         found: dict[str, Any] = {}
         for name, reward in rewards.items():
             try:
-                was, now = (_values(name, reward, each, config, len(self.prompts)) for each in (self.before, self.after))
+                was, now = (_values(name, reward, each, config, caller) for each in (self.before, self.after))
             except RewardError as error:
                 found[name] = {"error": str(error)}
                 continue
@@ -195,9 +196,10 @@ def _draws(prompts: PromptSet, question: Question) -> Draws:
     return Draws(range(len(each)), each, (question.seed, "evaluate"))
 
 
-def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, n: int) -> dict[str, Tensor]:
-    """(n,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
-    scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n)
+def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, caller: Caller) -> dict[str, Tensor]:
+    """(N,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
+    n = sum(len(rollout.prompts) for rollout in rollouts)
+    scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n, caller=caller)
     _, scores = scorer.score(rollouts, n)
     if len(scores.faults) == n:
         raise RewardError(f"None of the pictures is finite. {told(scores.faults)}", "broken_sample")

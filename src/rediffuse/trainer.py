@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rediffuse.config import Config
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
-from rediffuse.judging import distinct_names, name_of
+from rediffuse.judging import distinct_names, name_of, prepare
 from rediffuse.lookup import Parts, assemble, completed
 from rediffuse.maths import noise
 from rediffuse.monitor import Monitor
@@ -26,7 +26,8 @@ from rediffuse.report import page, verdict
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs import audit, checkpoint, export, files, folder, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Combines, Metrics, NeedsLoading, Prompt, Reward, Rollout
+from rediffuse.threads import Caller
+from rediffuse.types import Combines, Metrics, Prompt, Reward, Rollout
 from rediffuse.update import Learner
 from rediffuse.world import World
 
@@ -41,8 +42,8 @@ class Trainer:
     def __init__(self, config: Config, parts: Parts, run: RunFolder, world: World) -> None:
         self.config, self.run, self.world = config, run, world
         self.prompts, self.reward, self.algorithm = parts.prompts, parts.reward, parts.algorithm
-        if isinstance(self.reward, NeedsLoading):
-            self.reward.prepare(world.device)
+        self.caller = Caller()
+        prepare(self.reward, world.device, self.caller)
         denoiser = parts.family.load(world.device, config.seed)
         self.policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
         if not any(self.policy.sampler.noisy):
@@ -59,7 +60,7 @@ class Trainer:
         self.pictures = Pictures(self.policy, self.prompts, config, world)
         self.display = Display(config.epochs, shown=world.is_main)
         held_out = dict(zip(distinct_names(each["name"] for each in config.evaluation.held_out), parts.held_out, strict=True))
-        self.monitor = Monitor(self.policy, held_out, self.reward, config, run, world, self.display.say)
+        self.monitor = Monitor(self.policy, held_out, self.reward, config, run, world, self.display.say, self.caller)
         if world.is_main:
             self.monitor.prepare()
         self.course = Course(None, None)
@@ -69,7 +70,7 @@ class Trainer:
     def train(self) -> list[Metrics]:
         """To the last epoch, or to where the monitor stops it. On a signal it raises Interrupted, with all whole epochs saved."""
         history: list[Metrics] = []
-        with self.display:
+        with self.display, closing(self.caller):
             for epoch in range(self.first_epoch, self.config.epochs):
                 before = self._unsaved_state(epoch)
                 try:
@@ -169,6 +170,7 @@ class Trainer:
             epoch=epoch,
             num_samples=len(prompts),
             paid=self.paid,
+            caller=self.caller,
             stop_if_asked=self.world.stop_here_if_asked,
             tell=self.display.say,
         )

@@ -48,7 +48,8 @@ class World:
         self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
         if self.device == "cpu":
             torch.set_num_threads(1)
-        self._pool = ThreadPoolExecutor(self.lanes)
+        threads = torch.get_num_threads()  # of each lane, whatever a reward asks of torch while a lane starts
+        self._pool = ThreadPoolExecutor(self.lanes, initializer=torch.set_num_threads, initargs=(threads,))
 
     @classmethod
     @contextmanager

@@ -18,7 +18,7 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.judging import judged
 from rediffuse.rewards._pictures import encoded, pictures, pixels, tensor
 from rediffuse.rewards.weighted_sum import Term
-from rediffuse.threads import apart
+from rediffuse.threads import Caller
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["SecondJudge"]
@@ -83,7 +83,8 @@ class SecondJudge:
         last = self._running.get("call")
         if last and not last.done():
             raise TimeoutError("The second judge is still busy with an earlier batch.")
-        call = self._running["call"] = apart(lambda: judged(self._opinion, images, prompts))
+        caller = self._running.setdefault("caller", Caller())  # beside the run's own, which is busy with this very call
+        call = self._running["call"] = caller.submit(lambda: judged(self._opinion, images, prompts))
         try:
             judgement: Judgement = call.result(self.deadline_seconds)
             return judgement
