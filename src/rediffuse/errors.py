@@ -41,6 +41,12 @@ class RewardError(RediffuseError, RuntimeError):
         self.status, self.passing = status, passing
 
 
+class UnusableRewardError(RewardError):
+    """The reward's own code is wrong, for every image: asking it again, now or later, would change nothing."""
+
+    exit_code = 2
+
+
 class NonFiniteError(RediffuseError, ArithmeticError):
     """Samples, updates or weights that are not finite; the same configuration would end the same way again.
 

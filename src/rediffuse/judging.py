@@ -10,7 +10,8 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from rediffuse.errors import RewardError, Status
+from rediffuse import cures
+from rediffuse.errors import RewardError, Status, UnusableRewardError
 from rediffuse.threads import Caller
 from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 
@@ -34,19 +35,26 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
     except RewardError:
         raise
     except (Exception, SystemExit) as error:
-        raise RewardError(
-            f"The reward {name} failed on a batch of {len(prompts)} images: {type(error).__name__}: {error}",
-            "timeout" if isinstance(error, TimeoutError) else "failed",
-            passing=_error_may_pass(error),
-        ) from error
+        raise _failure(name, len(prompts), error) from error
     try:
         return _checked(name, given, len(prompts))
     except RewardError:
         raise
     except Exception as error:
-        raise RewardError(
+        raise UnusableRewardError(
             f"The reward {name} must give one number per image, or a Judgement of them; it gave {given!r:.60}.", "invalid_shape"
         ) from error
+
+
+def _failure(name: str, size: int, error: BaseException) -> RewardError:
+    passing, cure = _error_may_pass(error), cures.of_error(error)
+    kind = UnusableRewardError if not passing and (cure or isinstance(error, cures.CODE)) else RewardError
+    return kind(
+        f"The reward {name} failed on a batch of {size} images: {type(error).__name__}: {error}"
+        f"{f'. What to do: {cure}' if cure else ''}",
+        "timeout" if isinstance(error, TimeoutError) else "failed",
+        passing=passing,
+    )
 
 
 def _checked(name: str, given: Any, size: int) -> Judgement:
@@ -54,13 +62,13 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
         given = Judgement(_numbers(name, given, size))
     for note, texts in given.notes.items():
         if isinstance(texts, str) or len(texts) != size or not all(isinstance(text, str) for text in texts):
-            raise RewardError(
+            raise UnusableRewardError(
                 f"The reward {name} must note one text per image, {size}, as {note}; it noted {texts!r:.60}.", "invalid_shape"
             )
     parts = {part: _numbers(f"{name}, {part}:", values, size) for part, values in given.parts.items()}
     values, statuses = _numbers(name, given.values, size), list(given.statuses) or ["ok"] * size
     if len(statuses) != size or not set(statuses) <= set(OF_REWARDS):
-        raise RewardError(
+        raise UnusableRewardError(
             f"The reward {name} must give one status per image, of {', '.join(OF_REWARDS)}; it gave {statuses!r:.60}.",
             "invalid_shape",
         )
@@ -93,12 +101,15 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
             raise TypeError
         values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise RewardError(
-            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}.", "invalid_shape"
+        raise UnusableRewardError(
+            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}."
+            f" {cures.of_value(given, size)}".rstrip(),
+            "invalid_shape",
         ) from error
     if values.shape != (size,):
-        raise RewardError(
-            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}.",
+        raise UnusableRewardError(
+            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}."
+            f" {cures.of_value(given, size)}".rstrip(),
             "invalid_shape",
         )
     return values

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from rediffuse import cures
 from rediffuse.config import Config, problems
 from rediffuse.declared import KEYS, declared_options, first_line, names
 from rediffuse.errors import ConfigError, did_you_mean
@@ -56,10 +57,15 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         build("model", config.model),
         build("sampler", config.sampler),
         build("prompts", config.prompts),
-        reward or build("reward", config.reward),
+        _given(reward) if reward else build("reward", config.reward),
         algorithm,
         [_held_out_reward(options) for options in config.evaluation.held_out],
     )
+
+
+def _given(reward: "Reward") -> "Reward":
+    _refuse_another_signature(getattr(reward, "__name__", type(reward).__name__), reward)
+    return reward
 
 
 def _held_out_reward(options: Mapping[str, Any]) -> "Reward":
@@ -176,7 +182,14 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{key}.name: cannot make {options['name']!r}: {type(error).__name__}: {error}") from error
     if not callable(getattr(built, METHOD[key], None)):
         raise ConfigError(f"{key}.name: {options['name']!r} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
+    if key == "reward":
+        _refuse_another_signature(str(options["name"]), built)
     return built
+
+
+def _refuse_another_signature(name: str, reward: Any) -> None:
+    if cure := cures.of_signature(reward):
+        raise ConfigError(f"reward.name: {name!r} cannot be called: {cure}")
 
 
 def _their_own(key: str, place: str, attribute: str) -> Any:

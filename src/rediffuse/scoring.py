@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rediffuse import faults
 from rediffuse.config import Scoring
-from rediffuse.errors import NonFiniteError, RewardError, Status
+from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
 from rediffuse.journal import Paid, Scored, finite
 from rediffuse.judging import STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
@@ -27,6 +27,10 @@ MAX_WAITING = 128
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
+REASON = "error"
+"""The note of a sample for which the reward failed."""
+MOST_REASONS = 3
+LONGEST_REASON = 200
 BROKEN = STATUSES.index("broken_sample")
 Item = TypeVar("Item")
 
@@ -77,7 +81,9 @@ class Scores:
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Images that wait for their rewards. place: among this process's samples   attempts: that failed already, last by status."""
+    """Images that wait for their rewards. place: among this process's samples   attempts: that failed already, the last one with
+    that status and for that reason.
+    """
 
     images: Tensor
     prompts: Sequence[Prompt]
@@ -85,6 +91,7 @@ class Asked:
     place: Sequence[int]
     attempts: int = 0
     status: Status = "ok"
+    reason: str = ""
     not_before: float = 0.0
 
     def only(self, rows: Sequence[int]) -> "Asked":
@@ -94,19 +101,22 @@ class Asked:
         images = self.images[list(rows)]
         return replace(self, images=images, prompts=chosen(self.prompts), indices=chosen(self.indices), place=chosen(self.place))
 
-    def again(self, status: Status) -> "Asked":
+    def again(self, error: RewardError) -> "Asked":
         """Later, with full jitter."""
         pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
-        return replace(self, attempts=self.attempts + 1, status=status, not_before=time.monotonic() + pause)
+        later = time.monotonic() + pause
+        return replace(self, attempts=self.attempts + 1, status=error.status, reason=str(error), not_before=later)
 
     def lost(self) -> list[Scored]:
-        return [Scored(index, 0, math.nan, self.status, self.attempts) for index in self.indices]
+        notes = {REASON: self.reason}
+        return [Scored(index, 0, math.nan, self.status, self.attempts, notes=notes) for index in self.indices]
 
 
 class Scorer:
     """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for.
 
-    caller: the run's, on whose thread the reward is called.
+    caller: the run's, on whose thread the reward is called   reasons: the first for which samples of the run got no reward; new
+    ones are reported and put here.
     failure: the last, whether or not it passed.
     """
 
@@ -119,12 +129,14 @@ class Scorer:
         num_samples: int,
         paid: Paid | None = None,
         caller: Caller | None = None,
+        reasons: list[str] | None = None,
         stop_if_asked: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
         self.reward, self.options, self.epoch, self.paid = reward, options, epoch, paid
         self.stop_if_asked, self.tell = stop_if_asked, tell
         self.caller = caller or Caller()
+        self.reasons = [] if reasons is None else reasons
         self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
         self.done: dict[int, Scored] = {}
         self.seconds = 0.0
@@ -178,7 +190,8 @@ class Scorer:
     def _refuse(self, error: RewardError | None = None) -> None:
         known = [sample for _, sample in sorted(self.done.items())]
         broken = [sample.notes[faults.NOTE] for sample in known if sample.status == "broken_sample"]
-        refuse_too_few([sample.status for sample in known], self.num_samples, self.options, error, broken)
+        reasons = list(dict.fromkeys(filter(None, map(reason, known))))[:MOST_REASONS]
+        refuse_too_few([sample.status for sample in known], self.num_samples, self.options, error, broken, reasons)
 
     def _submit(self, asked: Asked) -> None:
         self._running[self._worker.submit(lambda: self._scored(asked))] = asked
@@ -238,6 +251,10 @@ class Scorer:
     def _mask(self, samples: Sequence[Scored], asked: Asked, error: RewardError | None = None) -> None:
         for place, sample in zip(asked.place, samples, strict=True):
             self.done[place] = sample
+        for why in filter(None, map(reason, samples)):
+            if why not in self.reasons and len(self.reasons) < MOST_REASONS:
+                self.reasons.append(why)
+                self.tell(f"no reward for a sample: {why}")
         self._masked += sum(sample.status != "ok" for sample in samples)
         if self._masked > self.allowed:
             self._refuse(error)
@@ -245,13 +262,13 @@ class Scorer:
     def _fail(self, asked: Asked, error: RewardError) -> None:
         self.failure = error
         if not error.passing:
-            self._mask(asked.again(error.status).lost(), asked, error)
+            self._mask(asked.again(error).lost(), asked, error)
             return
         self._error = error
         if self._silent_since is None:
             self._silent_since = time.monotonic()
             self.tell(f"waiting for the reward: {error}")
-        self._later.append(asked.again(error.status))
+        self._later.append(asked.again(error))
 
     def _scored(self, asked: Asked) -> list[Scored]:
         """On the worker's thread."""
@@ -288,7 +305,8 @@ class Scorer:
                     failures += not worse.passing
                     if failures > self.allowed:
                         raise error from error.__cause__
-                    alone.append(Judgement(torch.full((1,), torch.nan), statuses=["timeout" if worse.passing else worse.status]))
+                    status: Status = "timeout" if worse.passing else worse.status
+                    alone.append(Judgement(torch.full((1,), torch.nan), notes={REASON: [str(worse)]}, statuses=[status]))
             return together(alone)
 
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
@@ -326,8 +344,10 @@ def refuse_too_few(
     options: Scoring,
     error: RewardError | None = None,
     broken: Sequence[str] = (),
+    reasons: Sequence[str] = (),
 ) -> None:
     """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those that are not finite
+    reasons: of the first that have no reward, told where there is no error that says it
 
     Raises where more are missing than may be: NonFiniteError if the rewards alone would have sufficed, else RewardError.
     """
@@ -344,10 +364,20 @@ def refuse_too_few(
             f" {faults.told(broken)} {saved} change its config.yaml, then resume.",
             of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
         )
-    raise RewardError(
+    why = str(error) if error else f"The first: {'; '.join(reasons)}." if reasons else ""
+    hopeless = isinstance(error, UnusableRewardError) and lost.total() == len(statuses)
+    raise (UnusableRewardError if hopeless else RewardError)(
         f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; {share}"
-        f"{f' {error}' if error else ''} {saved} mend the reward, then resume."
-    ) from (error.__cause__ if error else None)
+        f"{f' {why}' if why else ''} {saved} mend the reward, then resume."
+    ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
+
+
+def reason(sample: Scored) -> str:
+    """What was said of a sample that has no reward, cut, and without control codes; empty where nothing was."""
+    if sample.status in ("ok", "broken_sample"):
+        return ""
+    told = [f"{note} {text[:LONGEST_REASON]!r}" for note, text in sample.notes.items() if text]
+    return f"{sample.status}: {', '.join(told)}" if told else ""
 
 
 def summary(name: str, scores: Scores) -> Metrics:

@@ -43,6 +43,7 @@ class Trainer:
         self.config, self.run, self.world = config, run, world
         self.prompts, self.reward, self.algorithm = parts.prompts, parts.reward, parts.algorithm
         self.caller = Caller()
+        self.reasons: list[str] = []
         prepare(self.reward, world.device, self.caller)
         denoiser = parts.family.load(world.device, config.seed)
         self.policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
@@ -171,6 +172,7 @@ class Trainer:
             num_samples=len(prompts),
             paid=self.paid,
             caller=self.caller,
+            reasons=self.reasons,
             stop_if_asked=self.world.stop_here_if_asked,
             tell=self.display.say,
         )

@@ -107,8 +107,7 @@ class Http:
             if response.status_code == FAILED_THERE:
                 raise RefusedError("the reward behind it failed; what went wrong stands in that server's own output")
             if response.status_code >= 400:
-                said = next(response.iter_bytes(), b"")[:200].decode("utf-8", "replace")
-                raise RefusedError(f"status {response.status_code}: {said}")
+                raise RefusedError(f"status {response.status_code}: {_message(next(response.iter_bytes(), b''))}")
             read, began = bytearray(), time.monotonic()
             for chunk in response.iter_bytes():
                 read += chunk
@@ -119,7 +118,7 @@ class Http:
         try:
             return json.loads(read)
         except (ValueError, RecursionError) as error:
-            raise PassingError(f"what it says is not JSON: {bytes(read[:60])!r}") from error
+            raise PassingError(f"what it says is not JSON: {excerpt(read.decode('utf-8', 'replace'), 60)}") from error
 
     def client(self) -> httpx2.Client:
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
@@ -164,6 +163,23 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def excerpt(text: str, most: int = 200) -> str:
+    """Of what a server says: on one line, without control codes, at most that many letters."""
+    line = " ".join(text[: 10 * most].split())
+    return "".join(letter for letter in line if letter.isprintable())[:most]
+
+
+def _message(body: bytes) -> str:
+    """Of a refusal: the text under `error.message`, `error`, `message` or `detail`, as servers put it; else its first letters."""
+    try:
+        found = json.loads(body)
+        for name in ("error", "message", "detail"):
+            found = found.get(name, found) if isinstance(found, dict) else found
+    except (ValueError, RecursionError):
+        found = None
+    return excerpt(found if isinstance(found, str) else body.decode("utf-8", "replace"))
 
 
 @contextmanager

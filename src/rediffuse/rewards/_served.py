@@ -11,10 +11,13 @@ import httpx2
 from PIL import Image
 
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError
+from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt
 from rediffuse.rewards._pictures import encoded
 from rediffuse.rewards._vlm import Answer, said
 from rediffuse.threads import Pool
+
+UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
+"""What a message may hold instead of its content."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,9 @@ class Server:
     def _answer(self, client: httpx2.Client, patience: Patience, image: Image.Image, question: str) -> Answer:
         body = self._question(image, question)
         try:
-            return said(self.http.retried(lambda: _text(self.http.json(client, "POST", "/chat/completions", body)), patience))
-        except RefusedError:
-            return Answer("", "failed")
+            return self.http.retried(lambda: _said(self.http.json(client, "POST", "/chat/completions", body)), patience)
+        except RefusedError as error:
+            return Answer("", "failed", str(error))
 
     def _question(self, image: Image.Image, question: str) -> dict[str, Any]:
         content = [{"type": "image_url", "image_url": {"url": self._data_url(image)}}, {"type": "text", "text": question}]
@@ -83,11 +86,19 @@ class Server:
         return f"data:image/{kind};base64,{base64.b64encode(encoded(image, self.jpeg_quality)).decode()}"
 
 
-def _text(answer: Any) -> str:
+def _said(answer: Any) -> Answer:
+    """Raises PassingError for what is no answer."""
     try:
-        text = answer["choices"][0]["message"]["content"]
-    except (LookupError, TypeError) as error:
-        raise PassingError(f"an answer without choices[0].message.content: {str(answer)[:60]}") from error
-    if not isinstance(text, str):
-        raise PassingError(f"an answer that is no text: {str(text)[:60]}")
-    return text.strip()
+        choice = answer["choices"][0]
+        message = choice["message"]
+        content = message["content"]
+        if isinstance(content, list):  # of parts
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+        unspoken = next((text for name in UNSPOKEN if isinstance(text := message.get(name), str) and text), "")
+    except (LookupError, TypeError, AttributeError) as error:
+        raise PassingError(f"an answer without choices[0].message.content: {excerpt(str(answer), 60)}") from error
+    if content is None and unspoken:
+        return Answer("", "unparseable", f"no content, which a larger reward.max_tokens may mend; instead of it: {unspoken}")
+    if not isinstance(content, str):
+        raise PassingError(f"an answer that is no text: {excerpt(str(content), 60)}")
+    return said(content.strip())

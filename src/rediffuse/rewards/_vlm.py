@@ -1,9 +1,10 @@
 """A vision-language model that is asked about images: in this process, or behind a server."""
 
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from PIL import Image
@@ -22,14 +23,34 @@ if TYPE_CHECKING:
 EMOJI = "emoji"
 
 
-class Answer(NamedTuple):
+TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
+OPEN, CLOSE = rf"(?:<{TAG}>|\[think\]|◁think▷)", rf"(?:</{TAG}>|\[/think\]|◁/think▷)"
+REASONING = re.compile(rf"{OPEN}.*?{CLOSE}|^.*{CLOSE}|{OPEN}.*", re.IGNORECASE | re.DOTALL)
+"""Of models that write it before their answer: whole; without its beginning, which was part of the question; or cut off."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """reason: why there is no text, where that is known."""
+
     text: str
     status: Status = "ok"
+    reason: str = field(default="", compare=False)
 
 
 def said(text: str) -> Answer:
-    """An empty text answers nothing."""
-    return Answer(text, "ok" if text else "unparseable")
+    """Without the model's reasoning. An empty text answers nothing."""
+    spoken = REASONING.sub("", text).strip()
+    if spoken:
+        return Answer(spoken)
+    ended = f"only reasoning; a larger reward.max_tokens may leave room for the answer: {text}" if text else "an empty answer"
+    return Answer("", "unparseable", ended)
+
+
+def reasons(answers: Iterable[Sequence[Answer]]) -> dict[str, list[str]]:
+    """answers: of each sample -> the note `reason`, its first reason for each sample, where there is any."""
+    first = [next((answer.reason for answer in each if answer.reason), "") for each in answers]
+    return {"reason": first} if any(first) else {}
 
 
 @dataclass(frozen=True)

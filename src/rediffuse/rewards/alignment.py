@@ -11,7 +11,7 @@ from rediffuse.config import HubId, Text
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute, pin
-from rediffuse.rewards._vlm import VlmReward
+from rediffuse.rewards._vlm import VlmReward, reasons
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Alignment"]
@@ -56,4 +56,4 @@ class Alignment(VlmReward):
             "unparseable" if answer.status == "ok" and not known else answer.status
             for answer, known in zip(answers, value.isfinite().tolist(), strict=True)
         ]
-        return Judgement(value, scores, {"answer": texts}, statuses)
+        return Judgement(value, scores, {"answer": texts, **reasons([answer] for answer in answers)}, statuses)

@@ -14,7 +14,7 @@ from torch import Tensor
 from rediffuse.config import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.judging import together
-from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, refuse_unsafe
+from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt, refuse_unsafe
 from rediffuse.rewards._pictures import encoded, pictures
 from rediffuse.types import Judgement, Prompt
 
@@ -55,7 +55,7 @@ class Remote:
             except RefusedError as error:
                 raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve` ({error}).") from error
         if not isinstance(answer, Mapping) or "reward" not in answer:
-            raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve`; it says {str(answer)[:60]}.")
+            raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve`; it says {excerpt(str(answer), 60)}.")
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
@@ -102,7 +102,7 @@ def _checked(answer: Any, size: int) -> Judgement:
             raise ValueError("a status is missing")
         return Judgement(_numbers(answer["values"], size), parts, notes, statuses)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise PassingError(f"no answer to {size} images: {str(answer)[:60]}") from error
+        raise PassingError(f"no answer to {size} images: {excerpt(str(answer), 60)}") from error
 
 
 def _numbers(values: Sequence[float | None], size: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import Status
-from rediffuse.rewards._vlm import Answer, VlmReward
+from rediffuse.rewards._vlm import Answer, VlmReward, reasons
 from rediffuse.rewards._words import says
 from rediffuse.types import Judgement, Prompt
 
@@ -37,7 +37,8 @@ class VisualQuestions(VlmReward):
         shares = torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
         mine = [[said for said, place in zip(given, places, strict=True) if place == i] for i in range(len(prompts))]
         statuses = [_status(each, bool(share.isfinite())) for each, share in zip(mine, shares, strict=True)]
-        return Judgement(shares, notes={"answers": ["; ".join(said.text for said in each) for each in mine]}, statuses=statuses)
+        notes = {"answers": ["; ".join(said.text for said in each) for each in mine]}
+        return Judgement(shares, notes={**notes, **reasons(mine)}, statuses=statuses)
 
     def _right(self, text: str, answer: str) -> float:
         right = says(text, answer) if self.matching == "words" else answer in text if text else None

@@ -1,0 +1,84 @@
+"""What to do about the mistakes that people make in reward functions, in the words of an error message."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+CODE = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
+"""Errors that say that the code is wrong, whatever the images are."""
+PROMPTS = "a prompt is no text but a Prompt: its text is prompt.text, what else is known of it prompt.metadata."
+CURES = (
+    (r"\bPrompt\b|text input must be of type|TextEncodeInput must be", PROMPTS),
+    (
+        r"SQLite objects created in a thread",
+        "all calls of a reward run on one thread, which is not the one that imports its file: open the connection in the first"
+        " call, or with sqlite3.connect(…, check_same_thread=False).",
+    ),
+    (
+        r"signal only works in main thread",
+        "rewards run beside the sampling, on a thread, which cannot set signals; scoring.timeout_seconds limits a call.",
+    ),
+    (r"no current event loop", "use asyncio.run(…), or asyncio.get_event_loop() on the thread on which the reward is called."),
+    (
+        r"Cannot handle this data type",
+        "images are floats in [0, 1] of shape (B, 3, H, W); for PIL:"
+        " Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).",
+    ),
+)
+"""A pattern of the error's text, and what to do."""
+
+
+def of_error(error: BaseException) -> str:
+    """A sentence, or nothing where the error is not one of those known."""
+    return next((cure for pattern, cure in CURES if re.search(pattern, str(error))), "")
+
+
+def of_value(given: Any, size: int) -> str:
+    """What to return instead of `given`, which is not `size` numbers; nothing where that is not plain."""
+    if inspect.iscoroutine(given):
+        given.close()  # it will never be awaited
+        return "Make it a plain function; inside, asyncio.run(…) runs what is async."
+    if given is None:
+        return "The function ends without a return."
+    if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping):
+        return "Return the scores alone, without the dict: return scores."
+    if isinstance(given, Mapping):
+        return "Return the numbers alone; with what they are made of: rediffuse.types.Judgement(values, parts)."
+    if inspect.isgenerator(given):
+        return "Return a list of it: list(…)."
+    if isinstance(given, list | tuple):
+        return _of_entries(given)
+    shape = () if isinstance(given, int | float) else getattr(given, "shape", None)
+    return "" if shape is None else _of_shape(tuple(shape), size)
+
+
+def _of_entries(given: Sequence[Any]) -> str:
+    if any(each is None for each in given):
+        return "None is no number: float('nan') stands for an image that cannot be judged."
+    odd = next((each for each in given if isinstance(each, str | bytes)), None)
+    return f"Its entries are {type(odd).__name__}: return float(…) of each." if odd is not None else ""
+
+
+def _of_shape(shape: tuple[int, ...], size: int) -> str:
+    if not shape:
+        return "Return each image's own score, not one for the batch: a mean over (1, 2, 3), not over all."
+    return "Return its first column: scores[:, 0]." if shape == (size, 1) else ""
+
+
+def of_signature(reward: Callable[..., Any]) -> str:
+    """What to do where a reward cannot be called with (images, prompts), or gives no numbers when it is; else nothing."""
+    if inspect.iscoroutinefunction(reward):
+        return "it is async. Make it a plain function; inside, asyncio.run(…) runs what is async."
+    try:
+        signature = inspect.signature(reward)
+    except (TypeError, ValueError):  # of some that are written in C
+        return ""
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        return (
+            f"it takes {signature}, but a reward is called with (images, prompts). Give it these two; what else is known of a"
+            " prompt is prompt.metadata."
+        )
+    return ""
