@@ -337,6 +337,7 @@ def test_a_reward_that_hangs_does_not_keep_the_command_from_ending(tmp_path):
     (tmp_path / "mine.py").write_text("import time\ndef hangs(images, prompts):\n    time.sleep(600)\n")
     words = ["--reward", "mine.py:hangs", "--scoring.timeout-seconds", "1", "--scoring.deadline-seconds", "1"]
     small = ["--epochs", "1", "--prompts-per-epoch", "2", "--evaluation.num-prompts", "1", "--run-dir", "run"]
+    small += ["--images-per-prompt", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "rediffuse", "train", *words, *small], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
@@ -397,7 +398,7 @@ def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path):
     in one process."""
     (tmp_path / "mine.py").write_text(COUNTED)
     small = {"epochs": 2, "prompts-per-epoch": 8, "micro-batch-size": 2, "evaluation.num-prompts": 1, "sampler.num-steps": 2}
-    small |= {"model": f"{tiny.FILE}:Toy", "reward": "mine.py:brightness"}
+    small |= {"model": f"{tiny.FILE}:Toy", "reward": "mine.py:brightness", "images-per-prompt": 1}
     words = [f"--{key}={value}" for key, value in small.items()]
 
     def done(*command, asked):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "faults", "maths", "threads", "terminal", "declared"},
+    {"cures", "errors", "faults", "loopback", "maths", "threads", "terminal", "declared"},
     {"config", "hub", "overoptimisation"},
     {"types"},
     {"judging"},

@@ -211,3 +211,16 @@ def test_what_cannot_be_served(words, said, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "10.0.0.1:80"])
+def test_without_a_token_a_foreign_page_in_a_browser_here_is_refused(host, mine):
+    """Its name was made to point to this machine."""
+    own = {"Host": f"localhost:{mine.port}"}
+    assert httpx2.get(f"{mine.url}/health", headers=own).status_code == 200  # the control
+    body = {"images": [png()], "prompts": [PROMPT]}
+    for answer in (
+        httpx2.get(f"{mine.url}/health", headers={"Host": host}),
+        httpx2.post(f"{mine.url}/score", json=body, headers={"Host": host}),
+    ):
+        assert answer.status_code in (400, 403) and "values" not in answer.text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
-from rediffuse import trust
+from rediffuse import loopback, trust
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
@@ -260,7 +260,7 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     token = os.environ.get(args.token_variable, "") if args.token_variable else ""
     if args.token_variable and not token:
         raise ConfigError(f"--token-variable: the environment has no {args.token_variable}.")
-    if not token and args.host not in ("127.0.0.1", "localhost", "::1"):
+    if not token and args.host not in loopback.NAMES:
         raise ConfigError(
             f"--host: {args.host} can be reached by others, so a token is needed: put one in an environment variable and name"
             " that with --token-variable."

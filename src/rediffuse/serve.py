@@ -5,17 +5,19 @@ import base64
 import hmac
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any
 
 import torch
 import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
+from rediffuse import loopback
 from rediffuse.errors import RewardError
 from rediffuse.judging import judged, prepare, together
 from rediffuse.rewards._pictures import tensor
@@ -43,8 +45,14 @@ class Asked(BaseModel):
 
 
 def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: Caller) -> FastAPI:
-    """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time."""
+    """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time.
+
+    Without a token, only requests that name this machine as loopback are answered.
+    """
     service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), asyncio.Lock()
+
+    if token is None:
+        service.middleware("http")(_refuse_foreign_pages)
 
     @service.get("/health")
     async def health() -> dict[str, str]:
@@ -83,6 +91,12 @@ def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_s
     if token:
         show("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.")
     uvicorn.run(app(name, reward, batch_size, token, caller), host=host, port=port, log_level="warning")
+
+
+async def _refuse_foreign_pages(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+    if not loopback.is_own(request.headers.getlist("host")):
+        return JSONResponse({"detail": f"ask for one of {', '.join(loopback.NAMES)}; for other names: --token-variable"}, 403)
+    return await go_on(request)
 
 
 async def _body(request: Request) -> bytes:

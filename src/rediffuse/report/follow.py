@@ -1,13 +1,13 @@
 """A run's page while it trains, on this machine alone: made anew when the run's files change."""
 
 import hashlib
-import re
 import threading
 from dataclasses import asdict, replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from rediffuse import loopback
 from rediffuse.errors import RediffuseError, RunError
 from rediffuse.report import page, verdict
 from rediffuse.report.markup import rendered
@@ -15,8 +15,6 @@ from rediffuse.runs.folder import RunFolder
 from rediffuse.terminal import show
 
 LOOPBACK = ("127.0.0.1", "localhost")
-OWN_NAME = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-"""Of a Host header; any other is a foreign page's, whose name was made to point here. The port may be a tunnel's."""
 WATCHED = ("metrics.jsonl", "rewards.jsonl", "monitor.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
@@ -80,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _welcome(self) -> bool:
         hosts = self.headers.get_all("Host") or []
-        if len(hosts) != 1 or not OWN_NAME.fullmatch(hosts[0]):
+        if not loopback.is_own(hosts):
             self._answer(HTTPStatus.FORBIDDEN)
             return False
         if self.path != "/":

@@ -16,6 +16,7 @@ import tenacity
 
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.judging import may_pass
+from rediffuse.terminal import printable
 
 MOST_BYTES = 1_000_000
 """Of an answer; what is longer is not read to its end."""
@@ -166,9 +167,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def excerpt(text: str, most: int = 200) -> str:
-    """Of what a server says: on one line, without control codes, at most that many letters."""
-    line = " ".join(text[: 10 * most].split())
-    return "".join(letter for letter in line if letter.isprintable())[:most]
+    """Of what a server says: on one line, at most that many letters, control codes by their escapes."""
+    return printable(" ".join(text[: 10 * most].split())[:most])
 
 
 def _message(body: bytes) -> str:

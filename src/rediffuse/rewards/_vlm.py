@@ -25,8 +25,9 @@ EMOJI = "emoji"
 
 TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
 OPEN, CLOSE = rf"(?:<{TAG}>|\[think\]|◁think▷)", rf"(?:</{TAG}>|\[/think\]|◁/think▷)"
-REASONING = re.compile(rf"{OPEN}.*?{CLOSE}|^.*{CLOSE}|{OPEN}.*", re.IGNORECASE | re.DOTALL)
-"""Of models that write it before their answer: whole; without its beginning, which was part of the question; or cut off."""
+REASONING = re.compile(rf"{OPEN}.*?{CLOSE}", re.IGNORECASE | re.DOTALL)
+HALF = re.compile(rf"^.*{CLOSE}|{OPEN}.*", re.IGNORECASE | re.DOTALL)
+"""Of reasoning that began in the question, or was cut off."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Answer:
 
 def said(text: str) -> Answer:
     """Without the model's reasoning. An empty text answers nothing."""
-    spoken = REASONING.sub("", text).strip()
+    spoken = HALF.sub("", REASONING.sub("", text)).strip()
     if spoken:
         return Answer(spoken)
     ended = f"only reasoning; a larger reward.max_tokens may leave room for the answer: {text}" if text else "an empty answer"
