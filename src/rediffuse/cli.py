@@ -3,10 +3,11 @@
 import argparse
 import errno
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -14,7 +15,7 @@ import yaml
 
 from rediffuse import loopback, trust
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
-from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, did_you_mean
+from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
 from rediffuse.terminal import console, say, show, show_traceback, warnings_shown
 
@@ -234,15 +235,35 @@ def report(args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import RunFolder, existing
 
     if args.follow:
+        if args.out:
+            raise ConfigError("--out: --follow writes no file. Leave out one of the two.")
         if not (args.run / "config.yaml").is_file():
             raise ConfigError(f"--follow: {args.run} is not a run; it follows one run at a time.")
         follow.serve(RunFolder(args.run), args.port)
-    elif args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
-        show(index.write(args.run))
-    else:
+        return
+    with _writable(args):
+        if args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
+            show(index.write(args.run, args.out))
+            return
         run = existing(args.run)
-        _say(verdict.write(run), args.run)
-        show(page.write(run))
+        said = verdict.of(run) if args.out else verdict.write(run)
+        _say(said, args.run)
+        show(page.write(run, args.out, asdict(said) if said else None))
+
+
+@contextmanager
+def _writable(args: argparse.Namespace) -> Iterator[None]:
+    """Where nothing can be written, as on read-only media, the error says what can be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        where = error.filename or args.out or args.run
+        raise RunError(
+            f"Cannot write to {where}: {error.strerror}. Name a file elsewhere:"
+            f" rediffuse report {shlex.quote(str(args.run))} --out report.html"
+        ) from error
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -349,6 +370,9 @@ def _parser() -> argparse.ArgumentParser:
         "report", help="judge a run and write its page, from its folder alone; or an index of runs", allow_abbrev=False
     )
     command.add_argument("run", type=Path, metavar="RUN", help="or a folder of runs")
+    command.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page to write, if the run's folder is to stay as it is or is read-only"
+    )
     command.add_argument("--follow", action="store_true", help="serve the page on this machine, anew as the run goes on")
     command.add_argument("--port", type=int, default=8766)
     command = commands.add_parser("compare", help="runs side by side: a chart, a table, the same pictures", allow_abbrev=False)

@@ -150,3 +150,18 @@ def test_a_run_that_is_gone_leaves_its_last_page(served, run):
     before = asked(served)[1]
     shutil.rmtree(run.path)
     assert asked(served)[1] == before
+
+
+def test_a_damaged_log_is_told_on_the_page_and_once_in_the_terminal(run, capsys):
+    log.append(run.metrics, [made_up.metrics_row(3)])
+    run.metrics.write_text(run.metrics.read_text().replace('"masked_rewards": 0', '"masked_rewards": 9'))
+    live = follow.Live(run)
+    said = [live.html(), live._rendered("again")]
+    assert all("metrics.jsonl, line 4: not what was written there" in text for text in said)
+    assert " ".join(capsys.readouterr().err.split()).count("line 4") == 1
+
+
+def test_a_run_without_an_epoch_is_waited_for_in_silence(run, capsys):
+    run.metrics.unlink()
+    assert "No epoch of this run is finished yet." in follow.Live(run).html()
+    assert capsys.readouterr().err == ""

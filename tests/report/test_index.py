@@ -55,3 +55,13 @@ def test_a_browser_shows_it_and_finds_the_page_of_a_run(visit, folder):
         seen.page.get_by_role("link", name="second run").click()
         assert seen.page.title() == "second run · Rediffuse"
         assert seen.complaints == []
+
+
+def test_an_index_elsewhere_writes_nothing_into_the_runs(folder, tmp_path_factory):
+    (folder / "first" / "report.html").write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    out = tmp_path_factory.mktemp("there") / "runs.html"
+    text = index.write(folder, out).read_text()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert (out.parent / text.split('<a href="')[1].split('"')[0]).resolve() == (folder / "first" / "report.html").resolve()
+    assert text.count("report.html") == 1 and "second run" in text

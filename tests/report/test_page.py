@@ -1,6 +1,9 @@
+import errno
 import json
+import os
 import shutil
 import time
+from pathlib import Path
 
 import made_up
 import pytest
@@ -8,6 +11,7 @@ import tiny
 from inert import troubles
 
 from rediffuse import train
+from rediffuse.cli import main
 from rediffuse.errors import RunError
 from rediffuse.report import page, pictures
 from rediffuse.runs.folder import RunFolder
@@ -169,3 +173,51 @@ def test_half_a_page_is_never_seen(run, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         page.write(run)
     assert run.report.read_text() == before and json.loads((run.path / "verdict.json").read_text())
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def reported(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(["report", *map(str, arguments)])
+    return stop.value.code
+
+
+def test_a_page_can_be_written_elsewhere_and_the_run_stays_as_it_is(tmp_path):
+    folder = made_up.run(tmp_path / "run", epochs=3)
+    before = contents(folder)
+    assert reported(folder, "--out", tmp_path / "there" / "page.html") == 0
+    assert "Too short to say." in (tmp_path / "there" / "page.html").read_text()
+    assert contents(folder) == before
+    assert reported(folder) == 0 and contents(folder) != before  # the control
+
+
+def test_a_read_only_run_says_how_its_page_can_be_had(tmp_path, monkeypatch, capsys):
+    folder, open_ = made_up.run(tmp_path / "a run", epochs=3), os.open
+
+    def read_only(path, flags, *rest, **more):
+        if flags & os.O_CREAT and folder in Path(path).parents:
+            raise OSError(errno.EROFS, "Read-only file system", str(path))
+        return open_(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert reported(folder) == 2
+    assert f"rediffuse report '{folder}' --out report.html" in " ".join(capsys.readouterr().err.split())
+    assert reported(folder, "--out", tmp_path / "page.html") == 0
+
+
+def test_out_is_a_file(tmp_path, capsys):
+    folder = made_up.run(tmp_path / "run", epochs=3)
+    assert reported(folder, "--out", tmp_path) == 2
+    assert "name a file in it" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "samples/epoch-00000/grid.png", "samples"])
+def test_what_a_link_leads_to_is_not_shown(name, tmp_path):
+    folder = made_up.run(tmp_path / "run", epochs=3)
+    (folder / name).rename(tmp_path / "elsewhere")
+    (folder / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="is a link"):
+        page.write(RunFolder(folder))

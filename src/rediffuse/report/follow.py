@@ -12,7 +12,7 @@ from rediffuse.errors import RediffuseError, RunError
 from rediffuse.report import page, verdict
 from rediffuse.report.markup import rendered
 from rediffuse.runs.folder import RunFolder
-from rediffuse.terminal import show
+from rediffuse.terminal import say, show
 
 LOOPBACK = ("127.0.0.1", "localhost")
 WATCHED = ("metrics.jsonl", "rewards.jsonl", "monitor.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
@@ -31,7 +31,7 @@ class Live:
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._lock = run, threading.Lock()
-        self._html, self._version = "", ""
+        self._html, self._version, self._said = "", "", ""
 
     def version(self) -> str:
         """Another one whenever a file has changed."""
@@ -52,12 +52,20 @@ class Live:
             if said := verdict.of(self._run):
                 told = replace(told, verdict=asdict(said))
             return page.render(told, version=version)
-        except (RediffuseError, OSError, ValueError, KeyError, TypeError):
-            return self._html or self._waiting(version)
+        except (RediffuseError, OSError, ValueError, KeyError, TypeError) as error:
+            return self._html or self._waiting(version, self._trouble(error))
 
-    def _waiting(self, version: str) -> str:
+    def _trouble(self, error: Exception) -> str:
+        """Why the files cannot be read, also printed once; nothing where no epoch is finished yet."""
+        trouble = str(error) if self._run.metrics.is_symlink() or self._run.metrics.exists() else ""
+        if trouble and trouble != self._said:
+            say(f"the page stays as it was: {trouble}")
+            self._said = trouble
+        return trouble
+
+    def _waiting(self, version: str, trouble: str) -> str:
         name = self._run.path.resolve().name
-        return rendered("waiting.html.jinja", scripts=page.LIVE_SCRIPTS, live=True, name=name, version=version)
+        return rendered("waiting.html.jinja", scripts=page.LIVE_SCRIPTS, live=True, name=name, version=version, trouble=trouble)
 
 
 class Handler(BaseHTTPRequestHandler):

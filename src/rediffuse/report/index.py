@@ -1,5 +1,6 @@
 """One page over a folder of runs: what each was for, what came of it, and the way to its own page."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,31 +48,46 @@ class Card:
         return {kind: page.component(self.told.config, kind) for kind in ("reward", "algorithm", "model", "prompts")}
 
 
-def write(folder: Path) -> Path:
-    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old. Raises RunError if it has none."""
+def write(folder: Path, out: Path | None = None) -> Path:
+    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old. Raises RunError if it has none.
+
+    out: the file to write instead; then nothing is written into `folder` or its runs.
+    """
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
         raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
-    html = rendered("index.html.jinja", name=folder.resolve().name, cards=[_card(RunFolder(path)) for path in runs])
+    html = rendered("index.html.jinja", name=folder.resolve().name, cards=[_card(RunFolder(path), out) for path in runs])
+    if out is not None:
+        return files.write_out(out, html)
     files.write_text(folder / "index.html", html)
     return folder / "index.html"
 
 
-def _card(run: RunFolder) -> Card:
+def _card(run: RunFolder, out: Path | None) -> Card:
     """A run that cannot be read stands there too, with the reason."""
     link = f"{quote(run.path.name)}/report.html"
+    if out is not None:
+        link = quote(os.path.relpath(run.report.resolve(), out.resolve().parent))
     try:
         told = page.read(run)
-        if _older(run.verdict, run.metrics):
-            verdicts.write(run)
-            told = page.read(run)
-        if _older(run.report, run.metrics):
-            page.write(run)
+        if out is None:
+            told = _made_anew(run, told)
     except (RediffuseError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Card(run.path.name, link if run.report.exists() else None, trouble=str(error))
     curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
     verdict = told.verdict or page.plain_words(told.metrics)
-    return Card(run.path.name, link, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told))
+    shown_at = link if run.report.exists() else None
+    return Card(run.path.name, shown_at, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told))
+
+
+def _made_anew(run: RunFolder, told: page.Told) -> page.Told:
+    """Its verdict and its page, where they are older than its metrics."""
+    if _older(run.verdict, run.metrics):
+        verdicts.write(run)
+        told = page.read(run)
+    if _older(run.report, run.metrics):
+        page.write(run)
+    return told
 
 
 def _older(path: Path, source: Path) -> bool:

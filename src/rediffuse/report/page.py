@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,14 +49,25 @@ class Told:
         return [(int(self.verdict[key]), word) for key, word in words.items() if isinstance(self.verdict.get(key), int)]
 
 
-def write(run: RunFolder) -> Path:
-    """Raises RunError if the run has no epoch yet."""
-    files.write_text(run.report, render(read(run)))
-    return run.report
+def write(run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | None = None) -> Path:
+    """Raises RunError if the run has no epoch yet.
+
+    Args:
+        out: the file to write, for a run whose folder cannot be written; RUN/report.html without it.
+        verdict: instead of the one that stands in the run's folder.
+    """
+    told = read(run)
+    text = render(replace(told, verdict=verdict) if verdict is not None else told)
+    if out is None:
+        files.write_text(run.report, text)
+        return run.report
+    return files.write_out(out, text)
 
 
 def read(run: RunFolder) -> Told:
-    """Raises RunError if the run has no epoch yet."""
+    """Raises RunError if the run has no epoch yet, or a link where its page would show what stands elsewhere."""
+    files.refuse_linked_folders(run.path)
+    files.refuse_links(run.path / "config.yaml")
     metrics = log.read(run.metrics)
     if not metrics:
         raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: rediffuse resume {run.path}")

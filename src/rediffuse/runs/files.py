@@ -73,6 +73,16 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def write_out(path: Path, content: str) -> Path:
+    """A file that the command line names, outside of any run: the person's own links are followed."""
+    place = path.resolve()
+    if place.is_dir():
+        raise RunError(f"--out: {path} is a folder; name a file in it, {path / 'report.html'}.")
+    make_folder(place.parent)
+    write_text(place, content)
+    return path
+
+
 def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=1) + "\n")
 
