@@ -11,7 +11,10 @@ import tiny
 from PIL import Image
 from safetensors.torch import load_file
 
-from rediffuse.cli import flags, main
+import rediffuse
+from rediffuse import trust
+from rediffuse.cli import COMMANDS, flags, main
+from rediffuse.commands import command, completed
 from rediffuse.errors import ConfigError
 from rediffuse.runs.folder import create
 
@@ -185,7 +188,6 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["list", "everything"], "invalid choice"),
         (["resume"], "required"),
         (["resume", "x", "--clip", "3"], "no such option"),
-        ([], "required"),
     ],
 )
 def test_bad_input_exits_2_and_says_what_there_is(words, said, capsys, tmp_path, monkeypatch):
@@ -361,3 +363,91 @@ def test_nor_does_a_recipe_send_a_key_or_unpickle(line, asked, capsys, tmp_path)
     code, _, err = run(capsys, "plan", tmp_path / "r.yaml")
     assert code == 2 and asked in err
     assert run(capsys, "plan", tmp_path / "r.yaml", "--trust-code")[0] == 0
+
+
+def test_the_command_alone_shows_its_help_its_version_and_everything_there_is(capsys):
+    code, out, _ = run(capsys)
+    assert code == 0 and "train" in out and "usage: rediffuse" in out
+    code, out, _ = run(capsys, "--version")
+    assert code == 0 and out == f"rediffuse {rediffuse.__version__}\n"
+    code, out, _ = run(capsys, "list")
+    lines = out.splitlines()
+    assert code == 0
+    for heading, name in (
+        ("rewards", "redness"),
+        ("recipes", "demo/compressibility"),
+        ("algorithms", "ddpo_sf"),
+        ("models", "emoji"),
+    ):
+        assert heading in lines and any(line.startswith(f"  {name} ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--help"],
+        *[[name, "--help"] for name in COMMANDS],
+        ["list"],
+        ["plan"],
+        ["plan", "paper/compressibility"],
+        ["list", "x"],
+        ["trian"],
+    ],
+)
+def test_nothing_is_wider_than_a_terminal_of_80_columns(words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, err = run(capsys, *words)
+    assert out or err
+    for line in (out + err).splitlines():
+        assert len(line) <= 80, line
+
+
+def test_a_training_fits_80_columns_too_but_for_its_paths(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(
+        capsys, "train", *TOY, "--model", f"{tiny.FILE}:Toy", "--run-dir", "r", "--evaluation.held-out", "jpeg_compressibility"
+    )
+    assert code == 0, err
+    code, table, err = run(
+        capsys, "evaluate", "r", "--prompts", "unseen_animals", "--num-prompts", "2", "--images-per-prompt", "1"
+    )
+    assert code == 0, err
+    code, compared, _ = run(capsys, "compare", "r")
+    assert "rediffuse resume r --epochs 4" in out.splitlines()[-2] and "kl 0.0e+00" not in out
+    for line in (out + table + compared).splitlines():
+        assert len(line) <= 80 or tiny.FILE in line, line
+
+
+ODD_NAME = 'it\'s $HOME "and" `more`; a folder'
+
+
+def test_a_printed_command_can_be_pasted_whatever_the_folder_is_called(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(capsys, "train", *TOY, "--run-dir", ODD_NAME)[0] == 0
+    _, _, again = run(capsys, "train", *TOY, "--run-dir", ODD_NAME)
+    _, judged, _ = run(capsys, "report", ODD_NAME)
+    for said, rest in ((again, []), (judged, ["--epochs", "4"])):
+        printed = next(line[line.index("rediffuse resume") :] for line in said.splitlines() if "rediffuse resume" in line)
+        words = json.loads(pasted(printed))
+        assert words == ["resume", ODD_NAME, *rest]
+    monkeypatch.setattr(trust, "_remembered", lambda run: {})
+    _, _, again = run(capsys, "train", *TOY, "--run-dir", ODD_NAME)
+    assert json.loads(pasted(again[again.index("rediffuse resume") :])) == ["resume", ODD_NAME, "--trust-code"]
+
+
+def pasted(printed):
+    """What the command of that line would be given."""
+    stand_in = f'rediffuse() {{ "{sys.executable}" -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"; }}\n'
+    return subprocess.run(["bash", "-c", stand_in + printed], capture_output=True, text=True, check=True).stdout
+
+
+def test_odd_words_of_a_command_are_quoted():
+    for word in ("a b", "it's", "$x", "-r", "a\nb", "a\x1b[2Jb", "ö"):
+        assert json.loads(pasted(command("resume", Path(word))))[1].removeprefix("./") == word
+    assert (
+        completed("go: rediffuse sample RUN --seed 1", Path("a b"), lambda run: True)
+        == "go: rediffuse sample 'a b' --trust-code --seed 1"
+    )
+    assert completed("what `rediffuse report` makes", Path("a"), lambda run: True) == "what `rediffuse report` makes"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"cures", "errors", "faults", "loopback", "maths", "threads", "terminal", "declared"},
+    {"terminal"},
+    {"commands", "cures", "errors", "faults", "loopback", "maths", "threads", "declared"},
     {"config", "hub", "overoptimisation"},
     {"types"},
     {"judging"},

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
+import rediffuse
 from rediffuse import loopback, trust
+from rediffuse.commands import completed
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean
 from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
@@ -24,13 +26,15 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
-RECIPE is a name from `rediffuse list recipes` or a YAML file; every option of it is a flag, nested ones with dots:
-  --epochs 20 --seed 3 --learning-rate 1e-3 --algorithm.clip-range 0.1 --sampler.num-steps 10
-  --reward NAME is short for --reward.name NAME, and so for model, sampler, algorithm and prompts;
-  NAME may be your own: --reward my_file.py:my_function, any function (images, prompts) -> one number each
+RECIPE is a name from `rediffuse list recipes` or a YAML file.
+Every option of it is a flag, nested ones with dots:
+  --epochs 20 --seed 3 --learning-rate 1e-3 --algorithm.clip-range 0.1
+  --reward NAME is short for --reward.name NAME; so are --model, --sampler,
+  --algorithm and --prompts. NAME may be your own: --reward my_file.py:dark,
+  any function (images, prompts) -> one number for each image.
 
 examples:
-  rediffuse train                                    the default, {DEFAULT_RECIPE}: minutes on a laptop, no download
+  rediffuse train                  the default, {DEFAULT_RECIPE}: no download
   rediffuse train demo/compressibility --run-dir runs/mine
   rediffuse train --algorithm ddpo_is --seed 1
   rediffuse train --reward redness --epochs 5
@@ -38,6 +42,7 @@ examples:
 """
 NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
 """Of files: another try with the same name would fail too."""
+LISTED = (*KEYS.values(), "recipes")
 WHICH = "newest, best, or a number of epochs"
 TRUST = "allow what the file asks for: code, other files, servers, keys, pickles; your own flags never need permission"
 COMMANDS = ("train", "plan", "resume", "sample", "evaluate", "report", "compare", "export", "serve", "list")
@@ -78,14 +83,31 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
     """A reward is the user's own code, so what went wrong in it is shown where it did."""
     if caused_by is not None and caused_by.__cause__ is not None:
         show_traceback(caused_by.__cause__)
-    say(message)
+    say(_completed(message))
     sys.exit(exit_code)
+
+
+def _completed(message: object, run: Path | None = None) -> str:
+    """With its commands as they can be pasted here."""
+    return completed(str(message), run, _needs_trust)
+
+
+def _needs_trust(run: Path) -> bool:
+    from rediffuse.runs.folder import existing
+
+    try:
+        return bool(trust.unallowed(existing(run).config(), run=run))
+    except (RediffuseError, OSError):  # it will say so itself when it is asked for
+        return False
 
 
 def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise ConfigError(f"No command {arguments[0]!r}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}")
     parser = _parser()
+    if not arguments:
+        parser.print_help()
+        return
     args, rest = parser.parse_known_args(arguments)
     if rest and args.command not in ("train", "plan", "serve"):
         raise ConfigError(f"{args.command}: no such option {rest[0]!r}. See: rediffuse {args.command} --help")
@@ -306,17 +328,27 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
 
 def show_list(args: argparse.Namespace) -> None:
-    if args.what == "recipes":
+    if args.what:
+        _show_room(args.what)
+        return
+    for number, what in enumerate(LISTED):
+        show(f"{chr(10) if number else ''}{what}")
+        _show_room(what, margin="  ")
+
+
+def _show_room(what: str, margin: str = "") -> None:
+    if what == "recipes":
         lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
     else:
-        lines = {name: first_line(args.what, name) for name in names(args.what)}
+        lines = {name: first_line(what, name) for name in names(what)}
     width = max(map(len, lines))
     for name, line in lines.items():
-        show(f"{name:{width}}  {line}")
+        show(f"{margin}{name:{width}}  {line}", indent=width + 2)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="rediffuse", description=DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"rediffuse {rediffuse.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for name, what in (
         ("train", "fine-tune as a recipe says"),
@@ -326,7 +358,7 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=what,
             description=what,
-            usage=f"rediffuse {name} [RECIPE] [--run-dir DIR] [--epochs N] [--seed N] [--a.b VALUE …]",
+            usage=f"rediffuse {name} [RECIPE] [--run-dir DIR] [--epochs N] [--a.b VALUE …]",
             epilog=OPTIONS,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
@@ -389,7 +421,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--batch-size", type=int, default=32, help="images that the reward is given at a time")
     command.add_argument("--token-variable", metavar="NAME", help="the environment variable that holds the token to ask for")
     command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
-    command.add_argument("what", choices=[*KEYS.values(), "recipes"])
+    command.add_argument("what", nargs="?", choices=LISTED, help="one of them; without it, all")
     return parser
 
 
@@ -411,18 +443,15 @@ def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _resumable(run: Path | None) -> Iterator[None]:
-    from rediffuse.runs.folder import existing
-
     try:
         yield
     except RewardError as error:
         if error.__cause__ is not None:
             show_traceback(error.__cause__)
-        say(error)
+        say(_completed(error, run))
         os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
-        more = " --trust-code" if run is not None and trust.unallowed(existing(run).config(), run=Path(run)) else ""
-        say(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume {run or 'RUN'}{more}")
+        say(_completed(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", run))
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 
 
@@ -438,4 +467,4 @@ def _tell(run: Path) -> None:
 
 def _say(verdict: "Verdict | None", run: Path) -> None:
     if verdict is not None:
-        show(f"{verdict.headline}\n{verdict.suggestion.replace(' RUN', f' {run}')}")
+        show(f"{verdict.headline}\n{_completed(verdict.suggestion, run)}")

@@ -2,7 +2,10 @@
 
 import errno
 import os
+import re
+import shutil
 import sys
+import textwrap
 import traceback
 import unicodedata
 import warnings
@@ -22,6 +25,9 @@ MOST_ACCENTS = 4
 """On one letter; no script needs more, and a pile of them covers its neighbours."""
 MOST = 20_000
 """Characters of one message."""
+NARROWEST = 20
+COMMAND = re.compile(r"(?<!`)\b(?<=\s)rediffuse [a-z]+ .*$")
+"""At the end of a line; it can be pasted only if it is not wrapped."""
 NOBODY_READS = (errno.EPIPE, errno.EIO)
 """The reader of the pipe has left, or the terminal was closed."""
 
@@ -46,9 +52,14 @@ def printable(text: object, *, newlines: bool = False, most: int | None = MOST) 
     return "".join(letters)
 
 
-def show(text: object, to: Stream = "out") -> None:
-    """A message of one or more lines, to standard output or standard error, at once."""
-    _write(_stream(to), printable(text, newlines=True) + "\n")
+def show(text: object, to: Stream = "out", *, wrap: bool = True, indent: int = 0) -> None:
+    """A message of one or more lines, to standard output or standard error, at once.
+
+    wrap: to the width of the terminal, where it is one or COLUMNS says its width; words, paths and commands stay whole
+    indent: of the lines that a line is wrapped into, beyond its own
+    """
+    said, width = printable(text, newlines=True), _width(_stream(to))
+    _write(_stream(to), (_wrapped(said, width, indent) if wrap and width else said) + "\n")
 
 
 def say(message: object) -> None:
@@ -57,7 +68,7 @@ def say(message: object) -> None:
 
 
 def show_traceback(error: BaseException) -> None:
-    show("".join(traceback.format_exception(error)).rstrip("\n"), "error")
+    show("".join(traceback.format_exception(error)).rstrip("\n"), "error", wrap=False)
 
 
 def console(to: Stream = "out", *, quiet: bool = False) -> Console:
@@ -110,6 +121,26 @@ class _Tolerant:
     def _real(self) -> TextIO | None:
         stream = _stream(self._to)
         return getattr(stream, "rich_proxied_file", stream)
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """None: what reads it is no terminal, and wants whole lines."""
+    if not os.environ.get("COLUMNS", "").isdecimal() and (stream is None or stream.closed or not stream.isatty()):
+        return None
+    return max(shutil.get_terminal_size().columns, NARROWEST)
+
+
+def _wrapped(text: str, width: int, indent: int) -> str:
+    return "\n".join(part for line in text.split("\n") for part in _parts(line, width, indent))
+
+
+def _parts(line: str, width: int, indent: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    margin = " " * (len(line) - len(line.lstrip()) + indent)
+    if found := COMMAND.search(line):
+        return [*_parts(line[: found.start()].rstrip(), width, indent), f"{margin}  {found[0]}"]
+    return textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def _stream(to: Stream) -> TextIO | None:

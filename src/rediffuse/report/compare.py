@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
+from rediffuse.commands import command
 from rediffuse.config import Config
 from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
@@ -198,7 +199,7 @@ def _read(path: Path) -> Run:
     folder = existing(path)
     metrics = log.read(folder.metrics)
     if not metrics:
-        raise RunError(f"{path} has no finished epoch to compare. Go on with it: rediffuse resume {path}")
+        raise RunError(f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}")
     return Run(folder, folder.config(), metrics)
 
 

@@ -1,12 +1,12 @@
 """One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way. Works offline."""
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.commands import command, completed
 from rediffuse.config import read_yaml
 from rediffuse.errors import RunError
 from rediffuse.overoptimisation import Rows
@@ -70,7 +70,7 @@ def read(run: RunFolder) -> Told:
     files.refuse_links(run.path / "config.yaml")
     metrics = log.read(run.metrics)
     if not metrics:
-        raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: rediffuse resume {run.path}")
+        raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: {command('resume', run.path)}")
     return Told(
         run,
         config=read_yaml(run.path / "config.yaml"),
@@ -97,7 +97,7 @@ def render(told: Told, *, version: str | None = None) -> str:
         version=version,
         told=told,
         names={kind: component(told.config, kind) for kind in ("model", "reward", "algorithm", "prompts")},
-        verdict=told.verdict or plain_words(told.metrics),
+        verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs")),
         reward=panels.reward(told.metrics, told.marks),
         held_out=panels.held_out_rewards(told.looks, drawing),
@@ -114,8 +114,16 @@ def render(told: Told, *, version: str | None = None) -> str:
         diagnostics=measured,
         silent=silent,
         yaml=(told.run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"),
-        command=f"rediffuse train {shlex.quote(f'{told.name}/config.yaml')} --run-dir {shlex.quote(f'{told.name}-again')}",
+        command=command("train", Path(told.name, "config.yaml"), "--run-dir", Path(f"{told.name}-again")),
     )
+
+
+def _with_commands(told: Told) -> Mapping[str, Any]:
+    """The verdict; its suggestion names the run's folder. Its reader decides whether to trust it: no --trust-code here."""
+    suggestion = told.verdict.get("suggestion")
+    if not isinstance(suggestion, str):
+        return told.verdict
+    return {**told.verdict, "suggestion": completed(suggestion, Path(told.name), lambda _: False)}
 
 
 def component(config: Mapping[str, Any], kind: str) -> object:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from rediffuse.commands import command
 from rediffuse.errors import RunError
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
@@ -35,5 +36,5 @@ def _refuse(run: RunFolder, name: str, wrong: list[str]) -> None:
         raise RunError(
             f"{run.path / name} does not fit the newest checkpoint: it has {wrong[0]}"
             f"{f', and {len(wrong) - 1} faults like it' if wrong[1:] else ''}. Put back a copy of the file; or go on as it is:"
-            " rediffuse resume RUN --drop-damaged-lines"
+            f" {command('resume', run.path, '--drop-damaged-lines')}"
         )

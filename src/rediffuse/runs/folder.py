@@ -11,6 +11,7 @@ from typing import Any
 
 import filelock
 
+from rediffuse.commands import command
 from rediffuse.config import Config, from_yaml, to_yaml
 from rediffuse.errors import RunError
 from rediffuse.runs import files
@@ -133,7 +134,7 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     """Writes config.yaml and environment.json. Raises RunError where a folder stands already or cannot be made."""
     run = RunFolder(path)
     if path.exists() and (not path.is_dir() or not all(map(_left_by_a_kill, path.iterdir()))):
-        raise RunError(f"{path} exists already. Go on with it: rediffuse resume {path}. Or choose another --run-dir.")
+        raise RunError(f"{path} exists already. Choose another --run-dir, or go on with it: {command('resume', path)}")
     try:
         path.mkdir(parents=True, exist_ok=True)
         files.write_json(path / "environment.json", {**environment(), "device": device})

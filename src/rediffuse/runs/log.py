@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rediffuse.commands import command
 from rediffuse.errors import RunError
 from rediffuse.runs import files
 
@@ -37,7 +38,7 @@ def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
         elif not drop_damaged:
             raise RunError(
                 f"{path}, line {number}: not what was written there. Put back a copy of the file; or go on without such lines:"
-                " rediffuse resume RUN --drop-damaged-lines"
+                f" {command('resume', path.parent, '--drop-damaged-lines')}"
             )
         summed = summed or has_sum
     return rows
