@@ -158,10 +158,27 @@ def test_a_longer_run_that_is_stopped_remembers_how_long_it_was_to_be(tmp_path):
     assert len(numbers(tmp_path / "run")) == EPOCHS
 
 
-def test_a_run_cannot_be_made_shorter(tmp_path):
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_run_cannot_be_made_shorter_than_it_is(asked, tmp_path):
     train(tiny.config(epochs=2), tmp_path / "run")
-    with pytest.raises(ConfigError, match="1 asked, but .* was planned for 2"):
-        resume(tmp_path / "run", epochs=1)
+    with pytest.raises(ConfigError, match=f"{asked} asked, but 2 epochs of .* are done"):
+        resume(tmp_path / "run", epochs=asked)
+
+
+@pytest.mark.parametrize("asked", [2, 3])
+def test_a_run_that_was_stopped_finishes_earlier_than_planned(asked, tmp_path):
+    """At once, or after another epoch, to what a run of so many epochs gives."""
+    train(tiny.config(epochs=asked), tmp_path / "straight", reward_that_dies_at(None))
+    with pytest.raises(StoppedError):
+        train(tiny.config(epochs=200), tmp_path / "run", reward_that_dies_at(5))
+    assert len(resume(tmp_path / "run", epochs=asked, reward=reward_that_dies_at(None))) == asked - 2
+    assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+    looks = [[row["epoch"] for row in numbers(tmp_path / name, "monitor.jsonl")] for name in ("straight", "run")]
+    assert looks[0] == looks[1] and looks[0][-1] == asked
+    assert f"epochs: {asked}\n" in (tmp_path / "run" / "config.yaml").read_text()
+    adapters = [(tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("straight", "run")]
+    assert adapters[0] == adapters[1]
+    assert all((tmp_path / "run" / name).exists() for name in ("report.html", "verdict.json"))
 
 
 def test_a_reward_given_in_python_is_asked_for_again(tmp_path):
@@ -193,6 +210,58 @@ def test_an_interruption_between_checkpoints_loses_no_whole_epoch(where, tmp_pat
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00002"]
     resume(tmp_path / "run", reward=reward_that_dies_at(None))
     assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("checkpoint_every", [1, 10])
+def test_a_stop_leaves_the_adapter_and_the_page_of_the_last_whole_epoch(
+    checkpoint_every, ema_decay, tmp_path, monkeypatch, capsys
+):
+    """Stopped between the two updates of the third epoch, so that the weights by then are others."""
+    plan = {"logging": {"checkpoint_every": checkpoint_every}, "ema_decay": ema_decay, "updates_per_epoch": 2}
+    train(tiny.config(epochs=2, **plan), tmp_path / "two")
+    calls, real = iter(range(10**6)), Learner._step
+
+    def interrupted(*args, **options):
+        if next(calls) == 5:
+            raise Interrupted(15)
+        return real(*args, **options)
+
+    monkeypatch.setattr(Learner, "_step", interrupted)
+    with pytest.raises(Interrupted):
+        train(tiny.config(epochs=EPOCHS, **plan), tmp_path / "run")
+    assert len(numbers(tmp_path / "run")) == 2
+    adapters = [(tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("two", "run")]
+    assert adapters[0] == adapters[1]
+    assert all((tmp_path / "run" / name).exists() for name in ("report.html", "verdict.json"))
+    assert "last whole epoch: 2 of 4 are done" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, capsys):
+    for name, call in (("none", 1), ("one", 3)):
+        with pytest.raises(RewardError):
+            train(tiny.config(epochs=EPOCHS), tmp_path / name, reward_that_dies_at(call, RewardError("oh")))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "No epoch was finished, so there is no adapter yet." in said and "last whole epoch: 1 of 4" in said
+    assert (tmp_path / "one" / "adapter" / tiny.ADAPTER).exists() and (tmp_path / "one" / "report.html").exists()
+    assert not (tmp_path / "none" / "adapter").exists()
+
+
+def test_a_stop_in_the_last_look_leaves_an_adapter(tmp_path, monkeypatch):
+    """Which needs a reward no more."""
+    from rediffuse.trainer import Trainer
+
+    real = Trainer._look
+
+    def interrupted(self, epoch):
+        if epoch == self.config.epochs:
+            raise Interrupted(15)
+        real(self, epoch)
+
+    monkeypatch.setattr(Trainer, "_look", interrupted)
+    with pytest.raises(Interrupted):
+        train(tiny.config(), tmp_path / "run")
+    assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists() and (tmp_path / "run" / "report.html").exists()
 
 
 def test_a_stop_after_the_last_epoch_leaves_only_the_ending_to_do(tmp_path, monkeypatch):

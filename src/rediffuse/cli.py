@@ -370,7 +370,7 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("resume", help="go on with a run to the numbers it would have had", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
-    command.add_argument("--epochs", type=int, help="a new total, to train for longer than was planned")
+    command.add_argument("--epochs", type=int, help="a new total: to train for longer than was planned, or to finish earlier")
     command.add_argument("--drop-damaged-lines", action="store_true", help="go on without log lines that were changed or lost")
     command = commands.add_parser("sample", help="before and after, side by side, as a PNG", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")

@@ -85,10 +85,10 @@ class Trainer:
                         raise
                     raise NonFiniteError(f"{error}{self._doubt(epoch)}", of_the_policy=True) from error
                 except (Interrupted, RewardError):
-                    self._save(before)
+                    self._leave(epoch, before)
                     raise
             else:
-                self.world.together(lambda: self._look(self.config.epochs))
+                self._last_look()
             self.world.together(self._finish)
             self.world.together(self._forget_paid)
         return history
@@ -227,6 +227,13 @@ class Trainer:
         if self.course.fall and not known:
             self.display.overoptimised(self.course.fall, self.course.best, self.config.evaluation.on_overoptimisation)
 
+    def _last_look(self) -> None:
+        try:
+            self.world.together(lambda: self._look(self.config.epochs))
+        except (Interrupted, RewardError):
+            self._leave(self.config.epochs, None)
+            raise
+
     def _finish(self) -> None:
         """Exports the last checkpoint; the best one of a run that went too far, where that was not only to be warned of."""
         if not self.world.is_main:
@@ -234,11 +241,31 @@ class Trainer:
         epochs = len(log.read(self.run.metrics))
         if self.course.fall and self.course.best and self.config.evaluation.on_overoptimisation != "warn":
             try:
-                best = checkpoint.load(self.run.checkpoints, "best")
-                checkpoint.put_back(best.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
-                epochs = best.epoch
+                epochs = self._put_back(checkpoint.load(self.run.checkpoints, "best"))
             except CheckpointError as error:
                 self.display.say(f"{error} The last checkpoint is exported instead.")
+        self._export(epochs)
+
+    def _leave(self, epoch: int, before: checkpoint.Checkpoint | None) -> None:
+        """A stop or a failed reward: a checkpoint, the adapter and the page are those of the last whole epoch.
+
+        before: the state then, unless it is on disk already.
+        """
+        self._save(before)
+        if not self.world.is_main:
+            return
+        if epoch == 0:
+            self.display.say("No epoch was finished, so there is no adapter yet.")
+            return
+        self._export(self._put_back(before or checkpoint.load(self.run.checkpoints, str(epoch))))
+        self.display.say(f"The adapter and the page are those of the last whole epoch: {epoch} of {self.config.epochs} are done.")
+
+    def _put_back(self, saved: checkpoint.Checkpoint) -> int:
+        """Its weights, without what belongs to going on; how many epochs it is of."""
+        checkpoint.put_back(saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
+        return saved.epoch
+
+    def _export(self, epochs: int) -> None:
         with self.average.shown():
             export.adapter(self.policy.denoiser, self.run, epochs)
         self._report()
@@ -339,15 +366,14 @@ def resume(
 ) -> list[Metrics]:
     """Go on from the newest whole checkpoint to the numbers that an uninterrupted run would have given.
 
-    epochs: a new total, if the run is to last longer than was planned.
+    epochs: a new total, longer or shorter than was planned, but not fewer than are done.
     drop_damaged_lines: go on without those lines of the run's logs that were changed or lost; without it, RunError names them.
     """
     run = folder.existing(Path(run_dir))
     config = run.config()
-    if epochs is not None and epochs < config.epochs:
-        raise ConfigError(
-            f"--epochs: {epochs} asked, but {run.path} was planned for {config.epochs}; a run can only be made longer."
-        )
+    done = max(checkpoint.epochs(run.checkpoints), default=0)
+    if epochs is not None and epochs < max(1, done):
+        raise ConfigError(f"--epochs: {epochs} asked, but {done} epochs of {run.path} are done. Ask for {max(1, done)} or more.")
     parts = assemble(config, reward)
     with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
