@@ -22,6 +22,7 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import RewardError
+from rediffuse.runs import log
 from rediffuse.types import Judgement
 
 
@@ -323,7 +324,10 @@ def test_what_was_paid_for_is_told_apart_by_the_picture_and_the_reward(tmp_path,
         {**rows[2], "asked": "another question"},
         rows[3],
     ]
-    paid.write_text("".join(json.dumps(row | {"reward": 1000.0}) + "\n" for row in others) + '{"torn')
+    paid.unlink()
+    log.append(paid, [{key: value for key, value in row.items() if key != "crc32"} | {"reward": 1000.0} for row in others])
+    with paid.open("a") as file:
+        file.write('{"torn')
     with pytest.raises(RewardError):
         resume(tmp_path / "run", reward=Dies(RewardError("out of order"), {1}))  # which writes behind the torn line
     again = Dies(None, set())
