@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import yaml
 from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
+from rediffuse.declared import KEYS
 from rediffuse.errors import ConfigError, did_you_mean
 
 Options = dict[str, Any]
@@ -192,6 +193,25 @@ def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     """A recipe, then its settings for the algorithm asked for, then the flags."""
     merged = merge(_by_its_source(_by_its_algorithm(recipe, flags), flags), flags)
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
+
+
+def chosen(given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]) -> Config:
+    """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options go over it."""
+    over = _with_names(options)
+    if isinstance(given, Config):
+        return from_mapping(merge(_plain(asdict(given)), over)) if over else given
+    if not isinstance(given, Mapping):
+        return resolved(read_recipe(str(given)), over)
+    own = _with_names(given)
+    if "extends" in own:
+        base = read_recipe(str(own["extends"]))
+        own = merge(_by_its_algorithm(base, own), own)
+    return resolved(own, over)
+
+
+def _with_names(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`reward: redness` is short for `reward: {name: redness}`."""
+    return {key: {"name": value} if key in KEYS and isinstance(value, str) else value for key, value in raw.items()}
 
 
 def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:

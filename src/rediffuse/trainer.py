@@ -1,17 +1,18 @@
 """The loop. Read this file first."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rediffuse import scoring, trust
 from rediffuse.average import Average
-from rediffuse.config import Config
+from rediffuse.config import Config, chosen, recipe_names
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
@@ -333,11 +334,26 @@ class Trainer:
             checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints, lasting)
 
 
-def train(config: Config, run_dir: str | Path | None = None, reward: Reward | None = None) -> list[Metrics]:
+def train(
+    config: Config | Mapping[str, Any] | str | Path,
+    run_dir: str | Path | None = None,
+    reward: Reward | str | Mapping[str, Any] | None = None,
+    **options: Any,
+) -> list[Metrics]:
     """Fine-tune as `config` says, leave everything in `run_dir`, return one row of metrics per epoch.
 
-    reward: any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that config names.
+    config: a Config; or a recipe, as its name, the path of a YAML file, or keys and values.
+    reward: any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that config names; or a name, or
+        `{"name": …, option: …}`.
+    options: of the run, over those of config: `epochs=4, algorithm="ddpo_is", sampler={"num_steps": 10}`.
+
+    Raises ConfigError where a file asks for what only the command line or a Config may allow, as other people's code.
     """
+    if isinstance(reward, str | Mapping):
+        reward, options = None, {**options, "reward": reward}
+    given, config = config, chosen(config, options)
+    if isinstance(given, str | Path) and str(given) not in recipe_names():
+        trust.refuse(given, config, options)
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
     with World.joined(config.num_samples) as world:

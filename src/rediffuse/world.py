@@ -17,7 +17,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, Interrupted, NonFiniteError, RewardError
+from rediffuse.errors import ConfigError, Interrupted, NonFiniteError, RewardError, RunError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,6 +27,10 @@ MOST_BYTES = 300
 """Of a text that processes tell one another."""
 PATIENCE = timedelta(days=1)
 """Of one process with another, which may be waiting for its rewards; one that dies is the launcher's to tell."""
+
+
+_AT_WORK = threading.Lock()
+"""Models are seeded by torch's one generator, and signals and threads belong to the process."""
 
 
 class World:
@@ -55,18 +59,23 @@ class World:
     @contextmanager
     def joined(cls, num_samples: int) -> Iterator["World"]:
         """Join the other processes, listen to signals, and leave in the end."""
+        if not _AT_WORK.acquire(blocking=False):
+            raise RunError("This process is training or evaluating already, in another thread: use a process for each run.")
         threads = torch.get_num_threads()
-        world = cls()
-        if num_samples < world.size:
-            raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
-        before = world._listen()
         try:
-            yield world
+            world = cls()
+            if num_samples < world.size:
+                raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
+            before = world._listen()
+            try:
+                yield world
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                world._pool.shutdown(cancel_futures=True)
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
             torch.set_num_threads(threads)
-            world._pool.shutdown(cancel_futures=True)
+            _AT_WORK.release()
 
     def share(self, num_samples: int) -> range:
         """This process's sample indices; the shares of all processes differ by at most one."""
