@@ -183,7 +183,7 @@ def resume(args: argparse.Namespace) -> None:
     from rediffuse.trainer import resume as go_on
 
     with _resumable(args.run):
-        go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines)
+        go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines, accept_changed_files=args.accept_changed_files)
     if os.environ.get("RANK", "0") == "0":
         _tell(args.run)
 
@@ -371,6 +371,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument("--epochs", type=int, help="a new total: to train for longer than was planned, or to finish earlier")
+    command.add_argument(
+        "--accept-changed-files", action="store_true", help="go on although a model on this machine is not what it was"
+    )
     command.add_argument("--drop-damaged-lines", action="store_true", help="go on without log lines that were changed or lost")
     command = commands.add_parser("sample", help="before and after, side by side, as a PNG", allow_abbrev=False)
     command.add_argument("run", type=Path, metavar="RUN")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rediffuse import scoring, trust
+from rediffuse import fingerprint, scoring, trust
 from rediffuse.average import Average
 from rediffuse.config import Config, chosen, recipe_names
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
@@ -369,6 +369,7 @@ def train(
             if world.is_main and (trainer.policy.denoiser.pinned or loaded != config):
                 run.pin(trainer.policy.denoiser.pinned, loaded)
             if world.is_main:
+                run.note("files", fingerprint.of(run.config()))
                 trust.remember(run.path, run.config())
             return trainer.train()
 
@@ -378,11 +379,17 @@ def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> Run
 
 
 def resume(
-    run_dir: str | Path, epochs: int | None = None, reward: Reward | None = None, *, drop_damaged_lines: bool = False
+    run_dir: str | Path,
+    epochs: int | None = None,
+    reward: Reward | None = None,
+    *,
+    drop_damaged_lines: bool = False,
+    accept_changed_files: bool = False,
 ) -> list[Metrics]:
     """Go on from the newest whole checkpoint to the numbers that an uninterrupted run would have given.
 
     epochs: a new total, longer or shorter than was planned, but not fewer than are done.
+    accept_changed_files: go on although a model or another file of this machine is not what it was when the run began.
     drop_damaged_lines: go on without those lines of the run's logs that were changed or lost; without it, RunError names them.
     """
     run = folder.existing(Path(run_dir))
@@ -393,7 +400,11 @@ def resume(
     parts = assemble(config, reward)
     with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
+        if world.is_main and not accept_changed_files:
+            fingerprint.refuse_changed(files.read_json(run.path / "environment.json").get("files", {}), config)
         trainer = Trainer(config, parts, run, world)
+        if world.is_main and accept_changed_files:
+            run.note("files", fingerprint.of(config))
         trainer.restore(drop_damaged_lines=drop_damaged_lines)
         if world.is_main:
             run.write_config(config)

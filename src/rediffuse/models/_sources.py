@@ -1,6 +1,6 @@
 """Where the parts of a pipeline come from: a folder as diffusers saves it, the Hugging Face Hub, or a single file."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,11 +10,13 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_log
+from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_log
 
 from rediffuse import hub
 from rediffuse.errors import ConfigError
+from rediffuse.weights import refuse_incomplete, refuse_not_filled
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
@@ -53,13 +55,13 @@ class Source:
             return self._of_single_file(dtype)
         folder = self.folder
         with self._reading(folder / "text_encoder"):
-            text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", **self._weights(dtype))
+            text_encoder = self._whole(CLIPTextModel, "text_encoder", dtype)
         with self._reading(folder / "tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
         with self._reading(folder / "scheduler"):
             scheduler = self._scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
         with self._reading(folder / "vae"):
-            vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **self._weights(dtype))
+            vae = self._whole(AutoencoderKL, "vae", dtype)
         return Networks(self.unet(dtype), vae, text_encoder, tokenizer, scheduler)
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -67,13 +69,14 @@ class Source:
         if self._is_file():
             return self._of_single_file(dtype).unet
         with self._reading(self.folder / "unet"):
-            unet: UNet2DConditionModel = UNet2DConditionModel.from_pretrained(
-                self.folder, subfolder="unet", **self._weights(dtype)
-            )
-        return unet
+            return self._whole(UNet2DConditionModel, "unet", dtype)
 
-    def _weights(self, dtype: torch.dtype) -> dict[str, Any]:
-        return {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
+    def _whole(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        """A network of the folder, each of whose tensors is the file's."""
+        weights = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
+        network, info = kind.from_pretrained(self.folder, subfolder=part, output_loading_info=True, **weights)
+        refuse_incomplete("model.source", self.folder / part, network, info)
+        return network
 
     @property
     def commit(self) -> str | None:
@@ -131,8 +134,21 @@ class Source:
             pipeline = StableDiffusionPipeline.from_single_file(
                 self.place, config=str(config), torch_dtype=dtype, safety_checker=None
             )
+        for part in WEIGHTS:
+            refuse_not_filled("model.source", self.place, getattr(pipeline, part))
+        self._refuse_without_text_encoder(pipeline.text_encoder)
         scheduler = self._scheduler(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
+
+    def _refuse_without_text_encoder(self, network: CLIPTextModel) -> None:
+        """diffusers gives random values to what a single file lacks of it, and does not say so."""
+        if Path(self.place).suffix != ".safetensors":
+            return
+        with safe_open(self.place, "pt") as file:
+            here = set(file.keys())
+        missing = sorted(_text_encoder_names(network, here) - here)
+        if missing:
+            raise ConfigError(f"model.source: {self.place} lacks {len(missing)} tensors of its text encoder, first {missing[0]}.")
 
     def _scheduler(self, config: dict[str, Any]) -> DDIMScheduler:
         return ddim({**config, "prediction_type": self.prediction} if self.prediction else config)
@@ -153,8 +169,24 @@ class Source:
         try:
             with quiet():
                 yield
+        except ConfigError:
+            raise
         except Exception as error:
             raise ConfigError(f"model.source: cannot read {what}: {error}") from error
+
+
+def _text_encoder_names(network: CLIPTextModel, here: Collection[str]) -> set[str]:
+    """Of its tensors in the original layouts: transformers' names in Stable Diffusion 1.x, OpenCLIP's in 2.x."""
+    if any(name.startswith("cond_stage_model.model.") for name in here):
+        layers = [
+            f"transformer.resblocks.{layer}.{part}.{kind}"
+            for layer in range(network.config.num_hidden_layers)
+            for part in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
+            for kind in ("weight", "bias")
+        ]
+        return {f"cond_stage_model.model.{name}" for name in (*layers, "token_embedding.weight", "positional_embedding")}
+    names = (name.removeprefix("text_model.") for name in network.state_dict() if not name.endswith("position_ids"))
+    return {f"cond_stage_model.transformer.text_model.{name}" for name in names}
 
 
 def ddim(config: dict[str, Any]) -> DDIMScheduler:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._loading import folder_of, reading
+from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,7 +56,10 @@ class BertScore:
             if layer is not None and layer > config.num_hidden_layers:
                 raise ConfigError(f"{key}: {place} has {config.num_hidden_layers} layers, but layer {layer} was asked for.")
             config.num_hidden_layers = layer or config.num_hidden_layers
-            model = AutoModel.from_pretrained(folder, config=config, use_safetensors=True, trust_remote_code=False)
+            model, info = AutoModel.from_pretrained(
+                folder, config=config, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+            refuse_incomplete(key, folder, model, info, unused=["pooler."], heads=True)
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         return cls(model.to(device).eval().requires_grad_(False), tokenizer)
 

@@ -12,6 +12,7 @@ from rediffuse.config import HubId, Text
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import pixels
 from rediffuse.types import Prompt
+from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -37,7 +38,8 @@ class ClipReward:
 
         folder = folder_of("reward.clip", self.clip, self.revision, ["merges.txt"])
         with reading("reward.clip", folder):
-            model = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+            model, info = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+            refuse_incomplete("reward.clip", folder, model, info)
             processor, tokenizer = CLIPImageProcessorPil.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
         pin(self, "clip", "revision", model)
         self._loaded.update(model=model.to(device).eval().requires_grad_(False), processor=processor, tokenizer=tokenizer)

@@ -15,6 +15,7 @@ from rediffuse.config import Address, HubId, Permit, Positive, Text, Variable
 from rediffuse.errors import Status
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import encoded, pictures
+from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,9 +75,10 @@ class VisionLanguageModel:
         dtype = torch.float32 if device == "cpu" else torch.float16
         with reading(key, folder):
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
             )
+            refuse_incomplete(key, folder, model, info)
         processor.tokenizer.padding_side = "left"  # so that every answer begins where the questions end
         return cls(model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality)
 

@@ -100,15 +100,20 @@ class RunFolder:
         portable = replace(config, prompts={key: self._portable(value) for key, value in config.prompts.items()})
         files.write_text(self.path / "config.yaml", to_yaml(portable))
 
+    def note(self, key: str, value: Any) -> None:
+        """Into environment.json."""
+        place = self.path / "environment.json"
+        files.write_json(place, {**files.read_json(place), key: value})
+
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
         """Options that became exact when the model and the rewards were loaded, into the configuration; the model's also beside
         the versions. loaded: the configuration with the rewards' options as they are by now.
         """
-        config, place = self.config(), self.path / "environment.json"
+        config = self.config()
         exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
         self.write_config(replace(config, model=exact, reward=reward, evaluation=loaded.evaluation))
         if model:
-            files.write_json(place, {**files.read_json(place), "model": dict(model)})
+            self.note("model", dict(model))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from rediffuse.rewards._loading import reading
 from rediffuse.rewards._pictures import tensor
 from rediffuse.rewards._words import english
+from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +35,10 @@ class Judge:
         from transformers import AutoModelForImageClassification
 
         with reading("reward", WEIGHTS / which):
-            network = AutoModelForImageClassification.from_pretrained(WEIGHTS / which, dtype=torch.float32, local_files_only=True)
+            network, info = AutoModelForImageClassification.from_pretrained(
+                WEIGHTS / which, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
+            refuse_incomplete("reward", WEIGHTS / which, network, info)
         return cls(network.to(device).eval().requires_grad_(False))
 
     @cached_property
