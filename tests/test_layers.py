@@ -7,6 +7,7 @@ SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
     {"terminal"},
     {"commands", "cures", "errors", "faults", "loopback", "maths", "threads", "declared"},
+    {"reading"},
     {"config", "hub", "overoptimisation", "weights"},
     {"types"},
     {"judging"},

@@ -11,14 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
 import rediffuse
 from rediffuse import loopback, trust
 from rediffuse.commands import completed
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
-from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean
-from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names
+from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean, quoted
+from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, text_options
+from rediffuse.reading import MOST_DEPTH, flag_value
 from rediffuse.terminal import console, say, show, show_traceback, warnings_shown
 
 if TYPE_CHECKING:
@@ -103,23 +102,26 @@ def _needs_trust(run: Path) -> bool:
 
 def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
-        raise ConfigError(f"No command {arguments[0]!r}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}")
+        raise ConfigError(
+            f"No command {quoted(arguments[0])}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}"
+        )
     parser = _parser()
     if not arguments:
         parser.print_help()
         return
     args, rest = parser.parse_known_args(arguments)
     if rest and args.command not in ("train", "plan", "serve"):
-        raise ConfigError(f"{args.command}: no such option {rest[0]!r}. See: rediffuse {args.command} --help")
+        raise ConfigError(f"{args.command}: no such option {quoted(rest[0])}. See: rediffuse {args.command} --help")
     if args.command in ("train", "plan"):
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
-        given = flags(rest)
-        config = resolved(read_recipe(args.recipe), given)
+        recipe = read_recipe(args.recipe)
+        given = flags(rest, recipe)
+        config = resolved(recipe, given)
         if not args.trust_code and args.recipe not in recipe_names():
             trust.refuse(args.recipe, config, given)
         train(config, args) if args.command == "train" else plan(config)
     elif args.command == "serve":
-        serve(args, flags(rest))
+        serve(args, flags(["--reward.name", args.reward, *rest]))
     else:
         {
             "resume": resume,
@@ -132,27 +134,59 @@ def run(arguments: list[str]) -> None:
         }[args.command](args)
 
 
-def flags(rest: Sequence[str]) -> dict[str, Any]:
-    """`--a.b value` and `--a-c=value` as nested mappings; values are YAML."""
+def flags(rest: Sequence[str], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """`--a.b value` and `--a-c=value` as nested mappings.
+
+    A value is the text as it stands where its option is text or a path, and YAML elsewhere.
+
+    recipe: what the flags go over, which names the components that they do not
+    """
+    words = list(_words(rest))
+    named = {path[0]: value for path, _, value in words if path[1:] == ["name"]}
     nested: dict[str, Any] = {}
-    words = list(rest)
-    while words:
-        word = words.pop(0)
-        if not word.startswith("--"):
-            raise ConfigError(f"{word!r}: expected a flag like --epochs 10; a recipe stands before all flags.")
-        key, has_value, value = word[2:].partition("=")
-        if not has_value:
-            if not words or words[0].startswith("--"):
-                raise ConfigError(f"--{key}: expected a value after it.")
-            value = words.pop(0)
-        path = key.replace("-", "_").split(".")
-        if path[-1] in KEYS and len(path) == 1:
-            path.append("name")
-        leaf: Any = _value(key, value)
+    for path, key, text in words:
+        leaf = _value(path, f"--{key}", text, named, recipe or {})
         for part in reversed(path):
             leaf = {part: leaf}
         nested = _deep(nested, leaf)
     return nested
+
+
+def _words(rest: Sequence[str]) -> Iterator[tuple[list[str], str, str]]:
+    """(where it belongs, the flag as it was typed, its value)"""
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise ConfigError(f"{quoted(word)}: expected a flag like --epochs 10; a recipe stands before all flags.")
+        key, has_value, value = word[2:].partition("=")
+        path = key.replace("-", "_").split(".")
+        if len(path) > MOST_DEPTH:
+            raise ConfigError(f"--{key[:60]}…: nested more than {MOST_DEPTH} deep.")
+        if not has_value:
+            if not words or words[0].startswith("--"):
+                raise ConfigError(f"--{key[:200]}: expected a value after it; one that begins with -- goes behind a =.")
+            value = words.pop(0)
+        if path[-1] in KEYS and len(path) == 1:
+            path.append("name")
+        yield path, key[:200], value
+
+
+def _value(path: Sequence[str], where: str, text: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> Any:
+    key, option = path[0], path[-1]
+    if key not in KEYS or len(path) != 2:
+        return flag_value(text, where)
+    if option == "name":
+        return text
+    texts = text_options(key, _name_of(key, named, recipe), import_it=key in named)
+    if option not in texts or (texts[option] and text == "null"):
+        return flag_value(text, where)
+    return text
+
+
+def _name_of(key: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
+    known = recipe.get(key)
+    return named.get(key) or str(known.get("name") if isinstance(known, Mapping) else known)
 
 
 def train(config: Config, args: argparse.Namespace) -> None:
@@ -310,7 +344,7 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
         )
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size: {args.batch_size} asked; 1 is the least.")
-    chosen = {"name": args.reward, **options.get("reward", {})}
+    chosen = options["reward"]
     check_names("reward", chosen)
     reward = build("reward", chosen)
     from rediffuse.types import Combines
@@ -426,13 +460,6 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
     command.add_argument("what", nargs="?", choices=LISTED, help="one of them; without it, all")
     return parser
-
-
-def _value(key: str, text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--{key}: cannot read {text!r} as a value: {error}") from error
 
 
 def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

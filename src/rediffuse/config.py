@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
-from rediffuse.declared import KEYS
-from rediffuse.errors import ConfigError, did_you_mean
+from rediffuse.declared import KEYS, located
+from rediffuse.errors import ConfigError, did_you_mean, quoted
+from rediffuse.reading import yaml_file
 
 Options = dict[str, Any]
 """A component: its `name`, and values for its fields."""
@@ -25,6 +26,10 @@ Address = Annotated[str, "of a server"]
 Variable = Annotated[str, "of the environment"]
 Permit = Annotated[bool, "whether something unsafe is allowed"]
 """What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust.py)."""
+LARGEST = 1_000_000_000
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -93,7 +98,7 @@ class Config:
     ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
     """
 
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     epochs: PositiveInt = 10
     prompts_per_epoch: PositiveInt = 32
     images_per_prompt: PositiveInt = 1
@@ -167,10 +172,10 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     if name in known:
         recipe = read_yaml(RECIPES / f"{name}.yaml")
     elif Path(name).suffix in (".yaml", ".yml"):
-        recipe = read_yaml(Path(name))
+        recipe = located(read_yaml(Path(name)), Path(name).parent)
     else:
         near = did_you_mean(name, known)
-        raise ConfigError(f"No recipe {name!r}; there are {', '.join(known)}, or the path of a YAML file.{near}")
+        raise ConfigError(f"No recipe {quoted(name)}; there are {', '.join(known)}, or the path of a YAML file.{near}")
     if "extends" not in recipe:
         return recipe
     base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
@@ -178,12 +183,7 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"Cannot read {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
+    content = yaml_file(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
     return content
@@ -240,7 +240,7 @@ def _by_its_source(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mappin
 def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = raw.get(key) or {}
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}: must hold keys and values, not {value!r}.")
+        raise ConfigError(f"{key}: must hold keys and values, not {quoted(value)}.")
     return value
 
 
@@ -264,10 +264,10 @@ def problems(error: ValidationError, prefix: str = "") -> str:
         if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
             lines.append(str(said))
             continue
-        key = ".".join(str(part) for part in ((prefix,) if prefix else ()) + each["loc"])
+        key = ".".join(str(part)[:100] for part in ((prefix,) if prefix else ()) + each["loc"])
         lines.append(
             f"{key}: {each['msg'].removeprefix('Value error, ')}"
-            + (f" (got {each['input']!r})" if each["type"] != "missing" else "")
+            + (f" (got {quoted(each['input'])})" if each["type"] != "missing" else "")
         )
     return "\n".join(lines)
 
@@ -277,7 +277,9 @@ def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:
     known = [f.name for f in fields(kind)]
     for key, value in raw.items():
         if key not in known:
-            raise ConfigError(f"{prefix}{key}: no such key; there are {', '.join(known)}.{did_you_mean(str(key), known)}")
+            raise ConfigError(
+                f"{prefix}{str(key)[:100]}: no such key; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
+            )
         if is_dataclass(hints[key]) and isinstance(value, Mapping):
             _refuse_unknown(value, hints[key], f"{prefix}{key}.")
 

@@ -1,7 +1,9 @@
 """What the files of the rooms say of themselves, read without importing them: torch alone takes a second."""
 
 import ast
+import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ HARMLESS = frozenset(
 REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
 """Types of config.py whose values may name what is outside of the run."""
 
+TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
+
 
 @dataclass(frozen=True)
 class Option:
@@ -34,6 +38,15 @@ class Option:
     def kind(self) -> str:
         words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
         return next((each for each in REACHING if each in words), "harmless" if words <= HARMLESS else "undeclared")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a flag's words are its value as they stand."""
+        return re.sub(r"\s*\|\s*None$", "", self.annotation) in TEXTS
+
+    @property
+    def may_be_none(self) -> bool:
+        return self.annotation.endswith("None")
 
 
 def names(room: str) -> list[str]:
@@ -79,6 +92,61 @@ def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
     return found | {
         n.target.id: Option(ast.unparse(n.annotation), _literal(n.value)) for n in own if isinstance(n.target, ast.Name)
     }
+
+
+def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same recipe, its relative paths taken from the folder that it lies in."""
+    found = dict(recipe)
+    for key in KEYS.keys() & recipe.keys():
+        found[key] = _located(key, recipe[key], folder)
+    if isinstance(evaluation := recipe.get("evaluation"), Mapping) and "held_out" in evaluation:
+        listed = evaluation["held_out"]
+        held_out = [_located("reward", each, folder) for each in (listed if isinstance(listed, list) else [listed])]
+        found["evaluation"] = {**evaluation, "held_out": held_out}
+    if isinstance(specials := recipe.get("with_algorithm"), Mapping):
+        found["with_algorithm"] = {
+            name: located(each, folder) if isinstance(each, Mapping) else each for name, each in specials.items()
+        }
+    return found
+
+
+def _located(key: str, options: Any, folder: Path) -> Any:
+    """Of a component, as a name or a mapping; anything else stays, to be refused."""
+    if isinstance(options, str):
+        return _located_code(options, folder)
+    if not isinstance(options, Mapping):
+        return options
+    name = options.get("name")
+    known = _options_of_any(key, [name] if name else names(KEYS[key]))
+    found = {k: _located_path(known[k].kind, value, folder) if k in known else value for k, value in options.items()}
+    if isinstance(name, str):
+        found["name"] = _located_code(name, folder)
+    if isinstance(options.get("rewards"), list):
+        found["rewards"] = [_located("reward", each, folder) for each in options["rewards"]]
+    return found
+
+
+def _options_of_any(key: str, listed: Sequence[Any]) -> dict[str, Option]:
+    """The name may be that of the recipe which this one extends."""
+    room, found = names(KEYS[key]), dict[str, Option]()
+    for name in listed:
+        found |= declared_options(KEYS[key], name) if name in room else {}
+    return found
+
+
+def _located_code(name: str, folder: Path) -> str:
+    place, _, attribute = name.rpartition(":")
+    return f"{folder / place}:{attribute}" if place.endswith(".py") else name
+
+
+def _located_path(kind: str, value: Any, folder: Path) -> Any:
+    """A model that lies beside the recipe is meant before one of the Hub with the same name."""
+    if not isinstance(value, str) or not value or value.startswith("~"):
+        return value
+    beside = folder / value
+    if kind == "FilePath" or (kind == "HubId" and (value.startswith(".") or os.path.exists(beside))):
+        return str(beside)
+    return value
 
 
 def _literal(node: ast.expr | None) -> Any:

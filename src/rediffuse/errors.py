@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
 Status = Literal["ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable", "broken_sample"]
@@ -76,5 +77,14 @@ class Interrupted(RediffuseError):
 
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
     """A sentence to put behind an error about a name, or nothing."""
-    near = get_close_matches(asked, list(known), 1)
+    near = get_close_matches(asked[:100], list(known), 1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def quoted(value: object, most: int = 100) -> str:
+    """A value in a message, cut where it is long."""
+    try:
+        text = repr(str(value) if isinstance(value, Path) else value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or what is nested in itself
+        text = f"{type(value).__name__} too long to show"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

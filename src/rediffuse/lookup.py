@@ -11,14 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from rediffuse import cures
 from rediffuse.config import Config, problems
 from rediffuse.declared import KEYS, declared_options, first_line, names
-from rediffuse.errors import ConfigError, did_you_mean
+from rediffuse.errors import ConfigError, did_you_mean, quoted
+from rediffuse.reading import other_kind
 
 if TYPE_CHECKING:
     from rediffuse.types import Algorithm, ModelFamily, PromptSet, Reward, SamplerFamily
@@ -26,7 +27,19 @@ if TYPE_CHECKING:
 METHOD = {"model": "load", "sampler": "bind", "algorithm": "loss", "reward": "__call__", "prompts": "draw"}
 """What every component of that key can do (rediffuse.types)."""
 
-__all__ = ["KEYS", "Parts", "assemble", "build", "check_names", "completed", "declared_options", "find", "first_line", "names"]
+__all__ = [
+    "KEYS",
+    "Parts",
+    "assemble",
+    "build",
+    "check_names",
+    "completed",
+    "declared_options",
+    "find",
+    "first_line",
+    "names",
+    "text_options",
+]
 
 GIVEN_IN_PYTHON = "python:"
 """How a configuration names a reward that only the caller of `rediffuse.train` has."""
@@ -123,10 +136,10 @@ def check_name(key: str, name: object) -> str:
     """The name. Raises ConfigError if no file of the room bears it; those in other people's files are seen on import."""
     room, text = KEYS[key], str(name or "")
     if text.startswith(GIVEN_IN_PYTHON):
-        raise ConfigError(f"{key}.name: this run was given {text!r} in Python; go on with rediffuse.resume(run, {key}=…).")
+        raise ConfigError(f"{key}.name: this run was given {quoted(text)} in Python; go on with rediffuse.resume(run, {key}=…).")
     if not isinstance(name, str) or (":" not in name and name not in names(room)):
         known = names(room)
-        raise ConfigError(f"{key}.name: no {text!r} among {room}: {', '.join(known)}.{did_you_mean(text, known)}")
+        raise ConfigError(f"{key}.name: no {quoted(text)} among {room}: {', '.join(known)}.{did_you_mean(text, known)}")
     return name
 
 
@@ -135,24 +148,49 @@ def check_names(key: str, options: Mapping[str, Any]) -> None:
     name = check_name(key, options.get("name"))
     if ":" not in name:
         _check_options(key, options, list(declared_options(KEYS[key], name)))
+        _refuse_devices(key, options)
     for each in nested(options):
         check_names("reward", _without_weight(each))
+
+
+def text_options(key: str, name: str, *, import_it: bool) -> dict[str, bool]:
+    """The options of a component whose values are text or paths, and whether each may be None.
+
+    import_it: whether a file of anyone's may be imported to learn that
+    """
+    if ":" not in name:
+        known = declared_options(KEYS[key], name) if name in names(KEYS[key]) else {}
+        return {option: each.may_be_none for option, each in known.items() if each.is_text}
+    if not import_it or not is_dataclass(kind := find(key, name)):
+        return {}
+    kinds = {option: (get_args(each) or (each,)) for option, each in get_type_hints(kind).items()}
+    plain = {option: set(each) for option, each in kinds.items() if set(each) <= {str, Path, type(None)}}
+    return {option: type(None) in each for option, each in plain.items()}
+
+
+def _refuse_devices(key: str, options: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an option names a pipe, a socket or a device: reading it may never end."""
+    for option, declared in declared_options(KEYS[key], str(options["name"])).items():
+        value = options.get(option)
+        if declared.kind in ("FilePath", "HubId") and isinstance(value, str | Path):
+            if "\0" in str(value):
+                raise ConfigError(f"{key}.{option}: {quoted(value)} holds a zero byte.")
+            if kind := other_kind(Path(value), folders=True):
+                raise ConfigError(f"{key}.{option}: {quoted(value)} is {kind}, not a plain file.")
 
 
 def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     for option in options:
         if option not in ("name", *known):
-            listed = ", ".join(known) or "none"
-            raise ConfigError(
-                f"{key}.{option}: {options['name']!r} has no such option; it has {listed}.{did_you_mean(option, known)}"
-            )
+            listed, near = ", ".join(known) or "none", did_you_mean(str(option), known)
+            raise ConfigError(f"{key}.{str(option)[:100]}: {quoted(options['name'])} has no such option; it has {listed}.{near}")
 
 
 def nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The components that a reward is made of. Raises ConfigError for anything else in their place."""
     nested = options.get("rewards", [])
     if not isinstance(nested, list) or not all(isinstance(each, Mapping) for each in nested):
-        raise ConfigError(f"reward.rewards: must be a list like [{{name: aesthetic, weight: 2}}, …], not {nested!r}.")
+        raise ConfigError(f"reward.rewards: must be a list like [{{name: aesthetic, weight: 2}}, …], not {quoted(nested)}.")
     return nested
 
 
@@ -171,7 +209,7 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
     kind = find(key, given.pop("name", ""))
     _check_options(key, options, [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else [])
     if not callable(kind):
-        raise ConfigError(f"{key}.name: {options['name']!r} is {type(kind).__name__}, not a class or a function.")
+        raise ConfigError(f"{key}.name: {quoted(options['name'])} is {type(kind).__name__}, not a class or a function.")
     try:
         built = TypeAdapter(kind).validate_python(given) if is_dataclass(kind) else kind() if isinstance(kind, type) else kind
     except ValidationError as error:
@@ -179,9 +217,9 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # it may be anyone's code
-        raise ConfigError(f"{key}.name: cannot make {options['name']!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{key}.name: cannot make {quoted(options['name'])}: {type(error).__name__}: {error}") from error
     if not callable(getattr(built, METHOD[key], None)):
-        raise ConfigError(f"{key}.name: {options['name']!r} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
+        raise ConfigError(f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
     if key == "reward":
         _refuse_another_signature(str(options["name"]), built)
     return built
@@ -189,24 +227,25 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
 
 def _refuse_another_signature(name: str, reward: Any) -> None:
     if cure := cures.of_signature(reward):
-        raise ConfigError(f"reward.name: {name!r} cannot be called: {cure}")
+        raise ConfigError(f"reward.name: {quoted(name)} cannot be called: {cure}")
 
 
 def _their_own(key: str, place: str, attribute: str) -> Any:
     try:
         module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
     except Exception as error:  # it is anyone's code, and may fail in any way
-        raise ConfigError(f"{key}.name: cannot import {place!r}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"{key}.name: cannot import {quoted(place)}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         known = [name for name in vars(module) if not name.startswith("_")]
-        raise ConfigError(f"{key}.name: {place!r} has no {attribute!r}.{did_you_mean(attribute, known)}")
+        raise ConfigError(f"{key}.name: {quoted(place)} has no {quoted(attribute)}.{did_you_mean(attribute, known)}")
     return getattr(module, attribute)
 
 
 def _from_file(path: Path) -> ModuleType:
     """Its neighbours can be imported too, then and later; they come last, so that none takes the place of an installed module."""
     if not path.is_file():
-        raise FileNotFoundError(f"no such file: {path}")
+        kind = other_kind(path)
+        raise FileNotFoundError(f"it is {kind}, not a plain file" if kind else f"no such file: {path}")
     from rediffuse.threads import undisturbed  # with torch, which a component imports anyway
 
     folder = str(path.resolve().parent)

@@ -114,13 +114,18 @@ def _reaches(option: Option, value: Any, run: Path | None) -> bool:
     """Whether a value of this option names what is not the run's, the package's or the Hub's."""
     if option.kind == "harmless" or not value or value == option.default:
         return False
+    if str(value).startswith("~") and option.kind in ("HubId", "FilePath"):
+        return True
     if option.kind == "HubId":
-        path = Path(str(value)).expanduser()
-        local = path.exists() or path.is_absolute() or str(value).startswith(".")
+        path = Path(str(value))
+        local = os.path.exists(path) or path.is_absolute() or str(value).startswith(".")
         return local and not _inside(path, run)
     return option.kind != "FilePath" or not _inside(Path(str(value)), run)
 
 
 def _inside(path: Path, run: Path | None) -> bool:
-    resolved = (run / path if run else path).resolve()
+    try:
+        resolved = (run / path if run else path).resolve()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or a name that no file can have
+        return False
     return any(resolved.is_relative_to(root.resolve()) for root in (PACKAGE, run) if root)

@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import PositiveInt
-
-from rediffuse.config import Config
+from rediffuse.config import Config, PositiveInt
 from rediffuse.types import CleanSamples, Loss, Policy
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
 from rediffuse.algorithms._rwr import WeightedRegression
-from rediffuse.config import Config
+from rediffuse.config import Config, PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths.weights import above_percentile, above_percentile_by_group
 

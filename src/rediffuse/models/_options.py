@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import PositiveInt
-
-from rediffuse.config import Positive, Text
+from rediffuse.config import Positive, PositiveInt, Text
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rediffuse.config import FilePath, problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import chosen
+from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes
 from rediffuse.types import Prompt
 
 __all__ = ["TextFile"]
+
+MOST_LETTERS = 1_000_000
+"""Of a line; a text encoder reads a few hundred."""
 
 
 class Line(BaseModel):
@@ -28,6 +32,8 @@ class Line(BaseModel):
 @dataclass(frozen=True)
 class TextFile:
     """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat", "weight": 2, …}.
+
+    In other files lines that begin with # are comments if the first line does; otherwise they are prompts like all others.
 
     balanced: every prompt equally often in an epoch, instead of independent draws, as likely as the weights.
     """
@@ -56,8 +62,11 @@ class TextFile:
 
 
 def _plain_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
-    for _, line in _lines(path):
-        yield Prompt(line), 1.0
+    comments = False
+    for number, line in _lines(path):
+        comments |= number == 1 and line.startswith("#")
+        if not (comments and line.startswith("#")):
+            yield Prompt(line), 1.0
 
 
 def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
@@ -75,7 +84,9 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number, from 1; text) of each line that is not blank."""
     try:
-        content = path.read_bytes()
+        content = file_bytes(path, MOST_PROMPT_BYTES)
+    except ConfigError as error:
+        raise ConfigError(f"prompts.path: {error}") from error
     except OSError as error:
         raise ConfigError(f"prompts.path: cannot read {path}: {error.strerror}.") from error
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").splitlines(), start=1):
@@ -83,6 +94,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             text = line.decode("utf-8").strip()
         except UnicodeDecodeError as error:
             raise ConfigError(f"prompts.path: line {number} of {path} is not UTF-8 text (byte {error.start}).") from error
+        if len(text) > MOST_LETTERS:
+            raise ConfigError(f"prompts.path: line {number} of {path} has {len(text):,} letters; it is no prompt.")
         if "\0" in text:
             raise ConfigError(f"prompts.path: line {number} of {path} holds a zero byte; it is not a text file.")
         if text:

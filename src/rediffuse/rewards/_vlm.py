@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import torch
 from PIL import Image
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Address, HubId, Permit, Positive, Text, Variable
+from rediffuse.config import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
 from rediffuse.errors import Status
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.rewards._pictures import encoded, pictures

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import PositiveInt
 from torch import Tensor
 
-from rediffuse.config import HubId, Text
+from rediffuse.config import HubId, PositiveInt, Text
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute, pin

@@ -14,6 +14,7 @@ import filelock
 from rediffuse.commands import command
 from rediffuse.config import Config, from_yaml, to_yaml
 from rediffuse.errors import RunError
+from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes
 from rediffuse.runs import files
 
 REPORTED_PACKAGES = ("rediffuse", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
@@ -157,7 +158,7 @@ def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(place, str) or not Path(place).is_file():
         return dict(prompts)
     files.make_folder(run.prompts)
-    files.write_bytes(run.prompts / Path(place).name, Path(place).read_bytes())
+    files.write_bytes(run.prompts / Path(place).name, file_bytes(Path(place), MOST_PROMPT_BYTES))
     return {**prompts, "path": f"{run.prompts.name}/{Path(place).name}"}
 
 

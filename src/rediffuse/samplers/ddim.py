@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field
 from torch import Tensor
 
+from rediffuse.config import PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule, Spacing, clean_and_noise, spaced_times

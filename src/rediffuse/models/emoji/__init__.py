@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import PositiveInt
-
-from rediffuse.config import Positive, Text
+from rediffuse.config import Positive, PositiveInt, Text
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
