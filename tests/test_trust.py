@@ -125,7 +125,7 @@ def test_what_is_the_runs_the_packages_or_the_hubs_takes_none(component, options
     copy = stranger(ran, tmp_path / "run", **{component: options})
     (copy / "prompts").mkdir()
     (copy / "prompts" / "mine.txt").write_text("a cat\n")
-    trust.refuse(copy, existing(copy).config(), run=copy)
+    trust.refuse(copy, RunFolder(copy).config(), run=copy)
 
 
 def test_every_option_of_every_component_says_what_it_names():

@@ -13,7 +13,7 @@ from torch import Tensor
 from rediffuse import fingerprint, scoring, trust
 from rediffuse.average import Average
 from rediffuse.config import Config, chosen, recipe_names
-from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RewardError
+from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RediffuseError, RewardError
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
 from rediffuse.judging import distinct_names, name_of, prepare
@@ -371,7 +371,13 @@ def train(
             if world.is_main:
                 run.note("files", fingerprint.of(run.config()))
                 trust.remember(run.path, run.config())
-            return trainer.train()
+            try:
+                return trainer.train()
+            except Exception as error:
+                saved = isinstance(error, RediffuseError) and not isinstance(error, ConfigError)
+                if world.is_main and not saved and not run.metrics.exists():
+                    folder.discard(run)
+                raise
 
 
 def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> RunFolder:

@@ -16,11 +16,14 @@ from transformers.utils import logging as transformers_log
 
 from rediffuse import hub
 from rediffuse.errors import ConfigError
+from rediffuse.models._compatible import refuse_other_kinds
 from rediffuse.weights import refuse_incomplete, refuse_not_filled
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
 OTHERS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
+PREFIXES = {"U-Net": "model.diffusion_model.", "autoencoder": "first_stage_model.", "text encoder": "cond_stage_model."}
+"""Of the tensors of a single file."""
 CONFIGS = ["model_index.json", "*/*.json", "*/merges.txt"]
 SHARDS = (".safetensors", "-0*.safetensors")
 
@@ -49,11 +52,14 @@ class Source:
     config: str | None = None
     allow_pickle: bool = False
     prediction: str | None = None
+    variant: str | None = None
+    size_pixels: int | None = None
 
     def networks(self, dtype: torch.dtype) -> Networks:
         if self._is_file():
             return self._of_single_file(dtype)
         folder = self.folder
+        refuse_other_kinds(folder, self.size_pixels, self.prediction)
         with self._reading(folder / "text_encoder"):
             text_encoder = self._whole(CLIPTextModel, "text_encoder", dtype)
         with self._reading(folder / "tokenizer"):
@@ -73,7 +79,7 @@ class Source:
 
     def _whole(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
         """A network of the folder, each of whose tensors is the file's."""
-        weights = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
+        weights = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None, "variant": self.variant}
         network, info = kind.from_pretrained(self.folder, subfolder=part, output_loading_info=True, **weights)
         refuse_incomplete("model.source", self.folder / part, network, info)
         return network
@@ -91,10 +97,11 @@ class Source:
         if not path.is_dir():
             if self.place.startswith((".", "/", "~")) or path.suffix in (".bin", ".pt", ".pth"):
                 raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
-            patterns = [*CONFIGS, *(f"{part}/{stem}{end}" for part, stem in WEIGHTS.items() for end in SHARDS)]
+            patterns = [*CONFIGS, *(f"{part}/{self._stem(part)}{end}" for part in WEIGHTS for end in SHARDS)]
             patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
             path = hub.snapshot("model.source", self.place, self.revision, patterns)
-        for part, stem in WEIGHTS.items():
+        for part in WEIGHTS:
+            stem = self._stem(part)
             found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
             pickled = (path / part / PICKLED[part]).exists()
             if not found and pickled and not self.allow_pickle:
@@ -103,17 +110,20 @@ class Source:
                     " for a revision with .safetensors or, if you trust whoever made it, add --model.allow-pickle true."
                 )
             if not found and not pickled:
-                others = ", ".join(sorted(each.name for each in (path / part).glob("*.safetensors")))
-                raise ConfigError(
-                    f"model.source: {path} has no {part}/{stem}.safetensors{f', only {others}' if others else ''}."
-                    f" A pipeline needs {_parts()}."
-                )
+                others = sorted(each.name for each in (path / part).glob("*.safetensors"))
+                variants = {each.removeprefix(f"{WEIGHTS[part]}.").partition(".")[0] for each in others} - {"safetensors"}
+                only = f", only {', '.join(others)}" if others else ""
+                cure = f"Add --model.variant {min(variants)}." if variants else f"A pipeline needs {_parts()}."
+                raise ConfigError(f"model.source: {path} has no {part}/{stem}.safetensors{only}. {cure}")
         words = ("tokenizer.json",) if (path / "tokenizer" / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
         needed = [*OTHERS.items(), *((part, "config.json") for part in WEIGHTS), *(("tokenizer", name) for name in words)]
         for part, name in needed:
             if not (path / part / name).exists():
                 raise ConfigError(f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}.")
         return path
+
+    def _stem(self, part: str) -> str:
+        return WEIGHTS[part] + (f".{self.variant}" if self.variant else "")
 
     def _is_file(self) -> bool:
         path = Path(self.place)
@@ -128,6 +138,7 @@ class Source:
 
     def _of_single_file(self, dtype: torch.dtype) -> Networks:
         config = self._config_folder()
+        self._refuse_other_files()
         with self._reading(Path(self.place)):
             from diffusers import StableDiffusionPipeline
 
@@ -140,14 +151,31 @@ class Source:
         scheduler = self._scheduler(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
 
+    def _refuse_other_files(self) -> None:
+        """Adapters, and files that lack a part, by the names of their tensors."""
+        names = self._names()
+        if names and any(".lora_" in name or "lora_down" in name for name in names):
+            raise ConfigError(
+                f"model.source: {self.place} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an"
+                " adapter to start from cannot be given yet."
+            )
+        for part, begin in PREFIXES.items():
+            if names and not any(name.startswith(begin) for name in names):
+                raise ConfigError(
+                    f"model.source: {self.place} holds no {part}. Give a file that holds the whole model or a diffusers folder."
+                )
+
+    def _names(self) -> set[str]:
+        """Of the file's tensors; none of a pickle."""
+        if Path(self.place).suffix != ".safetensors":
+            return set()
+        with self._reading(Path(self.place)), safe_open(self.place, "pt") as file:
+            return set(file.keys())
+
     def _refuse_without_text_encoder(self, network: CLIPTextModel) -> None:
         """diffusers gives random values to what a single file lacks of it, and does not say so."""
-        if Path(self.place).suffix != ".safetensors":
-            return
-        with safe_open(self.place, "pt") as file:
-            here = set(file.keys())
-        missing = sorted(_text_encoder_names(network, here) - here)
-        if missing:
+        here = self._names()
+        if missing := sorted(_text_encoder_names(network, here) - here) if here else []:
             raise ConfigError(f"model.source: {self.place} lacks {len(missing)} tensors of its text encoder, first {missing[0]}.")
 
     def _scheduler(self, config: dict[str, Any]) -> DDIMScheduler:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rediffuse.config import HubId, Permit, Text
 from rediffuse.errors import ConfigError
+from rediffuse.models._compatible import refuse_other_kinds
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class StableDiffusion(LatentDiffusionOptions):
     config: of a single file, the folder or Hub id of a pipeline of the same kind; None: diffusers looks for it on the Hub.
     prediction: what the network predicts; None: what the source says or, of a single file, what diffusers takes it for,
     which for Stable Diffusion 2.x can be the wrong one of the two.
+    variant: of the files of a folder or the Hub, as fp16 in diffusion_pytorch_model.fp16.safetensors.
     allow_pickle: read .bin and .ckpt files too, which may run any code.
     """
 
@@ -29,6 +31,7 @@ class StableDiffusion(LatentDiffusionOptions):
     revision: Text | None = None
     config: HubId | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
+    variant: Text | None = None
     allow_pickle: Permit = False
 
     def __post_init__(self) -> None:
@@ -37,6 +40,8 @@ class StableDiffusion(LatentDiffusionOptions):
             raise ConfigError(
                 f"model.revision: {self.source} is on this machine; revisions are of models on the Hub. Leave it out."
             )
+        if Path(self.source).is_dir():
+            refuse_other_kinds(Path(self.source), self.size_pixels, self.prediction)
         for name in ("source", "config"):
             value = getattr(self, name)
             if value is not None and Path(value).exists():
@@ -46,5 +51,5 @@ class StableDiffusion(LatentDiffusionOptions):
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
-        source = Source(self.source, self.revision, self.config, self.allow_pickle, self.prediction)
-        return LatentDiffusion(source, self, device, seed)
+        shared = ("revision", "config", "allow_pickle", "prediction", "variant", "size_pixels")
+        return LatentDiffusion(Source(self.source, **{name: getattr(self, name) for name in shared}), self, device, seed)

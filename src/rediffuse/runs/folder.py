@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -195,15 +196,15 @@ def fresh_path(recipe: str) -> Path:
 
 
 def discard(run: RunFolder) -> None:
-    """Take back a folder that was just created, before anything was done in it."""
-    for path in (
-        *run.prompts.glob("*"),
-        *(run.path / name for name in ("config.yaml", "environment.json", "run.pid", "run.lock")),
-    ):
+    """Take back a folder in which no epoch was done, so that it does not stand in the way of the next try."""
+    written = ("config.yaml", "environment.json", "run.pid", "run.lock", "monitor.jsonl", "verdict.json", "report.html")
+    for folder in (run.prompts, run.samples, run.checkpoints, run.adapter):
+        if folder.is_dir() and not folder.is_symlink():
+            shutil.rmtree(folder)
+    for path in (*run.all_paid(), *(run.path / name for name in written)):
         files.remove(path)
-    for folder in (run.prompts, run.path):
-        with suppress(OSError):  # someone else's file is in it by now
-            folder.rmdir()
+    with suppress(OSError):  # someone else's file is in it by now
+        run.path.rmdir()
 
 
 def environment() -> dict[str, str]:

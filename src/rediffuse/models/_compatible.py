@@ -1,0 +1,91 @@
+"""Whether a pipeline is one that the latent diffusion family can train, from its configurations alone."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rediffuse.errors import ConfigError
+
+SUPPORTED = "This family trains text-to-image models of Stable Diffusion 1.x and 2.x and of the same classes."
+PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_config.json")
+
+
+def refuse_other_kinds(folder: Path, size_pixels: int | None, prediction: str | None = None) -> None:
+    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind. Missing files say nothing."""
+    if any((folder / name).is_file() for name in ADAPTERS):
+        raise ConfigError(
+            f"model.source: {folder} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter"
+            " to start from cannot be given yet."
+        )
+    parts = {part: _config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
+    scheduler = _config(folder / "scheduler" / "scheduler_config.json")
+    if prediction:
+        scheduler = {**scheduler, "prediction_type": prediction}
+    problem = next(iter(_problems(_config(folder / "model_index.json"), **parts, scheduler=scheduler)), None)
+    if problem:
+        raise ConfigError(f"model.source: {folder} {problem} {SUPPORTED}")
+    size = parts["unet"].get("sample_size", 64)
+    if size_pixels is None and not isinstance(size, int):
+        said = "does not say which size it was trained at" if size is None else "was trained on images that are not square"
+        raise ConfigError(f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels 512")
+
+
+def _problems(
+    index: Mapping[str, Any],
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    text_encoder: Mapping[str, Any],
+    scheduler: Mapping[str, Any],
+) -> Iterator[str]:
+    """The most telling first."""
+    pipeline = index.get("_class_name", PIPELINES[0])
+    if unet.get("addition_embed_type") not in (None, "text"):  # text: made of the same embedding
+        yield "is Stable Diffusion XL or a model like it: its U-Net takes a size and a second text embedding besides."
+    if unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        yield "takes a class besides the text, as upscalers do."
+    if unet.get("time_cond_proj_dim"):
+        yield "is a latent consistency model: its U-Net takes the guidance scale as an input."
+    channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
+    if channels != latents:
+        kind = {2 * latents + 1: "an inpainting model", 2 * latents: "an image-editing model, as InstructPix2Pix"}.get(channels)
+        yield f"is {kind or 'not of one piece'}: its U-Net takes {channels} channels, and its autoencoder has {latents}."
+    if unet.get("out_channels", 4) != channels:
+        yield f"predicts {unet['out_channels']} channels of {channels}: a learned variance, which is not supported."
+    if pipeline not in PIPELINES:
+        yield f"is a {pipeline}."
+    for part, config, kind in (("unet", unet, "UNet2DConditionModel"), ("vae", vae, "AutoencoderKL")):
+        if config.get("_class_name", kind) != kind:
+            yield f"has a {config['_class_name']} as its {part}, where {kind} is needed."
+    width, hidden = unet.get("cross_attention_dim"), text_encoder.get("hidden_size")
+    if isinstance(width, int) and hidden and width != hidden:
+        yield f"mixes two models: its U-Net reads text embeddings of {width} numbers, and its text encoder gives {hidden}."
+    yield from _of_scheduler(scheduler)
+
+
+def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
+    name, predicts = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
+    if name.startswith("FlowMatch") or predicts == "flow_prediction":
+        yield "is a flow-matching model by its scheduler."
+    if name.startswith("LCM"):
+        yield "is a latent consistency model by its scheduler, distilled to a few steps."
+    if predicts not in PREDICTIONS:
+        yield f"predicts {predicts!r}; there are {', '.join(PREDICTIONS)} (--model.prediction)."
+    if scheduler.get("thresholding"):
+        yield "thresholds its clean samples, which is for pixels (scheduler_config.json: set thresholding to false)."
+    if scheduler.get("beta_schedule", SCHEDULES[0]) not in SCHEDULES and not scheduler.get("trained_betas"):
+        yield f"has the beta_schedule {scheduler['beta_schedule']!r}; there are {', '.join(SCHEDULES)}."
+
+
+def _config(path: Path) -> Mapping[str, Any]:
+    """Raises ConfigError where it is not JSON."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"model.source: {path} is not JSON: {error}.") from error
+    return content if isinstance(content, dict) else {}
