@@ -14,7 +14,7 @@ from rediffuse import train, trust
 from rediffuse.cli import main
 from rediffuse.declared import KEYS, Option, declared_options, names
 from rediffuse.errors import ConfigError
-from rediffuse.runs.folder import RunFolder, existing
+from rediffuse.runs.folder import RunFolder
 
 SECRET = "hf_a-token-that-stays-here"
 
