@@ -6,7 +6,7 @@ import shutil
 import ldm
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from test_latent_diffusion import loaded, ours
 
 from rediffuse.cli import main
@@ -95,15 +95,39 @@ def test_files_of_half_precision_are_asked_for_by_the_option_that_loads_them(pip
     torch.testing.assert_close(got, ours(model(str(pipeline)).load("cpu", 0)))
 
 
-@pytest.mark.parametrize("begin", ["first_stage_model.", "cond_stage_model.", "model.diffusion_model."])
-def test_a_single_file_that_lacks_a_part_says_which(begin, pipeline, tmp_path):
-    from safetensors.torch import load_file
+@pytest.fixture
+def single(pipeline, tmp_path):
+    """A single file without the tensors that begin so."""
 
-    ldm.save_single_file(loaded(pipeline), tmp_path / "whole.safetensors")
-    kept = {name: value for name, value in load_file(tmp_path / "whole.safetensors").items() if not name.startswith(begin)}
-    save_file(kept, tmp_path / "part.safetensors")
-    with pytest.raises(ConfigError, match="holds no "):
-        model(str(tmp_path / "part.safetensors"), config=str(pipeline)).load("cpu", 0)
+    def lacking(begin):
+        ldm.save_single_file(loaded(pipeline), tmp_path / "whole.safetensors")
+        whole = load_file(tmp_path / "whole.safetensors")
+        save_file({name: value for name, value in whole.items() if not name.startswith(begin)}, tmp_path / "part.safetensors")
+        return str(tmp_path / "part.safetensors")
+
+    return lacking
+
+
+@pytest.mark.parametrize(
+    ("begin", "said"),
+    [
+        ("model.diffusion_model.", "holds no unet"), ("first_stage_model.", "holds no vae.*--model.vae FOLDER"),
+        ("cond_stage_model.", "holds no text_encoder.*--model.text-encoder FOLDER"),
+    ],
+)  # fmt: skip
+def test_a_single_file_that_lacks_a_part_says_which_option_names_it(begin, said, single, pipeline):
+    with pytest.raises(ConfigError, match=said):
+        model(single(begin), config=str(pipeline)).load("cpu", 0)
+
+
+@pytest.mark.parametrize(("begin", "part"), [("first_stage_model.", "vae"), ("cond_stage_model.", "text_encoder")])
+def test_a_part_that_an_option_names_is_taken(begin, part, single, pipeline):
+    got = model(single(begin), config=str(pipeline), **{part: str(pipeline / part)}).load("cpu", 0)
+    torch.testing.assert_close(ours(got), ours(model(str(pipeline)).load("cpu", 0)), atol=2e-4, rtol=0)
+    got = model(str(pipeline), **{part: str(pipeline)}).load("cpu", 0)
+    torch.testing.assert_close(ours(got), ours(model(str(pipeline)).load("cpu", 0)))
+    with pytest.raises(ConfigError, match=rf"model\.{part}: nowhere is no folder"):
+        model(str(pipeline), **{part: "nowhere"}).load("cpu", 0)
 
 
 def test_an_adapter_is_no_model(tmp_path):

@@ -22,7 +22,7 @@ from rediffuse.weights import refuse_incomplete, refuse_not_filled
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
 OTHERS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
-PREFIXES = {"U-Net": "model.diffusion_model.", "autoencoder": "first_stage_model.", "text encoder": "cond_stage_model."}
+PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
 """Of the tensors of a single file."""
 CONFIGS = ["model_index.json", "*/*.json", "*/merges.txt"]
 SHARDS = (".safetensors", "-0*.safetensors")
@@ -54,6 +54,8 @@ class Source:
     prediction: str | None = None
     variant: str | None = None
     size_pixels: int | None = None
+    vae: str | None = None
+    text_encoder: str | None = None
 
     def networks(self, dtype: torch.dtype) -> Networks:
         if self._is_file():
@@ -80,9 +82,26 @@ class Source:
     def _whole(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
         """A network of the folder, each of whose tensors is the file's."""
         weights = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None, "variant": self.variant}
-        network, info = kind.from_pretrained(self.folder, subfolder=part, output_loading_info=True, **weights)
-        refuse_incomplete("model.source", self.folder / part, network, info)
+        folder = self._folder_of(part)
+        network, info = kind.from_pretrained(folder, output_loading_info=True, **weights)
+        refuse_incomplete("model.source", folder, network, info)
         return network
+
+    def _folder_of(self, part: str) -> Path:
+        """The source's, or that which its own option names: such a folder, or a pipeline's."""
+        place = self._instead(part)
+        if place is None:
+            return self.folder / part
+        found = [folder for folder in (Path(place) / part, Path(place)) if (folder / "config.json").is_file()]
+        if not found:
+            raise ConfigError(
+                f"model.{part}: {place} is no folder on this machine with a {part} (config.json and its weights). To get one:"
+                f" hf download REPOSITORY --include '{part}/*' --local-dir DIR"
+            )
+        return found[0]
+
+    def _instead(self, part: str) -> str | None:
+        return {"vae": self.vae, "text_encoder": self.text_encoder}.get(part)
 
     @property
     def commit(self) -> str | None:
@@ -100,7 +119,7 @@ class Source:
             patterns = [*CONFIGS, *(f"{part}/{self._stem(part)}{end}" for part in WEIGHTS for end in SHARDS)]
             patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
             path = hub.snapshot("model.source", self.place, self.revision, patterns)
-        for part in WEIGHTS:
+        for part in (each for each in WEIGHTS if self._instead(each) is None):
             stem = self._stem(part)
             found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
             pickled = (path / part / PICKLED[part]).exists()
@@ -116,7 +135,11 @@ class Source:
                 cure = f"Add --model.variant {min(variants)}." if variants else f"A pipeline needs {_parts()}."
                 raise ConfigError(f"model.source: {path} has no {part}/{stem}.safetensors{only}. {cure}")
         words = ("tokenizer.json",) if (path / "tokenizer" / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
-        needed = [*OTHERS.items(), *((part, "config.json") for part in WEIGHTS), *(("tokenizer", name) for name in words)]
+        needed = [
+            *OTHERS.items(),
+            *((part, "config.json") for part in WEIGHTS if self._instead(part) is None),
+            *(("tokenizer", name) for name in words),
+        ]
         for part, name in needed:
             if not (path / part / name).exists():
                 raise ConfigError(f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}.")
@@ -142,12 +165,15 @@ class Source:
         with self._reading(Path(self.place)):
             from diffusers import StableDiffusionPipeline
 
+            kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel}
+            others = {part: self._whole(kind, part, dtype) for part, kind in kinds.items() if self._instead(part)}
             pipeline = StableDiffusionPipeline.from_single_file(
-                self.place, config=str(config), torch_dtype=dtype, safety_checker=None
+                self.place, config=str(config), torch_dtype=dtype, safety_checker=None, **others
             )
         for part in WEIGHTS:
             refuse_not_filled("model.source", self.place, getattr(pipeline, part))
-        self._refuse_without_text_encoder(pipeline.text_encoder)
+        if self.text_encoder is None:
+            self._refuse_without_text_encoder(pipeline.text_encoder)
         scheduler = self._scheduler(pipeline.scheduler.config)
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
 
@@ -160,10 +186,9 @@ class Source:
                 " adapter to start from cannot be given yet."
             )
         for part, begin in PREFIXES.items():
-            if names and not any(name.startswith(begin) for name in names):
-                raise ConfigError(
-                    f"model.source: {self.place} holds no {part}. Give a file that holds the whole model or a diffusers folder."
-                )
+            if names and self._instead(part) is None and not any(name.startswith(begin) for name in names):
+                option = "" if part == "unet" else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
+                raise ConfigError(f"model.source: {self.place} holds no {part}. Give a file that holds the whole model{option}.")
 
     def _names(self) -> set[str]:
         """Of the file's tensors; none of a pickle."""

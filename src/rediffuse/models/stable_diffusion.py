@@ -24,6 +24,7 @@ class StableDiffusion(LatentDiffusionOptions):
     prediction: what the network predicts; None: what the source says or, of a single file, what diffusers takes it for,
     which for Stable Diffusion 2.x can be the wrong one of the two.
     variant: of the files of a folder or the Hub, as fp16 in diffusion_pytorch_model.fp16.safetensors.
+    vae, text_encoder: of another model, as a folder on this machine; None: the source's own.
     allow_pickle: read .bin and .ckpt files too, which may run any code.
     """
 
@@ -32,6 +33,8 @@ class StableDiffusion(LatentDiffusionOptions):
     config: HubId | None = None
     prediction: Literal["epsilon", "v_prediction"] | None = None
     variant: Text | None = None
+    vae: HubId | None = None
+    text_encoder: HubId | None = None
     allow_pickle: Permit = False
 
     def __post_init__(self) -> None:
@@ -42,7 +45,7 @@ class StableDiffusion(LatentDiffusionOptions):
             )
         if Path(self.source).is_dir():
             refuse_other_kinds(Path(self.source), self.size_pixels, self.prediction)
-        for name in ("source", "config"):
+        for name in ("source", "config", "vae", "text_encoder"):
             value = getattr(self, name)
             if value is not None and Path(value).exists():
                 object.__setattr__(self, name, str(Path(value).resolve()))
@@ -51,5 +54,5 @@ class StableDiffusion(LatentDiffusionOptions):
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
-        shared = ("revision", "config", "allow_pickle", "prediction", "variant", "size_pixels")
+        shared = ("revision", "config", "allow_pickle", "prediction", "variant", "size_pixels", "vae", "text_encoder")
         return LatentDiffusion(Source(self.source, **{name: getattr(self, name) for name in shared}), self, device, seed)
