@@ -13,7 +13,7 @@ LAYERS = [
     {"judging"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
-    {"rollout", "batches", "report", "journal", "trust", "fingerprint"},
+    {"rollout", "batches", "lengths", "report", "journal", "trust", "fingerprint"},
     {"scoring", "update", "progress"},
     {"evaluate", "serve", "monitor"},
     {"trainer", "suites"},

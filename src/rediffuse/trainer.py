@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rediffuse import fingerprint, scoring, trust
+from rediffuse import fingerprint, lengths, scoring, trust
 from rediffuse.average import Average
 from rediffuse.config import Config, chosen, recipe_names
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RediffuseError, RewardError
@@ -73,6 +73,7 @@ class Trainer:
         """To the last epoch, or to where the monitor stops it. On a signal it raises Interrupted, with all whole epochs saved."""
         history: list[Metrics] = []
         with self.display, closing(self.caller):
+            self._warn_of_long_prompts()
             for epoch in range(self.first_epoch, self.config.epochs):
                 before = self._unsaved_state(epoch)
                 try:
@@ -156,6 +157,12 @@ class Trainer:
         self.display.broken(scores.faults)
         self.display.epoch_done(metrics, self.algorithm.max_ratio_drift)
         return metrics
+
+    def _warn_of_long_prompts(self) -> None:
+        if self.world.is_main and self.first_epoch < self.config.epochs:
+            texts = lengths.known(self.prompts, self._draw_prompts(self.first_epoch))
+            if said := lengths.warning(self.policy.denoiser, texts):
+                self.display.say(said)
 
     def _draw_prompts(self, epoch: int) -> list[Prompt]:
         """Of the whole epoch, each as many times as it has images."""

@@ -223,6 +223,25 @@ class Denoiser(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsTokens(Protocol):
+    """A denoiser whose text encoder reads so many tokens of a prompt, and ignores the rest."""
+
+    @property
+    def max_tokens(self) -> int: ...
+    def num_tokens(self, text: str) -> int:
+        """Of the whole text, those that mark its begin and end included."""
+        ...
+
+
+@runtime_checkable
+class ListsPrompts(Protocol):
+    """A prompt set that knows all that it may draw."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]: ...
+
+
 class ModelFamily(Protocol):
     """The options of a model; loading is a second act, after the whole configuration was checked."""
 

@@ -179,3 +179,40 @@ def test_the_embedded_model_knows_what_is_unseen_from_its_pretraining():
     assert set(drawn(UnseenAnimals(article=False, balanced=True), 14)) == set(vocabulary.UNSEEN_ANIMALS)
     assert set(drawn(EverydayObjects(article=False, balanced=True), 40)) == set(vocabulary.OBJECTS)
     assert set(UNSEEN_ACTIVITIES) == set(vocabulary.UNSEEN_ACTIVITIES)
+
+
+@pytest.mark.parametrize(
+    ("content", "prompts"),
+    [
+        ("# my prompts\na cat\n\n# dogs\na dog #1\n", {"a cat", "a dog #1"}),
+        (
+            "\n\ufeff# no comment: the file begins with an empty line\na cat\n",
+            {"\ufeff# no comment: the file begins with an empty line", "a cat"},
+        ),
+        ("a cat\n# 1 fan\n", {"a cat", "# 1 fan"}),
+        ("#1 fan\n#comment\n", set()),
+    ],
+)
+def test_lines_are_comments_where_the_first_line_is_one(content, prompts, tmp_path):
+    (tmp_path / "mine.txt").write_text(content)
+    if not prompts:
+        with pytest.raises(ConfigError, match="holds no prompt"):
+            TextFile(tmp_path / "mine.txt")
+        return
+    assert set(drawn(TextFile(tmp_path / "mine.txt"), 100)) == prompts
+
+
+def test_many_lines_are_read_in_no_time(tmp_path):
+    import time
+
+    (tmp_path / "mine.txt").write_text("".join(f"prompt number {n}\n" for n in range(100_000)))
+    began = time.perf_counter()
+    assert len(TextFile(tmp_path / "mine.txt").prompts) == 100_000
+    assert time.perf_counter() - began < 3, "a tenth of a million"
+
+
+@pytest.mark.parametrize("line", ["x" * 10_000_000, '{"prompt": "a cat \\ud83d"}', '{"prompt": "a cat", "tag": "\\ud83d"}'])
+def test_a_line_that_is_no_prompt(line, tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a cat"}\n' + line)
+    with pytest.raises(ConfigError, match="line 2"):
+        TextFile(tmp_path / "mine.jsonl")

@@ -61,6 +61,13 @@ class LatentDiffusion:
         texts = [prompt.text for prompt in prompts]
         return {"text": torch.stack([self._embedding(text) for text in texts])}
 
+    @property
+    def max_tokens(self) -> int:
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+
+    def num_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, verbose=False).input_ids)
+
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         text = conditioning["text"]
         if self.options.guidance_scale == 1:

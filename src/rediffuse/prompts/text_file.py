@@ -73,8 +73,11 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
     for number, text in _lines(path):
         try:
             line = Line.model_validate(json.loads(text))
+            json.dumps(line.model_extra, ensure_ascii=False).encode()
         except ValidationError as error:
             raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
+        except UnicodeEncodeError as error:
+            raise ConfigError(f"prompts.path: line {number} of {path} holds half of a character.") from error
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}") from error
