@@ -178,6 +178,7 @@ def own(tmp_path, monkeypatch, capsys):
 def test_what_its_owner_typed_needs_no_permission_when_he_goes_on(own, capsys):
     assert command(capsys, "resume", own, "--epochs", "2")[0] == 0
     memory = trust._memory(own)
+    assert memory.stat().st_mode & 0o077 == 0
     assert own not in memory.parents and json.loads(memory.read_text()).keys() == {"model.name", "reward.name"}
 
 

@@ -59,7 +59,8 @@ def remember(run: Path, config: Config) -> None:
         place = _memory(run)
         try:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            place.write_text(json.dumps(asked))
+            with open(place, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(json.dumps(asked))
         except OSError:  # then he is asked again
             return
 
