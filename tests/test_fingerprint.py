@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
+from rediffuse.evaluate import before_and_after
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,15 @@ def test_base_weights_that_changed_are_refused_until_that_is_accepted(run):
         resume(run, epochs=2)
     assert len(resume(run, epochs=2, accept_changed_files=True)) == 1
     assert len(resume(run, epochs=3)) == 1  # what was accepted is what the next one is held against
+
+
+def test_pictures_of_a_model_that_changed_come_with_a_warning(run, recwarn):
+    before_and_after(run, "a cat", 0)
+    assert not [each for each in recwarn if "changed since" in str(each.message)]
+    file = run.parent / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: 1.3 * value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed since the run began"):
+        before_and_after(run, "a cat", 0)
 
 
 def test_prompts_that_changed_are_refused_too(run):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
 
 import rediffuse
 from rediffuse.config import chosen, read_recipe, resolved
@@ -66,3 +67,13 @@ def test_a_second_training_in_another_thread_is_refused_in_a_sentence_and_harms_
     assert len(refused) == 1 and not (tmp_path / "second").exists()
     with World.joined(1):  # and it is free again
         pass
+
+
+def test_another_default_dtype_is_refused_in_a_sentence_before_there_is_a_folder(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ConfigError, match=r"default dtype is torch\.float64.*torch\.set_default_dtype\(torch\.float32\)"):
+            rediffuse.train("demo/incompressibility", tmp_path / "run", **TOY)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not (tmp_path / "run").exists()

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rediffuse import fingerprint
 from rediffuse.average import PREFIX
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError
@@ -72,6 +73,11 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
     """A checkpoint of a run, as pictures show it: its average where it has one. name: newest, best, or a number of epochs."""
     config = run.config()
     family, sampler = build("model", config.model), build("sampler", config.sampler)
+    before = files.read_json(run.path / "environment.json").get("files", {})
+    for each in fingerprint.changes(before, config, "model."):
+        warnings.warn(
+            f"{each} changed since the run began: pictures are those of another model than it learned with.", stacklevel=3
+        )
     saved = checkpoint.load(run.checkpoints, name)
     denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
     shown = {

@@ -14,23 +14,32 @@ READ = (".safetensors", ".bin", ".ckpt", ".pt", ".json", ".txt", ".jsonl", ".mod
 """Ends of the names of files that are read of a model's folder."""
 
 
-def of(config: Config) -> dict[str, dict[str, str]]:
-    """By option, the SHA-256 of every file that it names: `model.source` -> `unet/config.json` -> digest."""
-    found = {place: _digests(path) for place, path in _local(vars(config))}
+def of(config: Config, only: str = "") -> dict[str, dict[str, str]]:
+    """By option, the SHA-256 of every file that it names: `model.source` -> `unet/config.json` -> digest.
+
+    only: how the options' names begin.
+    """
+    found = {place: _digests(path) for place, path in _local(vars(config)) if place.startswith(only)}
     return {place: digests for place, digests in found.items() if digests}
 
 
 def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> None:
     """Raises ConfigError where a file is not what it was. before: as `of` gave it; what it does not name is not looked at."""
-    now = of(config)
+    for each in changes(before, config):
+        raise ConfigError(
+            f"{each} changed since the run began, so that it would go on from another model than it learned with. Put the files"
+            " back; or go on all the same: rediffuse resume RUN --accept-changed-files"
+        )
+
+
+def changes(before: Mapping[str, Mapping[str, str]], config: Config, only: str = "") -> list[str]:
+    """The option and the first file of each that is not what it was. only: how the options' names begin."""
+    now, found = of(config, only), []
     for place, files in before.items():
         changed = [name for name, digest in files.items() if now.get(place, {}).get(name) != digest]
-        if changed:
-            more = f" and {len(changed) - 1} more" if changed[1:] else ""
-            raise ConfigError(
-                f"{place}: {changed[0]}{more} changed since the run began, so that it would go on from another model than it"
-                " learned with. Put the files back; or go on all the same: rediffuse resume RUN --accept-changed-files"
-            )
+        if changed and place.startswith(only):
+            found.append(f"{place}: {changed[0]}" + (f" and {len(changed) - 1} more" if changed[1:] else ""))
+    return found
 
 
 def _local(components: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:

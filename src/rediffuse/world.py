@@ -59,6 +59,11 @@ class World:
     @contextmanager
     def joined(cls, num_samples: int) -> Iterator["World"]:
         """Join the other processes, listen to signals, and leave in the end."""
+        if torch.get_default_dtype() != torch.float32:
+            raise ConfigError(
+                f"torch's default dtype is {torch.get_default_dtype()} in this process, and networks are made for float32. Call"
+                " torch.set_default_dtype(torch.float32) first; model.precision chooses that of the networks."
+            )
         if not _AT_WORK.acquire(blocking=False):
             raise RunError("This process is training or evaluating already, in another thread: use a process for each run.")
         threads = torch.get_num_threads()

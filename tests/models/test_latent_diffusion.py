@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 
 from rediffuse.errors import ConfigError
+from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.models import _diffusers
 from rediffuse.models.emoji import PIPELINE, Emoji
@@ -124,6 +125,18 @@ def test_a_fresh_adapter_changes_nothing_and_its_start_is_keyed_by_the_seed(pipe
 def test_targets_that_name_no_module_are_an_error(pipeline):
     with pytest.raises(ConfigError, match="model.lora_targets"):
         tiny.Tiny(path=pipeline, lora_targets=("nothing_like_it",)).load("cpu", 0)
+
+
+@pytest.mark.parametrize("name", ["emoji", "stable_diffusion"])
+def test_a_model_in_bf16_runs_and_learns_on_a_cpu(name, pipeline):
+    source = {"source": str(pipeline)} if name == "stable_diffusion" else {}
+    denoiser = build("model", {"name": name, "precision": "bf16", **source}).load("cpu", 0)
+    x = torch.randn(1, *denoiser.latent_shape)
+    output = denoiser.predict(x, torch.tensor([500]), denoiser.encode([Prompt("a cat")]))
+    output.sum().backward()
+    assert output.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in denoiser.parameters().values())
+    assert denoiser.decode(x).isfinite().all()
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])

@@ -186,6 +186,8 @@ class LatentDiffusion:
                 parameter.data = parameter.data.float()
 
     def _denoise(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
+        if self.device.type == "cpu":  # whose autocast leaves layer norms their input's precision, which has to be the weights'
+            text = text.to(self._dtype)
         with self._autocast():
             output: Tensor = self.unet(x.contiguous(memory_format=torch.channels_last), time, text).sample
         return output.float()
