@@ -39,7 +39,6 @@ WRONG = {
         lambda i, p: [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in i],
         r"images are floats in \[0, 1\]",
     ),
-    "a bug": (lambda i, p: nowhere(i), "NameError: name 'nowhere' is not defined"),  # noqa: F821
 }
 
 

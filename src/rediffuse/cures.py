@@ -5,8 +5,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-CODE = (TypeError, AttributeError, NameError, ImportError, NotImplementedError)
-"""Errors that say that the code is wrong, whatever the images are."""
 PROMPTS = "a prompt is no text but a Prompt: its text is prompt.text, what else is known of it prompt.metadata."
 CURES = (
     (r"\bPrompt\b|text input must be of type|TextEncodeInput must be", PROMPTS),

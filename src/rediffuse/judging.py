@@ -48,7 +48,7 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
 
 def _failure(name: str, size: int, error: BaseException) -> RewardError:
     passing, cure = _error_may_pass(error), cures.of_error(error)
-    kind = UnusableRewardError if not passing and (cure or isinstance(error, cures.CODE)) else RewardError
+    kind = UnusableRewardError if cure and not passing else RewardError
     return kind(
         f"The reward {name} failed on a batch of {size} images: {type(error).__name__}:"
         + (f" {str(error).rstrip('.')}. What to do: {cure}" if cure else f" {error}"),
