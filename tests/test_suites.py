@@ -53,8 +53,8 @@ def test_a_checkpoint_is_asked_by_its_name(run):
     fifth = evaluate(run, replace(SMALL, checkpoint="5"))["suites"][0]["rewards"]["redness"]
     assert evaluate(run, replace(SMALL, checkpoint="6"))["suites"][0]["rewards"]["redness"] == newest
     assert fifth["before"] == newest["before"] and fifth["after"] != newest["after"]
-    with pytest.raises(ConfigError, match=r"no '3'.*there are newest, best, 6, 5"):
-        evaluate(run, replace(SMALL, checkpoint="3"))
+    with pytest.raises(ConfigError, match=r"no '30'.*there are newest, best, 6, 5"):
+        evaluate(run, replace(SMALL, checkpoint="30"))
 
 
 def test_a_reward_that_cannot_judge_a_suite_is_said_to_be_so(run, tmp_path):

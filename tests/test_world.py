@@ -29,7 +29,7 @@ def run(folder, *, processes=2, **over):
     """Trains the toy inside `folder`."""
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--standalone"] if processes > 1 else []
     flags = [word for key, value in {**TOY, **over}.items() for word in (f"--{key}", value)]
-    words = [sys.executable, *launcher, "-m", "rediffuse", "train", *flags]
+    words = [sys.executable, *launcher, "-m", "rediffuse", "train", "demo/incompressibility", *flags]
     return subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
