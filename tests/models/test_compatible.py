@@ -148,3 +148,37 @@ def test_a_run_that_cannot_begin_leaves_no_folder_in_the_way(place, says, tmp_pa
         main([*words, *(["--run-dir", place] if place else [])])
     assert stop.value.code == 2 and "takes a class besides" in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists() and not [*tmp_path.glob("runs/*")]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "said"),
+    [
+        ("model.diffusion_model.input_blocks.0.0.weight", (16, 9, 3, 3), "inpainting model"),
+        ("conditioner.embedders.0.weight", (2,), "is Stable Diffusion XL"),
+        ("model.diffusion_model.joint_blocks.0.weight", (2,), "has a transformer"),
+        ("model.diffusion_model.label_emb.0.0.weight", (2,), "takes a class"),
+    ],
+)
+def test_a_single_file_of_another_kind_says_what_it_is(name, shape, said, single):
+    """Told from its header, without a configuration and before the Hub is asked for one."""
+    place = single("nothing")
+    save_file({**load_file(place), name: torch.zeros(shape)}, place)
+    with pytest.raises(ConfigError, match=f"{said}.*This family trains"):
+        model(place).load("cpu", 0)
+
+
+def test_a_part_that_an_option_names_is_the_one_that_has_to_fit(says, pipeline):
+    odd = says("vae", _class_name="AutoencoderTiny")
+    with pytest.raises(ConfigError, match="AutoencoderTiny"):
+        model(odd)
+    model(odd, vae=str(pipeline)).load("cpu", 0)
+    with pytest.raises(ConfigError, match="its autoencoder has 16"):
+        model(str(pipeline), vae=str(says("vae", latent_channels=16)))
+
+
+def test_a_folder_of_which_one_part_has_the_variant_is_read(pipeline, tmp_path):
+    shutil.copytree(pipeline, tmp_path / "model")
+    file = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    got = model(str(tmp_path / "model"), variant="fp16").load("cpu", 0)
+    torch.testing.assert_close(ours(got), ours(model(str(pipeline)).load("cpu", 0)))

@@ -123,7 +123,7 @@ def test_a_damaged_component_is_named_and_leaves_no_run_behind(part, pipeline, t
 def test_weights_of_another_size_are_named_with_their_component(pipeline, tmp_path):
     shutil.copytree(pipeline, tmp_path / "model")
     config = tmp_path / "model" / "unet" / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"cross_attention_dim": 48}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"block_out_channels": [16, 48]}))
     with pytest.raises(ConfigError, match=r"cannot read .*model/unet: .*48"):
         StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
 

@@ -1,7 +1,7 @@
 """Whether a pipeline is one that the latent diffusion family can train, from its configurations alone."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,22 @@ SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
-def refuse_other_kinds(folder: Path, size_pixels: int | None, prediction: str | None = None) -> None:
-    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind. Missing files say nothing."""
+def refuse_other_kinds(
+    folder: Path, size_pixels: int | None, prediction: str | None = None, instead: Mapping[str, str | None] | None = None
+) -> None:
+    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind. Missing files say nothing.
+
+    instead: folders of parts that options name in place of the pipeline's own.
+    """
     if any((folder / name).is_file() for name in ADAPTERS):
         raise ConfigError(
             f"model.source: {folder} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter"
             " to start from cannot be given yet."
         )
     parts = {part: _config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
+    for part, place in (instead or {}).items():
+        if place:
+            parts[part] = _config(Path(place) / part / "config.json") or _config(Path(place) / "config.json")
     scheduler = _config(folder / "scheduler" / "scheduler_config.json")
     if prediction:
         scheduler = {**scheduler, "prediction_type": prediction}
@@ -32,6 +40,27 @@ def refuse_other_kinds(folder: Path, size_pixels: int | None, prediction: str | 
     if size_pixels is None and not isinstance(size, int):
         said = "does not say which size it was trained at" if size is None else "was trained on images that are not square"
         raise ConfigError(f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels 512")
+
+
+def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
+    """The same of a single file. shapes: of its tensors, by their names"""
+    first = next(
+        (shape for name, shape in shapes.items() if name.endswith("model.diffusion_model.input_blocks.0.0.weight")), (0, 4)
+    )
+    kinds = {9: "an inpainting model", 8: "an image-editing model, as InstructPix2Pix", 5: "a depth-to-image model"}
+    found = [
+        ("is Stable Diffusion XL.", any(name.startswith("conditioner.embedders.") for name in shapes)),
+        ("has a transformer, as Stable Diffusion 3 and FLUX, where a U-Net is needed.", any(map(_of_transformer, shapes))),
+        ("takes a class besides the text, as upscalers do.", any(".label_emb." in name for name in shapes)),
+        (f"is {kinds.get(first[1])}: its U-Net takes {first[1]} channels.", first[1] in kinds),
+    ]
+    for what, true in found:
+        if true:
+            raise ConfigError(f"model.source: {place} {what} {SUPPORTED}")
+
+
+def _of_transformer(name: str) -> bool:
+    return any(word in name for word in (".joint_blocks.", ".double_blocks.", "double_blocks.0."))
 
 
 def _problems(

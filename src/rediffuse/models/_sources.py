@@ -1,6 +1,6 @@
 """Where the parts of a pipeline come from: a folder as diffusers saves it, the Hugging Face Hub, or a single file."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_log
 
 from rediffuse import hub
 from rediffuse.errors import ConfigError
-from rediffuse.models._compatible import refuse_other_kinds
+from rediffuse.models._compatible import refuse_other_files, refuse_other_kinds
 from rediffuse.weights import refuse_incomplete, refuse_not_filled
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -61,7 +61,7 @@ class Source:
         if self._is_file():
             return self._of_single_file(dtype)
         folder = self.folder
-        refuse_other_kinds(folder, self.size_pixels, self.prediction)
+        self._refuse_other_kinds(folder)
         with self._reading(folder / "text_encoder"):
             text_encoder = self._whole(CLIPTextModel, "text_encoder", dtype)
         with self._reading(folder / "tokenizer"):
@@ -81,8 +81,10 @@ class Source:
 
     def _whole(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
         """A network of the folder, each of whose tensors is the file's."""
-        weights = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None, "variant": self.variant}
+        weights: dict[str, Any] = {"dtype": dtype, "use_safetensors": not self.allow_pickle or None}
         folder = self._folder_of(part)
+        if self.variant and any(folder.glob(f"*.{self.variant}[.-]*")):
+            weights["variant"] = self.variant
         network, info = kind.from_pretrained(folder, output_loading_info=True, **weights)
         refuse_incomplete("model.source", folder, network, info)
         return network
@@ -100,6 +102,9 @@ class Source:
             )
         return found[0]
 
+    def _refuse_other_kinds(self, folder: Path) -> None:
+        refuse_other_kinds(folder, self.size_pixels, self.prediction, {"vae": self.vae, "text_encoder": self.text_encoder})
+
     def _instead(self, part: str) -> str | None:
         return {"vae": self.vae, "text_encoder": self.text_encoder}.get(part)
 
@@ -116,12 +121,17 @@ class Source:
         if not path.is_dir():
             if self.place.startswith((".", "/", "~")) or path.suffix in (".bin", ".pt", ".pth"):
                 raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
-            patterns = [*CONFIGS, *(f"{part}/{self._stem(part)}{end}" for part in WEIGHTS for end in SHARDS)]
+            configurations = hub.snapshot("model.source", self.place, self.revision, CONFIGS)
+            self._refuse_other_kinds(configurations)  # before gigabytes are fetched
+            stems = {f"{part}/{stem}" for part in WEIGHTS for stem in (WEIGHTS[part], self._stem(part))}
+            patterns = [*CONFIGS, *(f"{stem}{end}" for stem in sorted(stems) for end in SHARDS)]
             patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
-            path = hub.snapshot("model.source", self.place, self.revision, patterns)
+            path = hub.snapshot("model.source", self.place, configurations.name, patterns)
         for part in (each for each in WEIGHTS if self._instead(each) is None):
             stem = self._stem(part)
-            found = any((path / part / f"{stem}.safetensors{end}").exists() for end in ("", ".index.json"))
+            indices = (f".index.{self.variant}.json",) if self.variant else ()
+            names = [f"{stem}.safetensors", *(f"{WEIGHTS[part]}.safetensors{end}" for end in ("", ".index.json", *indices))]
+            found = any((path / part / name).exists() for name in names)
             pickled = (path / part / PICKLED[part]).exists()
             if not found and pickled and not self.allow_pickle:
                 raise ConfigError(
@@ -160,8 +170,8 @@ class Source:
         return path.is_file()
 
     def _of_single_file(self, dtype: torch.dtype) -> Networks:
-        config = self._config_folder()
         self._refuse_other_files()
+        config = self._config_folder()
         with self._reading(Path(self.place)):
             from diffusers import StableDiffusionPipeline
 
@@ -185,6 +195,7 @@ class Source:
                 f"model.source: {self.place} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an"
                 " adapter to start from cannot be given yet."
             )
+        refuse_other_files(self.place, self._shapes())
         for part, begin in PREFIXES.items():
             if names and self._instead(part) is None and not any(name.startswith(begin) for name in names):
                 option = "" if part == "unet" else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
@@ -196,6 +207,12 @@ class Source:
             return set()
         with self._reading(Path(self.place)), safe_open(self.place, "pt") as file:
             return set(file.keys())
+
+    def _shapes(self) -> dict[str, Sequence[int]]:
+        if not self._names():
+            return {}
+        with safe_open(self.place, "pt") as file:
+            return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
     def _refuse_without_text_encoder(self, network: CLIPTextModel) -> None:
         """diffusers gives random values to what a single file lacks of it, and does not say so."""

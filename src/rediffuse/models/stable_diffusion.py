@@ -44,7 +44,8 @@ class StableDiffusion(LatentDiffusionOptions):
                 f"model.revision: {self.source} is on this machine; revisions are of models on the Hub. Leave it out."
             )
         if Path(self.source).is_dir():
-            refuse_other_kinds(Path(self.source), self.size_pixels, self.prediction)
+            instead = {"vae": self.vae, "text_encoder": self.text_encoder}
+            refuse_other_kinds(Path(self.source), self.size_pixels, self.prediction, instead)
         for name in ("source", "config", "vae", "text_encoder"):
             value = getattr(self, name)
             if value is not None and Path(value).exists():
