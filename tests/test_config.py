@@ -1,5 +1,6 @@
 import pytest
 import tiny
+import torch
 
 from rediffuse.config import from_mapping, from_yaml, merge, read_recipe, read_yaml, recipe_names, resolved, to_yaml
 from rediffuse.errors import ConfigError
@@ -104,7 +105,8 @@ def test_a_recipe_that_extends_another_and_changes_the_algorithm_keeps_its_own_s
     path.write_text("extends: paper/compressibility\nepochs: 3\nalgorithm: {name: rwr, inverse_temperature: 1.0}\n")
     config = resolved(read_recipe(str(path)), {})
     assert (config.epochs, config.num_samples) == (3, 10_240)
-    assert config.algorithm == {"name": "rwr", "inverse_temperature": 1.0, "inner_epochs": 5, "learns_from": "images"}
+    published = {"inner_epochs": 5, "learns_from": "images", "reshuffle": False}
+    assert config.algorithm == {"name": "rwr", "inverse_temperature": 1.0, **published}
 
 
 def test_settings_of_an_algorithm_that_is_not_there(tmp_path):
@@ -154,6 +156,8 @@ PYTORCH = COMMON | {
     "algorithm.advantage_clip": 5.0,
     "optimizer.first_moment": "fp32",
     "logging.checkpoint_every": 1,
+    "logging.keep_checkpoints": 0,
+    "seed": 42,
 }
 TPU = COMMON | {
     "epochs": 200,
@@ -166,10 +170,13 @@ TPU = COMMON | {
     "algorithm.advantage_clip": 10.0,
     "optimizer.first_moment": "bf16",
     "logging.checkpoint_every": 10,
+    "seed": 0,
 }
 JPEG = {"epochs": 100, "updates_per_epoch": 4, "algorithm.buffer_size": 16}
 ANIMALS, BARE = {"prompts": {"name": "imagenet_animals"}}, {"prompts": {"name": "animals", "article": False}}
 ACTIVITIES = {"prompts": {"name": "animals_activities"}}
+AESTHETIC = {"name": "aesthetic", "truncate": True}
+QUESTIONS = {"name": "vqa", "matching": "substring", "truncate": True, "empty_scores_zero": True}
 PUBLISHED = {
     "paper/compressibility": PYTORCH | JPEG | ANIMALS | {"reward": {"name": "jpeg_compressibility"}},
     "paper/incompressibility": PYTORCH | JPEG | ANIMALS | {"reward": {"name": "jpeg_incompressibility"}},
@@ -177,8 +184,15 @@ PUBLISHED = {
     "paper/alignment": PYTORCH | ACTIVITIES | {"reward": {"name": "alignment"}, "prompts_per_epoch": 288},
     "paper_tpu/compressibility": TPU | ANIMALS | {"reward": {"name": "jpeg_compressibility", "truncate": True}},
     "paper_tpu/incompressibility": TPU | ANIMALS | {"reward": {"name": "jpeg_incompressibility", "truncate": True}},
-    "paper_tpu/aesthetic": TPU | BARE | {"reward": {"name": "aesthetic"}},
-    "paper_tpu/alignment": TPU | ACTIVITIES | {"reward": {"name": "alignment"}},
+    "paper_tpu/aesthetic": TPU | BARE | {"reward": AESTHETIC},
+    "paper_tpu/alignment": TPU | ACTIVITIES | {"reward": {"name": "alignment", "truncate": True, "empty_scores_zero": True}},
+    "paper_tpu/counting": TPU | {"prompts": {"name": "counting"}, "reward": QUESTIONS},
+    "paper_tpu/vqa": TPU
+    | {"prompts": {"name": "vqa", "version": "v2"}, "reward": QUESTIONS, "epochs": 120}
+    | {"algorithm.buffer_size": 128, "algorithm.min_count": 32},
+    "paper_tpu/one_dog": TPU
+    | {"prompts": {"name": "one_prompt", "text": "a dog"}, "reward": AESTHETIC, "algorithm.advantage": "batch"},
+    "paper_tpu/dogs": TPU | {"prompts": {"name": "imagenet_animals", "only": "dogs"}, "reward": AESTHETIC},
 }
 REGRESSION = {
     "epochs": 10,
@@ -189,6 +203,7 @@ REGRESSION = {
     "optimizer.weight_decay": 1e-4,
     "logging.checkpoint_every": 1,
     "algorithm.learns_from": "images",
+    "algorithm.reshuffle": False,
 }
 RWR = REGRESSION | {
     "prompts_per_epoch": 10_240,
@@ -224,7 +239,27 @@ def test_the_papers_recipes_are_its_published_settings(name):
     score_function, regression, sparse = (
         resolved(recipe, {"algorithm": {"name": other}}) for other in ("ddpo_sf", "rwr", "rwr_sparse")
     )
+    num_devices = 32 if name.endswith("/aesthetic") else 128
+    scaled = {"optimizer.max_grad_norm": num_devices, "optimizer.epsilon": pytest.approx(num_devices * 1e-8)}
     once = {key: value for key, value in published.items() if key not in ("algorithm.clip_range", "algorithm.name")}
     assert not differing(score_function, once | {"updates_per_epoch": 1})
-    assert not differing(regression, RWR | {"algorithm.per_prompt": True if name.endswith("aesthetic") else None})
-    assert not differing(sparse, SPARSE)
+    assert not differing(regression, RWR | scaled | {"algorithm.per_prompt": True if name.endswith("aesthetic") else None})
+    assert not differing(sparse, SPARSE | {"optimizer.max_grad_norm": 1.0, "optimizer.epsilon": 1e-8})
+
+
+def test_a_gradient_divided_by_the_devices_is_ours_with_norm_and_epsilon_multiplied_by_them():
+    """Of updates that are clipped, that are not, and that epsilon decides."""
+    settings = resolved(read_recipe("paper_tpu/compressibility"), {"algorithm": {"name": "rwr"}}).optimizer
+
+    def learned(division, max_norm, epsilon):
+        weight = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+        optimizer = torch.optim.AdamW([weight], lr=0.1, betas=settings.betas, eps=epsilon, weight_decay=settings.weight_decay)
+        for size in (1e-5, 1e-6, 1.0, 100.0, 1000.0):
+            weight.grad = size * torch.tensor([1.0, -2.0, 3.0], dtype=torch.float64) / division
+            torch.nn.utils.clip_grad_norm_([weight], max_norm)
+            optimizer.step()
+        return weight.detach()
+
+    theirs = learned(128, 1.0, 1e-8)
+    torch.testing.assert_close(learned(1, settings.max_grad_norm, settings.epsilon), theirs, rtol=1e-6, atol=0)
+    assert (learned(1, 1.0, 1e-8) - theirs).abs().max() > 1e-3

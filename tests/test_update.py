@@ -1,10 +1,12 @@
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
+from rediffuse.batches import Batches
 from rediffuse.lookup import assemble
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder
@@ -239,3 +241,33 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
         return metrics["kl_to_pretrained"]
 
     assert moved(10.0) < 0.5 * moved(1e-9)
+
+
+def test_a_first_moment_in_bf16_decays_by_beta_in_bf16():
+    """By hand: 0.1 is kept as 205/2048; times 0.8984375 that is 184.2/2048, kept as 184/2048; the new gradient adds 0.1."""
+    config = tiny.config(optimizer={"first_moment": "bf16", "betas": (0.9, 0.999)})
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.AdamW([weight], lr=1e-3, betas=(0.9, 0.999))
+    learner = SimpleNamespace(config=config, optimizer=optimizer)
+    moments = []
+    for _ in range(400):
+        weight.grad = torch.ones(1)
+        Learner._decay_first_moments(learner)
+        optimizer.step()
+        moments.append(optimizer.state[weight]["exp_avg"].item())
+        Learner._round_first_moments(learner)
+    assert moments[:2] == pytest.approx([0.1, 184 / 2048 + 0.1], rel=1e-6)
+    assert moments[-1] == pytest.approx(0.1 / (1 - 0.8984375), rel=4e-3)  # 1.5 % below the gradient
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_minibatches_are_drawn_anew_in_every_pass_or_never(reshuffle, monkeypatch):
+    drawn, real = {}, Batches.rows
+
+    def rows(batches, samples, key):
+        drawn.setdefault(key[1], []).append(samples.tolist())
+        return real(batches, samples, key)
+
+    monkeypatch.setattr(Batches, "rows", rows)
+    trained_once(**plan_of({"name": "rwr", "inner_epochs": 2, "reshuffle": reshuffle}))
+    assert (drawn[0][:2] == drawn[1][:2]) is not reshuffle

@@ -311,6 +311,11 @@ class Algorithm(Protocol):
         ...
 
     @property
+    def reshuffle(self) -> bool:
+        """Whether each pass over an epoch's samples has minibatches of its own."""
+        ...
+
+    @property
     def needs_reference(self) -> bool:
         """Whether its loss asks for the pretrained model's means."""
         ...

@@ -50,7 +50,8 @@ class Learner:
         if self.algorithm.restart_optimizer:
             self.optimizer.state.clear()
         for inner in range(self.algorithm.inner_epochs):
-            order = valid[torch.randperm(len(valid), generator=noise.generator(self.config.seed, epoch, "order", inner))]
+            drawn = inner if self.algorithm.reshuffle else 0
+            order = valid[torch.randperm(len(valid), generator=noise.generator(self.config.seed, epoch, "order", drawn))]
             for number, minibatch in enumerate(order.tensor_split(self.config.updates_per_epoch)):
                 self.world.stop_if_asked()
                 rows = batches.rows(minibatch, (epoch, inner))
@@ -89,6 +90,7 @@ class Learner:
         no_loss = self.world.any(totals.lost > lost)
         totals.grad_norms.append(math.nan if no_loss else norm)
         if math.isfinite(totals.grad_norms[-1]):
+            self._decay_first_moments()
             self.scaler.step(self.optimizer)
             self._round_first_moments()
             self.average.update()
@@ -131,6 +133,14 @@ class Learner:
             f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run is saved up to the epoch before:"
             " change its config.yaml, then resume."
         )
+
+    def _decay_first_moments(self) -> None:
+        """What AdamW will multiply by beta in fp32 gives their product in bf16, beta rounded too, as the authors' TPU code."""
+        if self.config.optimizer.first_moment == "bf16":
+            beta = self.config.optimizer.betas[0]
+            for state in self.optimizer.state.values() if beta else ():
+                rounded = torch.tensor(beta, dtype=torch.bfloat16, device=state["exp_avg"].device)
+                state["exp_avg"].copy_((state["exp_avg"].bfloat16() * rounded).float() / beta)
 
     def _round_first_moments(self) -> None:
         if self.config.optimizer.first_moment == "bf16":

@@ -10,6 +10,7 @@ from rediffuse.prompts.animals_activities import AnimalsActivities
 from rediffuse.prompts.counting import Counting
 from rediffuse.prompts.everyday_objects import EverydayObjects
 from rediffuse.prompts.imagenet_animals import ImagenetAnimals
+from rediffuse.prompts.one_prompt import OnePrompt
 from rediffuse.prompts.text_file import TextFile
 from rediffuse.prompts.unseen_activities import UnseenActivities
 from rediffuse.prompts.unseen_animals import UnseenAnimals
@@ -216,3 +217,11 @@ def test_a_line_that_is_no_prompt(line, tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a cat"}\n' + line)
     with pytest.raises(ConfigError, match="line 2"):
         TextFile(tmp_path / "mine.jsonl")
+
+
+def test_the_118_dogs_of_imagenet_and_one_dog():
+    generator = torch.Generator().manual_seed(0)
+    dogs = [prompt.text for prompt in ImagenetAnimals(only="dogs", balanced=True).draw(118, generator)]
+    assert len(set(dogs)) == 118 and {"Chihuahua", "Mexican hairless"} <= set(dogs)
+    assert not {"sea lion", "timber wolf, grey wolf, gray wolf, Canis lupus"} & set(dogs)
+    assert [prompt.text for prompt in OnePrompt().draw(3, generator)] == ["a dog"] * 3

@@ -127,3 +127,10 @@ def test_the_run_keeps_the_commits_of_the_models_that_judge(judge, tmp_path):
     assert done.returncode == 0, done.stderr
     reward = existing(tmp_path / "run").config().reward
     assert (reward["revision"], reward["encoder_revision"]) == ("a1" * 20, "b2" * 20)
+
+
+def test_an_empty_answer_scores_zero_where_that_is_asked(judge, images, monkeypatch):
+    monkeypatch.setattr(VisionLanguageModel, "ask", lambda self, images, questions: ["", "a cat", "."][: len(questions)])
+    judgement = build("reward", {"name": "alignment", "empty_scores_zero": True, **judge})(images, PROMPTS)
+    assert judgement.values[0] == 0 and judgement.values.isfinite().all()
+    assert judgement.statuses == ["ok"] * 3

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from rediffuse.rewards._pictures import pixels, truncated
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.jpeg_incompressibility import JpegIncompressibility
 
@@ -29,3 +30,11 @@ def test_the_two_rewards_are_opposite_and_noise_is_larger_than_nothing():
     up = JpegIncompressibility()(images, [])
     assert torch.equal(up, -JpegCompressibility()(images, []))
     assert up[1] > up[0]
+
+
+def test_truncated_images_are_those_that_truncating_to_8_bits_gives():
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    every_level = (torch.arange(256).expand(1, 3, 1, 256) / 255).contiguous()
+    for each in (images, every_level):
+        assert np.array_equal(pixels(truncated(each)), pixels(each, truncate=True))
+    assert not np.array_equal(pixels(truncated(images)), pixels(images))

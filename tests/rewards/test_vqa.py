@@ -81,3 +81,11 @@ def test_the_paper_s_counting_prompts_are_scored(judge):
     got = build("reward", {"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(torch.rand(4, 3, 16, 16), prompts)
     values = got.values
     assert values.shape == (4,) and ((values == 0) | (values == 0.5) | (values == 1)).all()
+
+
+def test_an_empty_answer_is_a_wrong_one_where_that_is_asked(judge, monkeypatch):
+    said = ["6 turtles", "a turtle", "", "Two", ""]
+    monkeypatch.setattr(VisionLanguageModel, "ask", lambda self, images, questions: said)
+    options = {"vlm": judge["vlm"], "matching": "substring", "empty_scores_zero": True}
+    judgement = build("reward", {"name": "vqa", **options})(torch.zeros(3, 3, 8, 8), PROMPTS)
+    assert judgement.values.tolist() == [0.5, 0.0, 0.0] and judgement.statuses == ["ok"] * 3

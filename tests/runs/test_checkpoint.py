@@ -182,3 +182,9 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(tmp_path, monkey
     assert len(found) > 8
     assert found == sorted(found)
     assert set(found) == {1, 2}
+
+
+def test_zero_keeps_every_checkpoint(tmp_path):
+    for epoch in (1, 2, 3, 4):
+        save(tmp_path, made(epoch), keep=0)
+    assert checkpoint.epochs(tmp_path) == [4, 3, 2, 1]

@@ -40,6 +40,7 @@ class DDPO:
     learns_from = "transitions"
     groups = "prompt"
     restart_optimizer = False
+    reshuffle = True
 
     @property
     def needs_reference(self) -> bool:

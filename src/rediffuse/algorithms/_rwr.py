@@ -14,11 +14,13 @@ class WeightedRegression:
     learns_from: the sampled latents or, as the paper's code, the decoded images encoded again, in every pass by a new draw
     from the autoencoder's law.
     restart_optimizer: with fresh moments after each sampling, as the paper's code.
+    reshuffle: into new minibatches in every pass; the paper's code keeps those of the first.
     """
 
     inner_epochs: PositiveInt = 5
     learns_from: Literal["latents", "images"] = "latents"
     restart_optimizer: bool = True
+    reshuffle: bool = True
     metric_names = ()
     groups = "prompt"
     steps_per_sample = 1

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6  # as in ddpo-pytorch's stat_tracking.py
+BATCH_EPS = 1e-8  # as in its train.py, where there are no statistics of prompts
 
 
 def standardized(rewards: Tensor) -> Tensor:
-    """(B,) -> (B,), zero mean and unit variance over the batch."""
-    return (rewards - rewards.mean()) / (rewards.std(correction=0) + EPS)
+    """(B,) -> (B,), zero mean and unit variance over the batch. In fp64: equal rewards in fp32 may differ from their mean."""
+    exact = rewards.double()
+    return ((exact - exact.mean()) / (exact.std(correction=0) + BATCH_EPS)).to(rewards)
 
 
 def standardized_by_group(rewards: Tensor, groups: Tensor) -> Tensor:

@@ -20,6 +20,11 @@ def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
     return whole.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
+def truncated(images: Tensor) -> Tensor:
+    """images in [0, 1] -> the same in 256 levels, the fraction dropped."""
+    return (images * 255).floor().clamp(0, 255) / 255
+
+
 def pictures(images: Tensor) -> list[Image.Image]:
     """images (B, 3, H, W) in [0, 1], rounded to 8 bits."""
     return [Image.fromarray(each) for each in pixels(images)]

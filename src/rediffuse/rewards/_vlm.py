@@ -14,7 +14,7 @@ from torch import Tensor
 from rediffuse.config import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
 from rediffuse.errors import Status
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
-from rediffuse.rewards._pictures import encoded, pictures
+from rediffuse.rewards._pictures import encoded, pictures, truncated
 from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
@@ -117,6 +117,8 @@ class VlmReward:
     is missing then has timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
     jpeg_quality: of the file as which the image is shown; None: as it is.
     max_tokens: of an answer.
+    truncate: images to 8 bits by dropping the fraction, as the authors' TPU code, instead of rounding.
+    empty_scores_zero: as in the published code, instead of leaving the sample out of training.
     """
 
     vlm: HubId = "llava-hf/llava-1.5-7b-hf"
@@ -129,6 +131,8 @@ class VlmReward:
     deadline_seconds: Positive = 300.0
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = 80
     max_tokens: PositiveInt = 64
+    truncate: bool = False
+    empty_scores_zero: bool = False
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -157,9 +161,13 @@ class VlmReward:
             server.check()
             self._loaded["vlm"] = server
 
+    def scores_zero(self, answer: Answer) -> bool:
+        """Whether it says nothing, and that counts."""
+        return self.empty_scores_zero and not answer.text and answer.status == "unparseable"
+
     def ask(self, images: Tensor, questions: Sequence[str]) -> list[Answer]:
         """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
         if "vlm" not in self._loaded:
             self.prepare("cpu")
-        answers: list[Answer | str] = self._loaded["vlm"].ask(pictures(images), questions)
+        answers: list[Answer | str] = self._loaded["vlm"].ask(pictures(truncated(images) if self.truncate else images), questions)
         return [said(answer) if isinstance(answer, str) else answer for answer in answers]

@@ -19,6 +19,7 @@ from rediffuse.config import HubId, Text
 from rediffuse.errors import ConfigError
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.rewards._loading import make_absolute
+from rediffuse.rewards._pictures import truncated
 from rediffuse.types import Prompt
 
 __all__ = ["Aesthetic"]
@@ -37,10 +38,12 @@ class Aesthetic(ClipReward):
 
     predictor: an id of the Hub that holds aesthetic-model.pth, or a .pth or .safetensors file. Nothing in it is executed.
     sha256: of the predictor's tensors, so that a score means the same everywhere; None: whatever the file holds.
+    truncate: to 8 bits first, by dropping the fraction, as the authors' TPU code.
     """
 
     predictor: HubId = "trl-lib/ddpo-aesthetic-predictor"
     sha256: Text | None = PUBLISHED
+    truncate: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +68,7 @@ class Aesthetic(ClipReward):
         return weights
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return self.score(self.image_features(images))
+        return self.score(self.image_features(truncated(images) if self.truncate else images))
 
     @torch.no_grad()
     def score(self, features: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from rediffuse.config import HubId, PositiveInt, Text
@@ -50,9 +51,10 @@ class Alignment(VlmReward):
         references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
         texts = [answer.text for answer in answers]
         scores = self._loaded["encoder"](texts, references)._asdict()
-        value = scores[self.score]
+        empty = torch.tensor([self.scores_zero(answer) for answer in answers])
+        value = scores[self.score].masked_fill(empty, 0.0)
         statuses: list[Status] = [
-            "unparseable" if answer.status == "ok" and not known else answer.status
-            for answer, known in zip(answers, value.isfinite().tolist(), strict=True)
+            "ok" if zero else "unparseable" if answer.status == "ok" and not known else answer.status
+            for answer, known, zero in zip(answers, value.isfinite().tolist(), empty.tolist(), strict=True)
         ]
         return Judgement(value, scores, {"answer": texts, **reasons([answer] for answer in answers)}, statuses)

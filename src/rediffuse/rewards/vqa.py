@@ -32,7 +32,7 @@ class VisualQuestions(VlmReward):
         asked = [(i, *pair) for i, prompt in enumerate(prompts) for pair in _questions(prompt)]
         places, questions, answers = zip(*asked, strict=True)
         given = self.ask(images[list(places)], questions)
-        right = torch.tensor([self._right(said.text, answer) for said, answer in zip(given, answers, strict=True)])
+        right = torch.tensor([self._right(said, answer) for said, answer in zip(given, answers, strict=True)])
         owners = torch.tensor(places)
         shares = torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
         mine = [[said for said, place in zip(given, places, strict=True) if place == i] for i in range(len(prompts))]
@@ -40,7 +40,10 @@ class VisualQuestions(VlmReward):
         notes = {"answers": ["; ".join(said.text for said in each) for each in mine]}
         return Judgement(shares, notes={**notes, **reasons(mine)}, statuses=statuses)
 
-    def _right(self, text: str, answer: str) -> float:
+    def _right(self, given: Answer, answer: str) -> float:
+        if self.scores_zero(given):
+            return 0.0
+        text = given.text
         right = says(text, answer) if self.matching == "words" else answer in text if text else None
         return float("nan") if right is None else float(right)
 

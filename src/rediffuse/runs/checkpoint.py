@@ -52,7 +52,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int
     Raises NonFiniteError, and changes nothing, where a number of it is not finite.
 
     Args:
-        keep: how many of the newest stay.
+        keep: how many of the newest stay; 0: all.
         lasting: of which numbers of epochs a checkpoint stays besides, as the best one does.
     """
     if named := first_not_finite({**checkpoint.weights, **checkpoint.optimizer}):
@@ -77,7 +77,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int
     os.rename(staged, target)
     files.sync(folder)
     best = best_epoch(folder)
-    for old in _newest_first(folder)[keep:]:
+    for old in _newest_first(folder)[keep:] if keep else ():
         if _epoch(old) != best and not (lasting and lasting(_epoch(old))):
             shutil.rmtree(old)
 

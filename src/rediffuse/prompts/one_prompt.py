@@ -1,0 +1,21 @@
+"""One prompt, drawn every time: the paper's code trains on "a dog" alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from rediffuse.config import Text
+from rediffuse.types import Prompt
+
+__all__ = ["OnePrompt"]
+
+
+@dataclass(frozen=True)
+class OnePrompt:
+    """text: the prompt."""
+
+    text: Text = "a dog"
+
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        return [Prompt(self.text)] * n
