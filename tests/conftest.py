@@ -17,6 +17,7 @@ def _own_memory(tmp_path_factory):
     """What these tests allow is not remembered for whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it; messages are one line where there is no terminal
         yield
 
 
