@@ -94,10 +94,11 @@ def hostile_run(path, strings):
     suites = [{"name": t, "num_prompts": t, "grid": t, "prompts": [t], "rewards": {t: {"error": t}}} for t in strings]
     suites += [{"name": t, "grid": "unseen.png", "prompts": strings, "rewards": {t: {"before": t}}} for t in strings[:2]]
     (path / "evaluation/evaluation.json").write_text(json.dumps({"checkpoint": first, "suites": suites}))
+    whole = [text.encode("utf-8", "replace").decode() for text in strings]  # config.yaml holds no half of a character
     named = {
-        kind: {"name": text, text: text} for kind, text in zip(("model", "reward", "algorithm", "prompts"), strings, strict=False)
+        kind: {"name": text, text: text} for kind, text in zip(("model", "reward", "algorithm", "prompts"), whole, strict=False)
     }
-    hidden = {"mapping": dict.fromkeys((t.encode("utf-8", "replace").decode() for t in strings), "x")}
+    hidden = {"mapping": dict.fromkeys(whole, "x")}
     safe = json.loads(json.dumps({**named, **hidden, "epochs": first}).encode("utf-8", "replace"))
     (path / "config.yaml").write_text(yaml.safe_dump(safe), encoding="utf-8", errors="replace")
     return RunFolder(path)
