@@ -99,7 +99,7 @@ def hostile_run(path, strings):
         kind: {"name": text, text: text} for kind, text in zip(("model", "reward", "algorithm", "prompts"), whole, strict=False)
     }
     hidden = {"mapping": dict.fromkeys(whole, "x")}
-    safe = json.loads(json.dumps({**named, **hidden, "epochs": first}).encode("utf-8", "replace"))
+    safe = json.loads(json.dumps({**named, **hidden, "epochs": whole[0]}))
     (path / "config.yaml").write_text(yaml.safe_dump(safe), encoding="utf-8", errors="replace")
     return RunFolder(path)
 
