@@ -1,5 +1,6 @@
 """Several processes, through the command."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -125,3 +126,23 @@ def test_too_many_samples_that_are_not_finite_end_all_processes(tmp_path):
     assert done.returncode != 0
     assert "The decoder gave NaN in fp16" in " ".join(done.stderr.split())
     assert "rediffuse/trainer.py" not in done.stderr  # no traceback of ours
+
+
+@pytest.mark.parametrize("address", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}])
+def test_variables_of_processes_that_are_not_there_are_named(address, tmp_path):
+    (tmp_path / "alone.py").write_text(
+        "import sys\nfrom rediffuse import world\nfrom rediffuse.cli import main\nworld.JOIN_SECONDS = 2.0\nmain(sys.argv[1:])\n"
+    )
+    flags = [f"--{key}={value}" for key, value in {**TOY, "run-dir": "run"}.items()]
+    left = {key: value for key, value in os.environ.items() if not key.startswith("MASTER_")}
+    done = subprocess.run(
+        [sys.executable, "alone.py", "train", *flags],
+        cwd=tmp_path,
+        env={**left, **address, "WORLD_SIZE": "2", "RANK": "0"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "WORLD_SIZE=2" in done.stderr and "RANK=0" in done.stderr and "Traceback" not in done.stderr

@@ -18,6 +18,7 @@ from accelerate import PartialState
 from torch import Tensor
 
 from rediffuse.errors import ConfigError, Interrupted, NonFiniteError, RewardError, RunError
+from rediffuse.terminal import say
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 
 MOST_BYTES = 300
 """Of a text that processes tell one another."""
+JOIN_SECONDS = 50.0
+"""For all processes to come together at the start."""
 PATIENCE = timedelta(days=1)
 """Of one process with another, which may be waiting for its rewards; one that dies is the launcher's to tell."""
 
@@ -43,7 +46,8 @@ class World:
 
     def __init__(self, lanes: int | None = None) -> None:
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
-        state = PartialState(cpu=wants_cpu, timeout=PATIENCE)
+        with _joining():
+            state = PartialState(cpu=wants_cpu, timeout=PATIENCE)
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
         self.is_main = state.is_main_process
@@ -194,6 +198,34 @@ class World:
         if self.device.startswith("cuda"):
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Ends the process where the others that the environment tells of do not come; raises ConfigError where it tells half."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    variables = (
+        f"The environment says that this is one of WORLD_SIZE={size} processes (RANK={os.environ.get('RANK', 'not set')},"
+        f" MASTER_ADDR={os.environ.get('MASTER_ADDR', 'not set')}), but the others"
+    )
+    cure = "Start all of them with torchrun, or unset these variables (env -u WORLD_SIZE -u RANK …) to train in one."
+
+    def give_up() -> None:
+        say(f"{variables} did not come within {JOIN_SECONDS:g} seconds. {cure}")
+        os._exit(ConfigError.exit_code)
+
+    timer = threading.Timer(JOIN_SECONDS, give_up)
+    timer.daemon = True
+    if size != "1":
+        timer.start()
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if size == "1":
+            raise
+        raise ConfigError(f"{variables} cannot be reached: {str(error).partition(chr(10))[0]} {cure}") from error
+    finally:
+        timer.cancel()
 
 
 def _num_cores() -> int:
