@@ -202,3 +202,20 @@ def test_a_run_has_a_copy_of_its_prompts_and_needs_no_other_file(own, capsys):
 def test_a_run_that_is_moved_with_its_prompts_goes_on(own, tmp_path, capsys):
     own.rename(tmp_path / "moved")
     assert command(capsys, "resume", tmp_path / "moved", "--trust-code", "--epochs", "2")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("reward: {name: rednes}", "Did you mean 'redness'"),
+        ("reward: {name: ../trust}", "reward.name: no '../trust' among rewards"),
+        ("reward: {name: ''}", "reward.name: no '' among rewards"),
+        ("model: {name: emojy}", "Did you mean 'emoji'"),
+        ("reward: {name: weighted_sum, rewards: [{name: rednes}]}", "Did you mean 'redness'"),
+        ("evaluation: {held_out: [rednes]}", "Did you mean 'redness'"),
+    ],
+)
+def test_a_misspelt_component_of_a_file_is_named_and_no_retry_is_advised(line, said, tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(f"extends: demo/incompressibility\n{line}\n")
+    code, err = command(capsys, "plan", tmp_path / "mine.yaml")
+    assert code == 2 and said in err and "Traceback" not in err

@@ -66,7 +66,9 @@ def _source(room: str, name: str) -> Path:
 
 
 def declared_options(room: str, name: str) -> dict[str, Option]:
-    """The fields of what a file of a room holds."""
+    """The fields of what a file of a room holds; none where no file bears the name, which `lookup.check_name` refuses."""
+    if name not in names(room):
+        return {}
     tree = ast.parse(_source(room, name).read_text())
     exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
     return _fields(tree, exported)
@@ -128,9 +130,9 @@ def _located(key: str, options: Any, folder: Path) -> Any:
 
 def _options_of_any(key: str, listed: Sequence[Any]) -> dict[str, Option]:
     """The name may be that of the recipe which this one extends."""
-    room, found = names(KEYS[key]), dict[str, Option]()
+    found: dict[str, Option] = {}
     for name in listed:
-        found |= declared_options(KEYS[key], name) if name in room else {}
+        found |= declared_options(KEYS[key], name)
     return found
 
 

@@ -159,8 +159,7 @@ def text_options(key: str, name: str, *, import_it: bool) -> dict[str, bool]:
     import_it: whether a file of anyone's may be imported to learn that
     """
     if ":" not in name:
-        known = declared_options(KEYS[key], name) if name in names(KEYS[key]) else {}
-        return {option: each.may_be_none for option, each in known.items() if each.is_text}
+        return {option: each.may_be_none for option, each in declared_options(KEYS[key], name).items() if each.is_text}
     if not import_it or not is_dataclass(kind := find(key, name)):
         return {}
     kinds = {option: (get_args(each) or (each,)) for option, each in get_type_hints(kind).items()}
