@@ -3,9 +3,8 @@
 import argparse
 import errno
 import os
-import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import rediffuse
 from rediffuse import loopback, trust
+from rediffuse.commands import command as printed
 from rediffuse.commands import completed
 from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean, quoted
@@ -22,6 +22,7 @@ from rediffuse.terminal import console, say, show, show_traceback, warnings_show
 
 if TYPE_CHECKING:
     from rediffuse.report.verdict import Verdict
+    from rediffuse.runs.folder import RunFolder
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -207,13 +208,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
 
 
 def resume(args: argparse.Namespace) -> None:
-    from rediffuse.runs.folder import existing
-
-    run = existing(args.run)
-    config = run.config()
-    if not args.trust_code:
-        trust.refuse(args.run, config, run=run.path)
-    assemble(config)
+    assemble(_allowed(args).config())
     from rediffuse.trainer import resume as go_on
 
     with _resumable(args.run):
@@ -238,28 +233,34 @@ def plan(config: Config) -> None:
     )
 
 
-def _only_its_model(config: Config) -> Config:
-    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked for."""
-    return replace(config, reward={}, prompts={}, evaluation=Evaluation())
-
-
-def sample(args: argparse.Namespace) -> None:
+def _allowed(args: argparse.Namespace, seen: Callable[[Config], Config] = lambda config: config) -> "RunFolder":
+    """The run, once all that is asked for is allowed. seen: what the command uses of its configuration"""
     from rediffuse.runs.folder import existing
 
     run = existing(args.run)
     if not args.trust_code:
-        trust.refuse(args.run, _only_its_model(run.config()), run=run.path)
+        trust.refuse(args.run, seen(run.config()), run=run.path)
+    return run
+
+
+def _without_rewards(config: Config) -> Config:
+    return replace(config, reward={}, evaluation=Evaluation())
+
+
+def _only_its_model(config: Config) -> Config:
+    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked for."""
+    return replace(_without_rewards(config), prompts={})
+
+
+def sample(args: argparse.Namespace) -> None:
+    _allowed(args, _only_its_model)
     from rediffuse.evaluate import before_and_after
 
     show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
 
 
 def export(args: argparse.Namespace) -> None:
-    from rediffuse.runs.folder import existing
-
-    run = existing(args.run)
-    if not args.trust_code:
-        trust.refuse(args.run, _only_its_model(run.config()), run=run.path)
+    run = _allowed(args, _only_its_model)
     from rediffuse.evaluate import tuned
     from rediffuse.runs.export import converted
 
@@ -268,12 +269,7 @@ def export(args: argparse.Namespace) -> None:
 
 
 def evaluate(args: argparse.Namespace) -> None:
-    from rediffuse.runs.folder import existing
-
-    run = existing(args.run)
-    asked = run.config() if not args.rewards else replace(run.config(), reward={}, evaluation=Evaluation())
-    if not args.trust_code:
-        trust.refuse(args.run, asked, run=run.path)
+    run = _allowed(args, _without_rewards if args.rewards else lambda config: config)
     for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
@@ -318,7 +314,7 @@ def _writable(args: argparse.Namespace) -> Iterator[None]:
         where = error.filename or args.out or args.run
         raise RunError(
             f"Cannot write to {where}: {error.strerror}. Name a file elsewhere:"
-            f" rediffuse report {shlex.quote(str(args.run))} --out report.html"
+            f" {printed('report', args.run, '--out', 'report.html')}"
         ) from error
 
 

@@ -7,7 +7,7 @@ A room is a folder of the package; a file's name is the name of what it holds. `
 import importlib
 import importlib.util
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +34,7 @@ __all__ = [
     "build",
     "check_names",
     "completed",
+    "components_of",
     "declared_options",
     "find",
     "first_line",
@@ -191,6 +192,22 @@ def nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     if not isinstance(nested, list) or not all(isinstance(each, Mapping) for each in nested):
         raise ConfigError(f"reward.rewards: must be a list like [{{name: aesthetic, weight: 2}}, …], not {quoted(nested)}.")
     return nested
+
+
+def components_of(config: Config) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(where it stands, its key of KEYS, its options) of each component of a run: `evaluation.held_out.0` and
+    `reward.rewards.1` too.
+    """
+    for key in KEYS:
+        yield from _with_nested(key, key, getattr(config, key))
+    for number, options in enumerate(config.evaluation.held_out):
+        yield from _with_nested(f"evaluation.held_out.{number}", "reward", options)
+
+
+def _with_nested(place: str, key: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    yield place, key, options
+    for number, each in enumerate(nested(options)):
+        yield from _with_nested(f"{place}.rewards.{number}", "reward", each)
 
 
 def _without_weight(options: Mapping[str, Any]) -> dict[str, Any]:

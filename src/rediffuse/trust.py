@@ -8,14 +8,14 @@ What was allowed when a run began is remembered outside of its folder, so that i
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rediffuse.config import Config, Evaluation, components
+from rediffuse.config import Config
 from rediffuse.declared import KEYS, PACKAGE, Option, declared_options
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import GIVEN_IN_PYTHON, nested
+from rediffuse.lookup import GIVEN_IN_PYTHON, components_of
 
 
 def refuse(where: object, config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None) -> None:
@@ -40,22 +40,19 @@ def unallowed(config: Config, flags: Mapping[str, Any] | None = None, run: Path 
     allowed = _remembered(run) if run else {}
     return {
         place: value
-        for place, value in asks(vars(config), run).items()
+        for place, value in asks(config, run).items()
         if allowed.get(place) != value and not any(place == each or place.startswith(f"{each}.") for each in typed)
     }
 
 
-def asks(given: Mapping[str, Any], run: Path | None = None) -> dict[str, str]:
-    """What components ask for that is not their own: `reward.name` -> `mine.py:dark`. given: of KEYS, and evaluation."""
-    asked = [each for key in KEYS for each in _asked(key, key, given.get(key), run)]
-    for number, options in enumerate(_held_out(given.get("evaluation"))):
-        asked += _asked(f"evaluation.held_out.{number}", "reward", options, run)
-    return dict(asked)
+def asks(config: Config, run: Path | None = None) -> dict[str, str]:
+    """What components ask for that is not their own: `reward.name` -> `mine.py:dark`."""
+    return dict(each for place, key, options in components_of(config) for each in _asked(place, key, options, run))
 
 
 def remember(run: Path, config: Config) -> None:
     """That the owner of this machine allowed what `config` asks for, where that can be written down."""
-    if asked := asks(vars(config), run):
+    if asked := asks(config, run):
         place = _memory(run)
         try:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -87,28 +84,16 @@ def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _held_out(evaluation: Any) -> Sequence[Any]:
-    """As a configuration holds them, or as flags say them."""
-    if isinstance(evaluation, Mapping):
-        listed: Sequence[Any] = components(evaluation.get("held_out", []))
-        return listed
-    return evaluation.held_out if isinstance(evaluation, Evaluation) else ()
-
-
-def _asked(place: str, key: str, options: Any, run: Path | None) -> Iterator[tuple[str, str]]:
-    if not isinstance(options, Mapping) or "name" not in options:
-        return
-    name = str(options["name"])
+def _asked(place: str, key: str, options: Mapping[str, Any], run: Path | None) -> Iterator[tuple[str, str]]:
+    name = str(options.get("name", ""))
     if name.startswith(GIVEN_IN_PYTHON):
         return
     if ":" in name:
         yield f"{place}.name", name
-    declared = {} if ":" in name else declared_options(KEYS[key], name)
+    declared = declared_options(KEYS[key], name)
     for option, value in options.items():
         if option != "rewards" and option in declared and _reaches(declared[option], value, run):
             yield f"{place}.{option}", str(value).lower() if isinstance(value, bool) else str(value)
-    for number, each in enumerate(nested(options)):
-        yield from _asked(f"{place}.rewards.{number}", "reward", each, run)
 
 
 def _reaches(option: Option, value: Any, run: Path | None) -> bool:

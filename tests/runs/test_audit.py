@@ -5,24 +5,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 
-from rediffuse import resume, train
+from rediffuse import resume
 from rediffuse.cli import main
 from rediffuse.errors import RunError
 from rediffuse.runs import log
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(tiny.config(epochs=3), folder)
-    return folder
-
-
 @pytest.fixture
 def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained(3), tmp_path / "run"))
 
 
 def lost(path, number):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 import rediffuse
-from rediffuse import resume, train
+from rediffuse import resume
 from rediffuse.errors import RunError
 from rediffuse.runs import files
 from rediffuse.runs.folder import create, existing
@@ -23,16 +23,9 @@ WRITTEN = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    train(tiny.config(epochs=2), folder)
-    return folder
-
-
 @pytest.fixture
 def run(trained, tmp_path):
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained(2), tmp_path / "run"))
 
 
 def linked(run, name, victim):

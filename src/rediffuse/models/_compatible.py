@@ -11,6 +11,10 @@ SUPPORTED = "This family trains text-to-image models of Stable Diffusion 1.x and
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+ADAPTER = (
+    "holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter to start from cannot be given"
+    " yet."
+)
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
@@ -22,10 +26,7 @@ def refuse_other_kinds(
     instead: folders of parts that options name in place of the pipeline's own.
     """
     if any((folder / name).is_file() for name in ADAPTERS):
-        raise ConfigError(
-            f"model.source: {folder} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter"
-            " to start from cannot be given yet."
-        )
+        raise ConfigError(f"model.source: {folder} {ADAPTER}")
     parts = {part: _config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
     for part, place in (instead or {}).items():
         if place:
@@ -44,6 +45,8 @@ def refuse_other_kinds(
 
 def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
     """The same of a single file. shapes: of its tensors, by their names"""
+    if any(".lora_" in name or "lora_down" in name for name in shapes):
+        raise ConfigError(f"model.source: {place} {ADAPTER}")
     first = next(
         (shape for name, shape in shapes.items() if name.endswith("model.diffusion_model.input_blocks.0.0.weight")), (0, 4)
     )

@@ -188,35 +188,25 @@ class Source:
         return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
 
     def _refuse_other_files(self) -> None:
-        """Adapters, and files that lack a part, by the names of their tensors."""
-        names = self._names()
-        if names and any(".lora_" in name or "lora_down" in name for name in names):
-            raise ConfigError(
-                f"model.source: {self.place} holds an adapter (LoRA), not a model. Give the base model that it was trained on; an"
-                " adapter to start from cannot be given yet."
-            )
-        refuse_other_files(self.place, self._shapes())
+        """Adapters, models of other kinds, and files that lack a part, by the names of their tensors."""
+        shapes = self._shapes
+        refuse_other_files(self.place, shapes)
         for part, begin in PREFIXES.items():
-            if names and self._instead(part) is None and not any(name.startswith(begin) for name in names):
+            if shapes and self._instead(part) is None and not any(name.startswith(begin) for name in shapes):
                 option = "" if part == "unet" else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
                 raise ConfigError(f"model.source: {self.place} holds no {part}. Give a file that holds the whole model{option}.")
 
-    def _names(self) -> set[str]:
-        """Of the file's tensors; none of a pickle."""
-        if Path(self.place).suffix != ".safetensors":
-            return set()
-        with self._reading(Path(self.place)), safe_open(self.place, "pt") as file:
-            return set(file.keys())
-
+    @cached_property
     def _shapes(self) -> dict[str, Sequence[int]]:
-        if not self._names():
+        """Of the single file's tensors, by their names, from its header; none of a pickle."""
+        if Path(self.place).suffix != ".safetensors":
             return {}
-        with safe_open(self.place, "pt") as file:
+        with self._reading(Path(self.place)), safe_open(self.place, "pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
     def _refuse_without_text_encoder(self, network: CLIPTextModel) -> None:
         """diffusers gives random values to what a single file lacks of it, and does not say so."""
-        here = self._names()
+        here = self._shapes.keys()
         if missing := sorted(_text_encoder_names(network, here) - here) if here else []:
             raise ConfigError(f"model.source: {self.place} lacks {len(missing)} tensors of its text encoder, first {missing[0]}.")
 

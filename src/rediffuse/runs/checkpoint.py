@@ -1,6 +1,5 @@
 """Checkpoints of our own format: safetensors and JSON under a manifest; staged, synced, renamed; no pickle."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -68,7 +67,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int
         except SafetensorError as error:  # a full disk, in its words
             raise OSError(f"Cannot write {staged / name}.safetensors: {error}") from error
     (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
-    digests = {path.name: _digest(path) for path in sorted(staged.iterdir())}
+    digests = {path.name: files.digest(path) for path in sorted(staged.iterdir())}
     (staged / MANIFEST).write_text(json.dumps(digests, indent=2))
     for path in (*staged.iterdir(), staged):
         files.sync(path)
@@ -158,12 +157,12 @@ def set_aside_newer(folder: Path, epoch: int) -> None:
 def verify(path: Path) -> None:
     """Raises CheckpointError unless every file is what the manifest says."""
     try:
-        files = json.loads((path / MANIFEST).read_text())
-        wrong = [name for name, digest in files.items() if _digest(path / name) != digest]
+        manifest = json.loads((path / MANIFEST).read_text())
+        wrong = [name for name, digest in manifest.items() if files.digest(path / name) != digest]
     except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError(f"The checkpoint {path} is damaged: {error}.") from error
     expected = {"weights.safetensors", "optimizer.safetensors", "state.json"}
-    if wrong or set(files) != expected:
+    if wrong or set(manifest) != expected:
         raise CheckpointError(f"The checkpoint {path} is damaged: {', '.join(wrong) or 'its manifest is incomplete'}.")
 
 
@@ -204,8 +203,3 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

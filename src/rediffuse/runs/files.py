@@ -3,6 +3,7 @@
 A run folder may be a stranger's: a link in it, where a run writes, would overwrite any file of whoever goes on with the run.
 """
 
+import hashlib
 import json
 import os
 import secrets
@@ -49,11 +50,16 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def _beside(path: Path) -> Path:
+    """A name that nothing has, in the same folder."""
+    return path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+
+
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
     """A place for a new file, which takes that of `path` where the block ends, on disk; where it fails, nothing is left of it."""
     refuse_links(path)
-    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    new = _beside(path)
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
     try:
         yield new
@@ -90,7 +96,7 @@ def write_json(path: Path, content: Any) -> None:
 def write_new(path: Path, content: str) -> None:
     """Raises FileExistsError where something stands already: of two that write at once, one does."""
     refuse_links(path)
-    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    new = _beside(path)
     try:
         with new.open("x", encoding="utf-8") as file:
             file.write(content)
@@ -145,7 +151,7 @@ def read_json(path: Path) -> Any:
 def staged_folder(path: Path) -> Iterator[Path]:
     """A new folder beside `path`, whose files take their places in it where the block ends."""
     make_folder(path)
-    new = path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
+    new = _beside(path)
     new.mkdir()
     try:
         yield new
@@ -168,6 +174,12 @@ def sweep(folder: Path) -> None:
     """Take away what a kill has left unfinished."""
     for path in (path for place in (folder, *folder.glob("*/")) if not place.is_symlink() for path in place.glob(f"{STAGED}*")):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of what it contains, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
