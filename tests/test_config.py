@@ -182,6 +182,9 @@ PUBLISHED = {
     "paper/incompressibility": PYTORCH | JPEG | ANIMALS | {"reward": {"name": "jpeg_incompressibility"}},
     "paper/aesthetic": PYTORCH | BARE | {"reward": {"name": "aesthetic"}},
     "paper/alignment": PYTORCH | ACTIVITIES | {"reward": {"name": "alignment"}, "prompts_per_epoch": 288},
+    "paper/counting": PYTORCH
+    | {"prompts": {"name": "counting"}, "reward": {key: value for key, value in QUESTIONS.items() if key != "truncate"}}
+    | {"prompts_per_epoch": 288},
     "paper_tpu/compressibility": TPU | ANIMALS | {"reward": {"name": "jpeg_compressibility", "truncate": True}},
     "paper_tpu/incompressibility": TPU | ANIMALS | {"reward": {"name": "jpeg_incompressibility", "truncate": True}},
     "paper_tpu/aesthetic": TPU | BARE | {"reward": AESTHETIC},
@@ -245,6 +248,25 @@ def test_the_papers_recipes_are_its_published_settings(name):
     assert not differing(score_function, once | {"updates_per_epoch": 1})
     assert not differing(regression, RWR | scaled | {"algorithm.per_prompt": True if name.endswith("aesthetic") else None})
     assert not differing(sparse, SPARSE | {"optimizer.max_grad_norm": 1.0, "optimizer.epsilon": 1e-8})
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("compressibility_unguided", {"algorithm.guided": False, "reward": {"name": "jpeg_compressibility", "truncate": True}}),
+        (
+            "incompressibility_unguided",
+            {"algorithm.guided": False, "reward": {"name": "jpeg_incompressibility", "truncate": True}},
+        ),
+        (
+            "vqa_threshold",
+            {"algorithm.threshold": 0.65, "prompts": {"name": "vqa", "version": "v0"}, "reward": QUESTIONS}
+            | {"prompts_per_epoch": 4096, "images_per_prompt": 1, "updates_per_epoch": 16},
+        ),
+    ],
+)
+def test_the_recipes_of_published_regression(name, published):
+    assert not differing(resolved(read_recipe(f"paper_tpu/{name}"), {}), SPARSE | {"algorithm.name": "rwr_sparse"} | published)
 
 
 def test_a_gradient_divided_by_the_devices_is_ours_with_norm_and_epsilon_multiplied_by_them():

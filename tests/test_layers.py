@@ -8,7 +8,7 @@ LAYERS = [
     {"terminal"},
     {"commands", "cures", "errors", "faults", "loopback", "maths", "threads", "declared"},
     {"reading"},
-    {"config", "hub", "overoptimisation", "weights"},
+    {"config", "hub", "overoptimisation", "weights", "heartbeat"},
     {"types"},
     {"judging"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},

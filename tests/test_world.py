@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 
@@ -36,15 +37,22 @@ def run(folder, *, processes=2, **over):
 
 def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "import os\nfrom rediffuse.types import Judgement\n"
+        "import os, time\nfrom rediffuse.types import Judgement\ncalls = iter(range(100))\n"
         "def mine(images, prompts):\n"
         "    red = images[:, 0].mean((1, 2))\n"
+        "    time.sleep(8 * (os.environ.get('RANK') == '1' and next(calls) == 1))\n"  # longer than a stall, and none
         "    if os.environ.get('RANK') == '1':\n"
         "        return Judgement(red - 1, {'red': red}, {'said': [prompt.text for prompt in prompts]})\n"
         "    also = {'length': ['long' for _ in prompts]}\n"
         "    return Judgement(red - 1, {'red': red, 'mine': red}, {'said': [prompt.text for prompt in prompts], **also})\n"
     )
-    many = {"algorithm": "ddpo_is", "algorithm.clip-range": 0.1, "updates-per-epoch": 8, "reward": "mine.py:mine"}  # of 8 samples
+    many = {
+        "algorithm": "ddpo_is",
+        "algorithm.clip-range": 0.1,
+        "updates-per-epoch": 8,
+        "reward": "mine.py:mine",
+        "stall-seconds": 4,
+    }
     for processes in (1, 2):
         done = run(tmp_path, processes=processes, **many, **{"run-dir": tmp_path / str(processes)})
         assert done.returncode == 0, done.stderr
@@ -126,6 +134,105 @@ def test_too_many_samples_that_are_not_finite_end_all_processes(tmp_path):
     assert done.returncode != 0
     assert "The decoder gave NaN in fp16" in " ".join(done.stderr.split())
     assert "rediffuse/trainer.py" not in done.stderr  # no traceback of ours
+
+
+MISBEHAVING = """\
+import os, signal, sys, time
+from pathlib import Path
+from rediffuse.cli import main
+from rediffuse.update import Learner
+
+rank, deed, real = os.environ["RANK"], os.environ["DEED"], Learner._step
+steps = iter(range(1000))
+
+def step(self, *args, **options):
+    number = next(steps)
+    if rank == "0":
+        Path("first").write_text(str(os.getpid()))
+    if number == 2 and deed.endswith(rank):
+        if deed.startswith("stop"):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif deed.startswith("die"):
+            os._exit(1)
+        elif deed.startswith("signal"):
+            os.kill(int(Path("first").read_text()), signal.SIGTERM)
+        if not deed.startswith("healthy"):
+            time.sleep(600)
+        os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, *args, **options)
+
+Learner._step = step
+main(sys.argv[1:])
+"""
+
+
+def two(folder, deed, **over):
+    """Both processes of a run, without a launcher that would end one for the other: their exit codes, and what they said.
+
+    The one whose number is the last letter of the deed does it in learning, in the third epoch; if it hangs, only its code is None.
+    """
+    (folder / "misbehaving.py").write_text(MISBEHAVING)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [f"--{key}={value}" for key, value in {**TOY, "epochs": 5, "stall-seconds": 6, "run-dir": "run", **over}.items()]
+    shared = {**os.environ, "DEED": deed, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    begun = [
+        subprocess.Popen(
+            [sys.executable, "misbehaving.py", "train", "demo/incompressibility", *flags],
+            cwd=folder,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    codes, said = [None, None], ["", ""]
+    for rank in (1, 0) if deed.endswith("0") else (0, 1):  # the one that did nothing wrong first
+        try:
+            said[rank] = " ".join(begun[rank].communicate(timeout=10 if codes != [None, None] else 90)[1].split())
+            codes[rank] = begun[rank].returncode
+        except subprocess.TimeoutExpired:
+            begun[rank].kill()
+            begun[rank].communicate()
+    return codes, said
+
+
+@pytest.mark.parametrize(
+    ("deed", "names"),
+    [
+        ("stop1", "process 2 of 2 (rank 1, pid"),
+        ("stop0", "the launcher or at process 1 of 2"),  # where the processes' store is, which does not answer
+        ("stall1", "process 2 of 2 (rank 1, pid"),
+    ],
+)
+def test_a_process_that_does_nothing_ends_all_by_name(deed, names, tmp_path):
+    codes, said = two(tmp_path, deed)
+    stopped = deed.startswith("stop")
+    assert codes == {"0": [None, 75], "1": [75, None if stopped else 75]}[deed[-1]], said
+    assert "has done nothing for 6 seconds" in "".join(said)
+    for words in said if not stopped else [said[1 - int(deed[-1])]]:
+        assert names in words.lower() and "rediffuse resume RUN" in words and "Traceback" not in words
+    assert deed == "stop0" or (tmp_path / "run" / "checkpoints" / "epoch-00002").exists()
+
+
+def test_a_signal_reaches_a_process_that_waits_for_another(tmp_path):
+    """Neither stops in time to be waited for; a signal sent to one process of two that are well ends both in good order."""
+    codes, said = two(tmp_path, "signal1", **{"stall-seconds": 120})
+    assert codes[0] == 143 and "Stopped by signal 15 while waiting for process 2 of 2" in said[0], said
+    assert (tmp_path / "run" / "checkpoints" / "epoch-00002").exists()
+
+
+def test_a_signal_to_one_process_ends_all_in_good_order(tmp_path):
+    codes, said = two(tmp_path, "healthy1")
+    assert codes == [143, 143], said
+    assert (tmp_path / "run" / "adapter").exists()
+
+
+def test_a_process_that_dies_loses_no_whole_epoch(tmp_path):
+    codes, said = two(tmp_path, "die1")
+    assert codes == [75, 1] and "connection to another process is lost" in said[0] and "Traceback" not in said[0], said
+    assert (tmp_path / "run" / "checkpoints" / "epoch-00002").exists() and (tmp_path / "run" / "adapter").exists()
 
 
 @pytest.mark.parametrize("address", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}])

@@ -225,6 +225,8 @@ def plan(config: Config) -> None:
     sizes = f"{num_trained // config.updates_per_epoch}"
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
+    if config.algorithm.get("threshold") is not None:
+        sizes = f"at most {sizes}"
     show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"

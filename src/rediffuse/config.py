@@ -98,6 +98,8 @@ class Config:
     """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never changes the mathematics.
 
     ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
+
+    stall_seconds: of several processes, one that does nothing for so long ends all, with 75; a reward that is slow is waited for.
     """
 
     seed: Seed = 0
@@ -108,6 +110,7 @@ class Config:
     learning_rate: Positive = 3e-4
     micro_batch_size: PositiveInt = 32
     ema_decay: Share | None = None
+    stall_seconds: Positive = 120.0
     model: Options = field(default_factory=lambda: {"name": "emoji"})
     sampler: Options = field(default_factory=lambda: {"name": "ddim"})
     algorithm: Options = field(default_factory=lambda: {"name": "ddpo_is"})

@@ -67,6 +67,12 @@ class CheckpointError(RediffuseError, RuntimeError):
     exit_code = 75
 
 
+class LostProcessError(RediffuseError, RuntimeError):
+    """Another process of the run is gone or silent; what was done by the last whole epoch is saved."""
+
+    exit_code = 75
+
+
 class Interrupted(RediffuseError):
     """A signal asked the run to stop; what it had done by the last whole epoch is saved."""
 

@@ -217,7 +217,11 @@ def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[i
     def laws(chosen: Sequence[int]) -> list[Gaussian]:
         conditioning = policy.denoiser.encode([rollout.prompts[i] for i in chosen])
         states = way.path[list(chosen)].to(world.device)
-        return [policy.act(states[:, step], torch.full((len(chosen),), step), conditioning) for step in way.steps.tolist()]
+        found = []
+        for step in way.steps.tolist():
+            world.stop_here_if_asked()
+            found.append(policy.act(states[:, step], torch.full((len(chosen),), step), conditioning))
+        return found
 
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     own = list(world.map(laws, parts))

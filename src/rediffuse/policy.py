@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import noised, training_target
-from rediffuse.types import CleanSamples, Conditioning, Denoiser, Sampler
+from rediffuse.types import CleanSamples, Conditioning, Denoiser, Guided, Sampler
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class DiffusionPolicy:
         origin = self.sampler.step(zeros, zeros, steps)
         return ((law.mean - origin.mean).flatten().abs() / 1e-3) / law.std
 
-    def denoising_error(self, batch: CleanSamples) -> Tensor:
-        """(N,), as in pretraining (Ho et al. 2020, eq. 14), guidance included."""
+    def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:
+        """(N,), as in pretraining (Ho et al. 2020, eq. 14). guided: of what `predict` says, as in sampling."""
         schedule, clean = self.denoiser.schedule, batch.latents
         alpha_bar = schedule.alpha_bar[batch.time].to(clean).view(-1, *[1] * (clean.ndim - 1))
         state = noised(clean, batch.noise, alpha_bar)
-        output = self.denoiser.predict(state, batch.time.to(clean.device), batch.conditioning)
+        network = self.denoiser.predict
+        if not guided and isinstance(self.denoiser, Guided):
+            network = self.denoiser.predict_unguided
+        output = network(state, batch.time.to(clean.device), batch.conditioning)
         target = training_target(schedule.prediction, clean, batch.noise, alpha_bar)
         return (output - target).square().flatten(1).mean(1)
 

@@ -99,6 +99,8 @@ class Display:
             line += f"   {metrics['masked_rewards'] - broken:.0f} rewards masked"
         if metrics["skipped_updates"]:
             line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
+        if not metrics["trained_samples"]:
+            line += "   nothing learned"
         self.console.print(line)
         if metrics.get("ratio_drift", 0) > max_ratio_drift and not self._warned:
             self._warned = True

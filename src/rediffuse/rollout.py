@@ -1,7 +1,7 @@
 """Prompts in; images, and the way to them, out."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -34,16 +34,17 @@ def collect(
     """One rollout per micro-batch, in order, each as soon as it is done. keep: what of the way is remembered."""
 
     def one(batch: Draws) -> Rollout:
-        world.stop_here_if_asked()
-        return sampled(policy, batch, keep)
+        return sampled(policy, batch, keep, world.stop_here_if_asked)
 
     return world.map(one, draws.batches(micro_batch_size))
 
 
 @torch.no_grad()
-def sampled(policy: DiffusionPolicy, draws: Draws, keep: LearnsFrom = "latents") -> Rollout:
+def sampled(
+    policy: DiffusionPolicy, draws: Draws, keep: LearnsFrom = "latents", at_each_step: Callable[[], None] = lambda: None
+) -> Rollout:
     """All of them at once. keep: what of the way is remembered."""
-    trajectory = denoise(policy, draws)
+    trajectory = denoise(policy, draws, at_each_step)
     images = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device))
     checks: list[Check] = [("decoder", _precision(policy), magnitude(images))]
     kept = trajectory
@@ -61,8 +62,9 @@ def sampled(policy: DiffusionPolicy, draws: Draws, keep: LearnsFrom = "latents")
     return Rollout(draws.prompts, groups, torch.tensor(draws.indices), images.cpu(), way)
 
 
-def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
+def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None) -> Trajectory:
     """Each sample's noise comes from a generator of its own. Its faults are those of the network and of the latents."""
+    at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
     device = next(iter(conditioning.values())).device
     generators = [noise.generator(*draws.key, index) for index in draws.indices]
@@ -77,6 +79,7 @@ def denoise(policy: DiffusionPolicy, draws: Draws) -> Trajectory:
         ("text encoder", precision, magnitude(each).to(device)) for each in conditioning.values() if each.is_floating_point()
     ]
     for step, noisy in enumerate(policy.sampler.noisy):
+        at_each_step()
         number = torch.full((len(state),), step)
         output = policy.output(state, number, conditioning)
         law = policy.sampler.step(output, state, number)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from torch import Tensor
 from rediffuse import fingerprint, lengths, scoring, trust
 from rediffuse.average import Average
 from rediffuse.config import Config, chosen, recipe_names
-from rediffuse.errors import CheckpointError, ConfigError, Interrupted, NonFiniteError, RediffuseError, RewardError
+from rediffuse.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    LostProcessError,
+    NonFiniteError,
+    RediffuseError,
+    RewardError,
+)
 from rediffuse.evaluate import Pictures
 from rediffuse.journal import Paid
 from rediffuse.judging import distinct_names, name_of, prepare
@@ -76,6 +85,7 @@ class Trainer:
             self._warn_of_long_prompts()
             for epoch in range(self.first_epoch, self.config.epochs):
                 before = self._unsaved_state(epoch)
+                self.world.heart.rescue = partial(self._save, before)
                 try:
                     if self._stops_at(epoch):
                         self._save(before)
@@ -86,7 +96,7 @@ class Trainer:
                         self._save(before)
                         raise
                     raise NonFiniteError(f"{error}{self._doubt(epoch)}", of_the_policy=True) from error
-                except (Interrupted, RewardError):
+                except (Interrupted, RewardError, LostProcessError):
                     self._leave(epoch, before)
                     raise
             else:
@@ -138,6 +148,7 @@ class Trainer:
         if isinstance(self.reward, Combines):
             scores = scores.combined(self.reward)
         rewards = scores.rewards
+        self.world.heart.beat("learning")
         learned = self.learner.update(rollout, self._advantages(rewards, prompts), epoch)
         done = time.perf_counter()
         metrics = {
@@ -170,6 +181,7 @@ class Trainer:
         return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
 
     def _sample(self, epoch: int, prompts: Sequence[Prompt]) -> tuple[Rollout, scoring.Scores]:
+        self.world.heart.beat("sampling")
         mine = self.world.share(len(prompts))
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, epoch, "noise"))
         rollouts = collect(self.policy, draws, self.config.micro_batch_size, self.world, self.algorithm.learns_from)
@@ -226,6 +238,7 @@ class Trainer:
     def _look(self, epoch: int) -> None:
         if not self.world.is_main:
             return
+        self.world.heart.beat("looking at fixed prompts")
         with self.average.shown():
             self.monitor.look(epoch, self.pictures.save(self.run.samples / f"epoch-{epoch:05d}"))
         known, folder = self.course.fall, self.run.checkpoints
@@ -238,7 +251,7 @@ class Trainer:
     def _last_look(self) -> None:
         try:
             self.world.together(lambda: self._look(self.config.epochs))
-        except (Interrupted, RewardError):
+        except (Interrupted, RewardError, LostProcessError):
             self._leave(self.config.epochs, None)
             raise
 
@@ -274,15 +287,16 @@ class Trainer:
         return saved.epoch
 
     def _export(self, epochs: int) -> None:
-        with self.average.shown():
+        with self.world.heart.busy("writing the adapter"), self.average.shown():
             export.adapter(self.policy.denoiser, self.run, epochs)
         self._report()
 
     def _report(self) -> None:
         """Never worth a run: what is wrong with it is said, and `rediffuse report` can make it anew."""
         try:
-            verdict.write(self.run)
-            page.write(self.run)
+            with self.world.heart.busy("writing the page"):
+                verdict.write(self.run)
+                page.write(self.run)
         except Exception as error:
             self.display.say(f"the page could not be written: {type(error).__name__}: {error}")
 
@@ -338,7 +352,8 @@ class Trainer:
     def _save(self, state: checkpoint.Checkpoint | None) -> None:
         if self.world.is_main and state is not None:
             lasting = self._looks_at if state.num_bytes <= SMALL_BYTES else None
-            checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints, lasting)
+            with self.world.heart.saving, self.world.heart.busy("writing a checkpoint"):
+                checkpoint.save(self.run.checkpoints, state, self.config.logging.keep_checkpoints, lasting)
 
 
 def train(
@@ -363,11 +378,12 @@ def train(
         trust.refuse(given, config, options)
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
-    with World.joined(config.num_samples) as world:
+    with World.joined(config.num_samples, config.stall_seconds) as world:
         run = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or UNKNOWN))
         with run.locked() if world.is_main else nullcontext():
             try:
-                trainer = Trainer(config, parts, run, world)
+                with world.heart.busy("loading the models"):
+                    trainer = Trainer(config, parts, run, world)
             except Exception:
                 if world.is_main:
                     folder.discard(run)
@@ -376,7 +392,8 @@ def train(
             if world.is_main and (trainer.policy.denoiser.pinned or loaded != config):
                 run.pin(trainer.policy.denoiser.pinned, loaded)
             if world.is_main:
-                run.note("files", fingerprint.of(run.config()))
+                with world.heart.busy("reading the files of the models"):
+                    run.note("files", fingerprint.of(run.config()))
                 trust.remember(run.path, run.config())
             try:
                 return trainer.train()
@@ -411,14 +428,15 @@ def resume(
     if epochs is not None and epochs < max(1, done):
         raise ConfigError(f"--epochs: {epochs} asked, but {done} epochs of {run.path} are done. Ask for {max(1, done)} or more.")
     parts = assemble(config, reward)
-    with World.joined(config.num_samples) as world, run.locked() if world.is_main else nullcontext():
+    with World.joined(config.num_samples, config.stall_seconds) as world, run.locked() if world.is_main else nullcontext():
         config = replace(config, epochs=epochs or config.epochs)
-        if world.is_main and not accept_changed_files:
-            fingerprint.refuse_changed(files.read_json(run.path / "environment.json").get("files", {}), config)
-        trainer = Trainer(config, parts, run, world)
-        if world.is_main and accept_changed_files:
-            run.note("files", fingerprint.of(config))
-        trainer.restore(drop_damaged_lines=drop_damaged_lines)
+        with world.heart.busy("loading the models and the checkpoint"):
+            if world.is_main and not accept_changed_files:
+                fingerprint.refuse_changed(files.read_json(run.path / "environment.json").get("files", {}), config)
+            trainer = Trainer(config, parts, run, world)
+            if world.is_main and accept_changed_files:
+                run.note("files", fingerprint.of(config))
+            trainer.restore(drop_damaged_lines=drop_damaged_lines)
         if world.is_main:
             run.write_config(config)
         return trainer.train()

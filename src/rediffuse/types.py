@@ -235,6 +235,15 @@ class ReadsTokens(Protocol):
 
 
 @runtime_checkable
+class Guided(Protocol):
+    """A denoiser whose predictions are those of classifier-free guidance."""
+
+    def predict_unguided(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        """As `predict`, of the network for the prompt alone."""
+        ...
+
+
+@runtime_checkable
 class ListsPrompts(Protocol):
     """A prompt set that knows all that it may draw."""
 
@@ -275,8 +284,11 @@ class Policy(Protocol):
         """(T,), how far a unit of network output moves each step's mean, in its standard deviations."""
         ...
 
-    def denoising_error(self, batch: CleanSamples) -> Tensor:
-        """(N,), the squared error of the network's own prediction, averaged over the entries of L."""
+    def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:
+        """(N,), the squared error of the network's own prediction, averaged over the entries of L.
+
+        guided: by classifier-free guidance, as samples are drawn.
+        """
         ...
 
     def frozen(self) -> AbstractContextManager[None]: ...

@@ -5,6 +5,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,8 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, Interrupted, NonFiniteError, RewardError, RunError
+from rediffuse.errors import ConfigError, Interrupted, LostProcessError, NonFiniteError, RewardError, RunError
+from rediffuse.heartbeat import Heart
 from rediffuse.terminal import say
 
 Item = TypeVar("Item")
@@ -27,10 +29,12 @@ Result = TypeVar("Result")
 MOST_BYTES = 300
 """Of a text that processes tell one another."""
 JOIN_SECONDS = 50.0
-"""For all processes to come together at the start."""
+"""For all processes to come together at the start, where no launcher has already seen that they are there."""
 PATIENCE = timedelta(days=1)
-"""Of one process with another, which may be waiting for its rewards; one that dies is the launcher's to tell."""
-
+"""Of one process with another, which may be waiting for its rewards; one that is silent is noticed by its heartbeat."""
+STALL_SECONDS = 120.0
+LOST_SECONDS = 3.0
+"""Until those that are still there have told so, after a connection broke."""
 
 _AT_WORK = threading.Lock()
 """Models are seeded by torch's one generator, and signals and threads belong to the process."""
@@ -44,7 +48,7 @@ class World:
     (benchmarks/lanes.py). A lane never changes a number.
     """
 
-    def __init__(self, lanes: int | None = None) -> None:
+    def __init__(self, lanes: int | None = None, stall_seconds: float = STALL_SECONDS) -> None:
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
         with _joining():
             state = PartialState(cpu=wants_cpu, timeout=PATIENCE)
@@ -52,6 +56,7 @@ class World:
         self.device = str(state.device)
         self.is_main = state.is_main_process
         self.stop_signal = 0
+        self.heart = Heart(self.rank, self.size, stall_seconds, self._hear)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
         if self.device == "cpu":
@@ -61,8 +66,8 @@ class World:
 
     @classmethod
     @contextmanager
-    def joined(cls, num_samples: int) -> Iterator["World"]:
-        """Join the other processes, listen to signals, and leave in the end."""
+    def joined(cls, num_samples: int, stall_seconds: float = STALL_SECONDS) -> Iterator["World"]:
+        """Join the other processes, watch them, listen to signals, and leave in the end."""
         if torch.get_default_dtype() != torch.float32:
             raise ConfigError(
                 f"torch's default dtype is {torch.get_default_dtype()} in this process, and networks are made for float32. Call"
@@ -72,12 +77,13 @@ class World:
             raise RunError("This process is training or evaluating already, in another thread: use a process for each run.")
         threads = torch.get_num_threads()
         try:
-            world = cls()
+            world = cls(stall_seconds=stall_seconds)
             if num_samples < world.size:
                 raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
             before = world._listen()
             try:
-                yield world
+                with world.heart.watched():
+                    yield world
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
@@ -92,7 +98,12 @@ class World:
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Results in the order of the items, worked on in lanes, never far ahead of who takes them."""
-        return map(function, items) if self.lanes == 1 else self._in_lanes(function, items)
+
+        def beating(item: Item) -> Result:
+            self.heart.beat()
+            return function(item)
+
+        return map(beating, items) if self.lanes == 1 else self._in_lanes(beating, items)
 
     def _in_lanes(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         begun: deque[Future[Result]] = deque()
@@ -138,7 +149,10 @@ class World:
             return list(tensors)
         flat = torch.cat([each.flatten() for each in tensors])
         on_device = flat.to(self.device)  # where the processes' backend can add
-        torch.distributed.all_reduce(on_device)
+        with self._collective():
+            torch.distributed.all_reduce(on_device)
+            if on_device.is_cuda:  # there, it returns before it is done
+                torch.cuda.current_stream(on_device.device).synchronize()
         flat = on_device.to(flat.device)
         return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
 
@@ -152,12 +166,17 @@ class World:
         self.stop_signal = number
         signal.signal(number, signal.SIG_DFL)
 
+    def _hear(self, number: int) -> None:
+        """Of a signal that another process was sent, so that none has to wait for it to say so."""
+        self.stop_signal = self.stop_signal or number
+
     def stop_if_asked(self) -> None:
         """Raises Interrupted in every process if any was asked to stop; all must call it together."""
         self.together(self.stop_here_if_asked)
 
     def stop_here_if_asked(self) -> None:
         """For work inside `together`, at places that processes reach at different times."""
+        self.heart.beat()
         if self.stop_signal:
             raise Interrupted(self.stop_signal)
 
@@ -191,7 +210,25 @@ class World:
 
     def wait_for_all(self) -> None:
         if self.size > 1:
-            torch.distributed.barrier()
+            with self._collective():
+                torch.distributed.barrier()
+
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        """Inside, it waits for the others. Raises LostProcessError, or Interrupted if it was asked to stop, where that fails."""
+        try:
+            with self.heart.waiting():
+                yield
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError as error:
+            if self.stop_signal:
+                raise Interrupted(self.stop_signal) from error
+            time.sleep(LOST_SECONDS)
+            raise LostProcessError(
+                f"The connection to another process is lost ({str(error).partition(chr(10))[0]}); silent for the longest is"
+                f" {self.heart.most_silent()}. Go on with: rediffuse resume RUN"
+            ) from error
 
     def peak_memory_bytes(self) -> int:
         """The most this process has held: of GPU memory where there is one, else of main memory."""
@@ -216,7 +253,7 @@ def _joining() -> Iterator[None]:
 
     timer = threading.Timer(JOIN_SECONDS, give_up)
     timer.daemon = True
-    if size != "1":
+    if size != "1" and "TORCHELASTIC_RUN_ID" not in os.environ:
         timer.start()
     try:
         yield

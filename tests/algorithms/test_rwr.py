@@ -13,7 +13,7 @@ from rediffuse.lookup import assemble
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.runs.folder import RunFolder
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.trainer import Trainer
+from rediffuse.trainer import Trainer, train
 from rediffuse.types import CleanSamples, Prompt
 from rediffuse.world import World
 
@@ -54,20 +54,25 @@ def test_the_hundredth_percentile_is_the_best():
     assert kept(SparseRegression(percentile=100, among="epoch"), [1.0, 9.0, 2.0, 9.0]) == [False, True, False, True]
 
 
-def test_all_so_far_is_remembered_and_saved():
+def test_all_so_far_are_those_of_this_epoch_one_draw_after_another():
+    """By hand, groups of two: the medians are 1.5 of the first draw's 1 and 2; 2 of 1, 2, 0, 9. A second epoch begins anew."""
     algorithm = SparseRegression(among="all_so_far", percentile=50)
-    assert kept(algorithm, [1.0, 2.0, 3.0, 4.0]) == [False, False, True, True]
-    other = SparseRegression(among="all_so_far", percentile=50)
-    other.load(algorithm.state())
-    for each in (algorithm, other):
-        assert kept(each, [0.0, 2.0, 2.6, 9.0]) == [False, False, True, True]  # the median of all eight is 2.3
+    for _ in range(2):
+        assert kept(algorithm, [1.0, 2.0, 0.0, 9.0]) == [False, True, False, True]
+    assert kept(algorithm, [8.0, 9.0, 1.0, 2.0]) == [False, True, False, False]  # none of the second draw: the median is 5
 
 
-def test_what_is_saved_does_not_change_with_what_comes_after():
-    algorithm = SparseRegression(among="all_so_far")
-    saved = algorithm.state()
-    algorithm.advantages(torch.tensor([1.0]), torch.tensor([0]))
-    assert saved == {"seen": []}
+def test_what_reaches_a_threshold_is_kept_however_little_that_is():
+    algorithm = SparseRegression(threshold=0.65)
+    assert kept(algorithm, [2 / 3, 1 / 3, 0.0, 1.0]) == [True, False, False, True]
+    assert kept(algorithm, [0.0, 0.0, 0.0, 0.0]) == [False] * 4
+    algorithm.check(tiny.config(images_per_prompt=1))  # which a percentile of each prompt's images could not do with
+
+
+def test_an_epoch_of_which_nothing_is_kept_changes_nothing_and_says_so(tmp_path, capsys):
+    config = tiny.config(epochs=1, algorithm={"name": "rwr_sparse", "threshold": 9.0})
+    [metrics] = train(config, tmp_path / "run")
+    assert metrics["trained_samples"] == 0 and "images/s   nothing learned\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -88,6 +93,19 @@ def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts
     targets = {"epsilon": (1.0, 3.0), "v_prediction": (0.8 * 1 - 0.6 * 2, 0.8 * 3 - 0.6 * 1), "sample": (2.0, 1.0)}[prediction]
     want = (0.5 * targets[0] ** 2 + 1.5 * targets[1] ** 2) / 2
     assert RewardWeightedRegression().loss(policy, batch).value.item() == pytest.approx(want, rel=1e-6)
+
+
+def test_regression_without_guidance_is_of_the_networks_own_output(pipeline):
+    """On a model that is sampled with guidance 5, against the same model that has none."""
+    losses = {}
+    for scale, guided in ((5.0, True), (5.0, False), (1.0, True)):
+        denoiser = tiny.Tiny(path=pipeline, guidance_scale=scale).load("cpu", 0)
+        policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
+        generator = torch.Generator().manual_seed(0)
+        latents, added = torch.randn(2, 2, *denoiser.latent_shape, generator=generator)
+        batch = CleanSamples(latents, added, torch.tensor([100, 900]), torch.ones(2), denoiser.encode([Prompt("a cat")] * 2))
+        losses[scale, guided] = RewardWeightedRegression(guided=guided).loss(policy, batch).value.item()
+    assert losses[5.0, False] == losses[1.0, True] != losses[5.0, True]
 
 
 @pytest.mark.parametrize("among", ["prompt", "epoch", "all_so_far"])

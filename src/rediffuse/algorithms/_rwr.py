@@ -15,12 +15,15 @@ class WeightedRegression:
     from the autoencoder's law.
     restart_optimizer: with fresh moments after each sampling, as the paper's code.
     reshuffle: into new minibatches in every pass; the paper's code keeps those of the first.
+    guided: whether what is regressed is the output of classifier-free guidance, as in sampling, or the network's own for the
+    prompt (published as train_cfg: false).
     """
 
     inner_epochs: PositiveInt = 5
     learns_from: Literal["latents", "images"] = "latents"
     restart_optimizer: bool = True
     reshuffle: bool = True
+    guided: bool = True
     metric_names = ()
     groups = "prompt"
     steps_per_sample = 1
@@ -28,7 +31,7 @@ class WeightedRegression:
     max_ratio_drift = float("inf")
 
     def loss(self, policy: Policy, batch: CleanSamples) -> Loss:
-        return Loss((batch.weight * policy.denoising_error(batch)).mean())
+        return Loss((batch.weight * policy.denoising_error(batch, guided=self.guided)).mean())
 
     def num_trained(self, config: Config) -> int:
         return config.num_samples

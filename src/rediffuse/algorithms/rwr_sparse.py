@@ -1,8 +1,8 @@
 """RWR-sparse: the loss of pretraining on the best of one's own samples, all of them alike."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor
 from rediffuse.algorithms._rwr import WeightedRegression
 from rediffuse.config import Config, PositiveInt
 from rediffuse.errors import ConfigError
-from rediffuse.maths.weights import above_percentile, above_percentile_by_group
+from rediffuse.maths.weights import above_percentile, above_percentile_by_group, above_percentile_so_far
 
 __all__ = ["SparseRegression"]
 
@@ -22,31 +22,37 @@ class SparseRegression(WeightedRegression):
 
     percentile: samples of a lower reward are left out.
     among: the rewards that it is a percentile of: those of the images of one drawn prompt (each time that it is drawn, as
-    the paper's code), all of this epoch, or all so far.
+    the paper's code), all of this epoch, or all of this epoch so far, one drawn prompt after another.
+    threshold: samples of a lower reward are left out, in place of a percentile, as published for questions about images.
     """
 
     inner_epochs: PositiveInt = 50
     percentile: Annotated[float, Field(ge=0, le=100)] = 90.0
     among: Literal["prompt", "epoch", "all_so_far"] = "prompt"
-    seen: list[float] = field(init=False, repr=False, compare=False, default_factory=list)
+    threshold: float | None = None
 
     groups = "draw"
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         """1, or NaN for those left out."""
-        self.seen.extend(rewards.tolist() if self.among == "all_so_far" else [])
-        if self.among == "prompt":
-            kept = above_percentile_by_group(rewards, groups, self.percentile)
+        if self.threshold is not None:
+            kept = rewards >= self.threshold
+        elif self.among == "epoch":
+            kept = above_percentile(rewards, self.percentile)
         else:
-            kept = above_percentile(rewards, self.percentile, rewards.new_tensor(self.seen) if self.seen else None)
+            by_draw = above_percentile_by_group if self.among == "prompt" else above_percentile_so_far
+            kept = by_draw(rewards, groups, self.percentile)
         return torch.where(kept, torch.ones_like(rewards), torch.nan)
 
     def num_trained(self, config: Config) -> int:
+        """At most, where a threshold or the rewards so far decide."""
+        if self.threshold is not None:
+            return config.num_samples
         groups, size = (config.prompts_per_epoch, config.images_per_prompt) if self.among == "prompt" else (1, config.num_samples)
         return groups * (size - math.ceil(self.percentile / 100 * (size - 1)))
 
     def check(self, config: Config) -> None:
-        if self.among == "prompt" and config.images_per_prompt == 1:
+        if self.threshold is None and self.among == "prompt" and config.images_per_prompt == 1:
             raise ConfigError(
                 "images_per_prompt: with 1, the best of each prompt's images are all of them, and rwr_sparse leaves none out. Set"
                 " it to 2 or more, or compare all prompts: --algorithm.among epoch"
@@ -56,9 +62,3 @@ class SparseRegression(WeightedRegression):
                 f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but of {config.num_samples} only"
                 f" {self.num_trained(config)} reach percentile {self.percentile:g}. Raise the samples, or make fewer updates."
             )
-
-    def state(self) -> dict[str, Any]:
-        return {"seen": list(self.seen)}
-
-    def load(self, state: dict[str, Any]) -> None:
-        self.seen[:] = state["seen"]

@@ -17,9 +17,9 @@ def softmax_weights_by_group(rewards: Tensor, groups: Tensor, inverse_temperatur
     return weights
 
 
-def above_percentile(rewards: Tensor, percentile: float, among: Tensor | None = None) -> Tensor:
-    """(B,) bool: not below the percentile, in [0, 100], of `among` (None: the rewards themselves), interpolated linearly."""
-    return rewards >= torch.quantile(rewards if among is None else among, percentile / 100)
+def above_percentile(rewards: Tensor, percentile: float) -> Tensor:
+    """(B,) bool: not below the percentile, in [0, 100], of all of them, interpolated linearly."""
+    return rewards >= torch.quantile(rewards, percentile / 100)
 
 
 def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
@@ -27,4 +27,12 @@ def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float
     kept = torch.empty_like(rewards, dtype=torch.bool)
     for group in groups.unique():
         kept[groups == group] = above_percentile(rewards[groups == group], percentile)
+    return kept
+
+
+def above_percentile_so_far(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
+    """Groups come one after another, in the order of their numbers, each held against its own rewards and those of all before."""
+    kept = torch.empty_like(rewards, dtype=torch.bool)
+    for group in groups.unique():
+        kept[groups == group] = above_percentile(rewards[groups <= group], percentile)[groups[groups <= group] == group]
     return kept

@@ -69,13 +69,16 @@ class LatentDiffusion:
         return len(self.tokenizer(text, verbose=False).input_ids)
 
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        text = conditioning["text"]
         if self.options.guidance_scale == 1:
-            return self._denoise(x, time, text)
+            return self.predict_unguided(x, time, conditioning)
+        text = conditioning["text"]
         nothing = self._embedding("").expand_as(text)
         both = self._denoise(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
         unguided, guided = both.chunk(2)
         return torch.lerp(unguided, guided, self.options.guidance_scale)
+
+    def predict_unguided(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        return self._denoise(x, time, conditioning["text"])
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from rediffuse.config import Positive, PositiveInt, Text
 
 @dataclass(frozen=True)
 class LatentDiffusionOptions:
-    """guidance_scale: of classifier-free guidance, in sampling and in training alike; 1 is none.
+    """guidance_scale: of classifier-free guidance, in sampling and in training alike (regression: algorithm.guided); 1 is none.
 
     train: a LoRA adapter of the U-Net, or all of its weights.
     lora_alpha: None takes the rank, which every tool that reads the file agrees on.

@@ -26,7 +26,7 @@ HOW_IT_LEARNS = {"train", "lora_rank", "lora_alpha", "lora_targets", "precision"
 """Options of a model in which methods may differ and still be compared."""
 WHERE_IT_IS = {"url", "server", "key_variable", "concurrency", "timeout_seconds", "deadline_seconds", "images_per_request"}
 """Options of a reward behind a server that do not change what it says."""
-MUTE = {"seed", "epochs", "micro_batch_size"}
+MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
 NUM_PICTURES = 12
 
 
