@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -5,7 +6,9 @@ import tiny
 import torch
 
 from rediffuse import lengths
+from rediffuse.evaluate import before_and_after
 from rediffuse.prompts.text_file import TextFile
+from rediffuse.suites import Question, evaluate
 from rediffuse.trainer import train
 from rediffuse.types import ListsPrompts, Prompt, ReadsTokens
 
@@ -73,4 +76,8 @@ def test_a_run_says_it_before_its_first_epoch(model, told, tmp_path, capsys):
     prompts = {"name": "text_file", "path": str(tmp_path / "mine.txt")}
     train(tiny.config(epochs=1, prompts=prompts, model={"name": model}), tmp_path / "run")
     out = " ".join(capsys.readouterr().out.split())
+    with warnings.catch_warnings(record=True, action="always") as said:
+        before_and_after(tmp_path / "run", "a cat that sits on a mat", seed=0)
+        evaluate(tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=1))
+    assert ["of 1 prompts" in str(each.message) or "1 of 2 prompts" in str(each.message) for each in said] == 2 * told * [True]
     assert ("1 of 2 prompts have more than the 6 tokens" in out.split("epoch 0")[0]) == told

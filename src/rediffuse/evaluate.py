@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rediffuse import fingerprint
+from rediffuse import fingerprint, lengths
 from rediffuse.average import PREFIX
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError
@@ -97,10 +97,11 @@ def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
 def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest") -> Path:
     """The pretrained model's picture on the left, the tuned model's on the right, from the same noise.
 
-    Warns of those that are not finite.
+    Warns of those that are not finite, and of a prompt that the text encoder reads only the begin of.
     """
     run = folder.existing(run_dir)
     policy = tuned(run, name)
+    lengths.warn(policy.denoiser, [prompt])
     draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
     with policy.frozen():
         before, faults_before = pictured(policy, draws)

@@ -1,5 +1,6 @@
 """Prompts that are longer than what the model's text encoder reads: it ignores the rest, so that two of them may be one."""
 
+import warnings
 from collections.abc import Sequence
 
 from rediffuse.errors import quoted
@@ -30,5 +31,11 @@ def warning(denoiser: Denoiser, texts: Sequence[str]) -> str:
     least = "at least " if len(suspects) == MOST_ASKED else ""
     return (
         f"{least}{len(cut)} of {len(texts)} prompts have more than the {most} tokens that the text encoder reads; it ignores the"
-        f" rest: {shown}{more}. Shorten them, or train on as they are."
+        f" rest: {shown}{more}. Shorten them, or go on as they are."
     )
+
+
+def warn(denoiser: Denoiser, texts: Sequence[str]) -> None:
+    """A warning, where there is one."""
+    if said := warning(denoiser, texts):
+        warnings.warn(said, stacklevel=3)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from rediffuse import lengths
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluate import distinct, grid, save, tuned
@@ -70,7 +71,9 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
             prepare(reward, world.device, caller)
         policy = tuned(run, question.checkpoint)
         for number, (name, prompts) in enumerate(suites.items(), start=1):
-            pair, picture = Pair.sampled(policy, _draws(prompts, question), config, world, name), f"suite-{number}.png"
+            draws, picture = _draws(prompts, question), f"suite-{number}.png"
+            lengths.warn(policy.denoiser, lengths.known(prompts, draws.prompts))
+            pair = Pair.sampled(policy, draws, config, world, name)
             save(pair.picture(), run.evaluation / picture)
             compared = pair.compared(rewards, config, question, caller)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})

@@ -137,6 +137,71 @@ def test_a_file_that_could_not_be_written_is_what_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+class KilledError(BaseException):
+    """Not an Exception, so that nothing is caught on its way."""
+
+
+OPERATIONS = ("open", "close", "fsync", "replace", "mkdir", "unlink", "rmdir")
+
+
+def killed_at(limit, work, patch):
+    """Does `work` up to its operation number `limit`, which ends the process as SIGKILL does: nothing runs after it, not even
+    what tidies up. Says whether the work came to its end.
+    """
+    count, dead = iter(range(10**6)), []
+    for module, name in [*((os, each) for each in OPERATIONS), (Path, "write_bytes"), (Path, "write_text")]:
+        patch.setattr(module, name, dying(getattr(module, name), count, limit, dead))
+    try:
+        work()
+    except KilledError:
+        return False
+    return True
+
+
+def dying(real, count, limit, dead):
+    def operation(*args, **options):
+        if dead or next(count) >= limit:
+            dead.append(True)
+            raise KilledError
+        return real(*args, **options)
+
+    return operation
+
+
+def filled(folder):
+    with files.staged_folder(folder / "pictures") as new:
+        (new / "0.png").write_text("new")
+        (new / "1.png").write_text("new")
+
+
+WRITES = {
+    "text": lambda folder: files.write_text(folder / "file", "new"),
+    "json": lambda folder: files.write_json(folder / "file", "new"),
+    "log": lambda folder: files.append(folder / "file", b"new\n"),
+    "folder": filled,
+}
+
+
+@pytest.mark.parametrize("kind", WRITES)
+def test_a_kill_at_any_operation_leaves_the_old_or_the_new(kind, tmp_path, monkeypatch):
+    found, limit, done = [], 0, False
+    while not done:
+        folder = tmp_path / str(limit)
+        (folder / "pictures").mkdir(parents=True)
+        for name in ("file", "pictures/0.png", "pictures/1.png"):
+            (folder / name).write_text("old\n")
+        with monkeypatch.context() as patch:
+            done = killed_at(limit, lambda folder=folder: WRITES[kind](folder), patch)
+        files.sweep(folder)
+        assert {path.name for path in folder.rglob("*")} == {"file", "pictures", "0.png", "1.png"}
+        found += [
+            (folder / name).read_text() for name in (("file",) if kind != "folder" else ("pictures/0.png", "pictures/1.png"))
+        ]
+        limit += 1
+    whole = {"text": "new", "json": '"new"\n', "log": "old\nnew\n", "folder": "new"}[kind]
+    assert limit > 2 and set(found) == {"old\n", whole}
+
+
 @pytest.mark.parametrize("instant", ["link", "fsync"])
 def test_a_run_that_was_killed_while_it_was_made_is_no_obstacle(instant, tmp_path, monkeypatch):
     class Killed(BaseException):
