@@ -44,6 +44,15 @@ def test_a_run_that_cannot_be_read_stands_there_with_the_reason(folder):
     assert "no finished epoch" in text and "<a " not in text
 
 
+def test_a_verdict_that_is_a_link_is_not_shown(folder):
+    index.write(folder)
+    verdict = folder / "first" / "verdict.json"
+    verdict.rename(folder / "elsewhere.json")
+    verdict.symlink_to(folder / "elsewhere.json")
+    text = index.write(folder).read_text()
+    assert "verdict.json is a link" in text and text.count("It learned, then went too far.") == 1
+
+
 def test_a_folder_without_a_run_is_told_so(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         index.write(tmp_path)

@@ -187,7 +187,8 @@ def _when(epoch: int) -> str:
 
 
 def _json(path: Path, otherwise: Any) -> Any:
-    """What a file holds, or `otherwise` if there is none, or half of one, or something else."""
+    """What a file holds, or `otherwise` if there is none, or half of one, or something else. Raises RunError for a link."""
+    files.refuse_links(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
