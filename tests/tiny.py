@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rediffuse.maths.schedules import NoiseSchedule, alpha_bar_linear
+from rediffuse.maths.schedules import Discrete, alpha_bar_linear
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.rewards.aesthetic import NAMES, SHAPES
 from rediffuse.types import Prompt
@@ -195,7 +195,7 @@ class ToyDenoiser:
     latent_shape = (3, 4, 4)
     device = torch.device("cpu")
     needs_loss_scaling = False
-    schedule = NoiseSchedule(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
+    schedule = Discrete(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
 
     def __init__(self, width, seed):
         self.pinned = {}

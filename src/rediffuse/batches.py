@@ -120,10 +120,10 @@ class CleanBatches(Batches):
     def batch(self, rows: Rows, reference: Tensor | None) -> CleanSamples:
         """Each row's time and noise come from a generator of its own."""
         trajectory, device = self.rollout.trajectory, self.world.device
-        num_times, shape = len(self.policy.denoiser.schedule.alpha_bar), self.policy.denoiser.latent_shape
+        schedule, shape = self.policy.denoiser.schedule, self.policy.denoiser.latent_shape
         keys = zip(self.rollout.indices[rows.sample].tolist(), rows.k.tolist(), strict=True)
         generators = [noise.generator(*rows.key, index, k) for index, k in keys]
-        time = torch.cat([torch.randint(num_times, (1,), generator=each) for each in generators])
+        time = torch.cat([schedule.training_time(each) for each in generators])
         added, latents = noise.draw(generators, shape), trajectory.latents[rows.sample]
         if trajectory.spread is not None:
             latents = latents + trajectory.spread[rows.sample] * noise.draw(generators, shape)

@@ -36,13 +36,13 @@ class DiffusionPolicy:
     def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:
         """(N,), as in pretraining (Ho et al. 2020, eq. 14). guided: of what `predict` says, as in sampling."""
         schedule, clean = self.denoiser.schedule, batch.latents
-        alpha_bar = schedule.alpha_bar[batch.time].to(clean).view(-1, *[1] * (clean.ndim - 1))
-        state = noised(clean, batch.noise, alpha_bar)
+        level = schedule.level(batch.time).like(clean)
+        state = noised(clean, batch.noise, level)
         network = self.denoiser.predict
         if not guided and isinstance(self.denoiser, Guided):
             network = self.denoiser.predict_unguided
         output = network(state, batch.time.to(clean.device), batch.conditioning)
-        target = training_target(schedule.prediction, clean, batch.noise, alpha_bar)
+        target = training_target(schedule.prediction, clean, batch.noise, level)
         return (output - target).square().flatten(1).mean(1)
 
     def frozen(self) -> AbstractContextManager[None]:

@@ -103,7 +103,7 @@ class Transitions:
 class CleanSamples:
     """What an algorithm learns from that adds noise to finished samples again.
 
-    latents, noise: (N, *L)   time: (N,) int64, uniform over the times the model was trained on, on the host
+    latents, noise: (N, *L)   time: (N,), drawn as in pretraining, on the host
     weight: (N,), what `Algorithm.advantages` gave
     """
 

@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from rediffuse.maths.weights import above_percentile, above_percentile_by_group, softmax_weights, softmax_weights_by_group
+from rediffuse.maths.weights import (
+    above_percentile,
+    above_percentile_by_group,
+    above_percentile_so_far,
+    softmax_weights,
+    softmax_weights_by_group,
+)
 
 
 def test_softmax_weights_by_hand():
@@ -44,5 +50,7 @@ def test_each_group_keeps_its_own_best():
     assert above_percentile_by_group(rewards, groups, 90).tolist() == [False, False, False, True, True, True]
 
 
-def test_the_percentile_may_be_of_others():
-    assert above_percentile(torch.tensor([1.0, 5.0]), 50, torch.tensor([0.0, 4.0, 8.0])).tolist() == [False, True]
+def test_the_percentile_may_be_of_what_came_before():
+    """The medians are 3 of the first group, and 4 of 1, 5, 4, 4."""
+    rewards, groups = torch.tensor([1.0, 5.0, 4.0, 4.0]), torch.tensor([0, 0, 1, 1])
+    assert above_percentile_so_far(rewards, groups, 50).tolist() == [False, True, True, True]

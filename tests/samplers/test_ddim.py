@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from rediffuse.errors import ConfigError
+from rediffuse.maths.schedules import Flow, shifted
 from rediffuse.models._diffusers import noise_schedule
 from rediffuse.samplers.ddim import DDIM
 
@@ -99,3 +100,28 @@ def test_times_beyond_the_training_are_refused():
     schedule = replace(noise_schedule(scheduler()), steps_offset=1)
     with pytest.raises(ConfigError, match="begin at time 1000, but the model was trained on 0 to 999"):
         DDIM(num_steps=1000).bind(schedule)
+
+
+FLOW = Flow(lambda n: shifted(torch.linspace(1, 0, n + 1, dtype=torch.float64), 3.0))
+
+
+def test_without_noise_a_flow_is_walked_by_eulers_method():
+    steps = DDIM(num_steps=6, eta=0).bind(FLOW)
+    sigmas = FLOW.sigmas(6)
+    velocity, state = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    got = steps.step(velocity, state, torch.arange(6))
+    assert not any(steps.noisy)
+    torch.testing.assert_close(got.mean, state + (sigmas[1:] - sigmas[:-1]).view(-1, 1, 1) * velocity)
+
+
+def test_with_noise_a_flow_keeps_the_noise_level_of_each_step():
+    """Of a clean sample of zero and noise of variance one, the next state's variance is that of its level."""
+    steps = DDIM(num_steps=6, eta=1).bind(FLOW)
+    assert steps.noisy == [True] * 5 + [False]
+    table = steps._table
+    torch.testing.assert_close(table.noise_weight**2 + table.std**2, FLOW.sigmas(6)[1:] ** 2)
+
+
+def test_options_of_discrete_times_are_refused_for_a_flow():
+    with pytest.raises(ConfigError, match="sampler.spacing, sampler.set_alpha_to_one: belong to models"):
+        DDIM(num_steps=6, spacing="trailing").bind(FLOW)

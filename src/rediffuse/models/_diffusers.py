@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError, RediffuseError, did_you_mean
 from rediffuse.maths import noise
-from rediffuse.maths.schedules import NoiseSchedule
+from rediffuse.maths.schedules import Discrete
 from rediffuse.models import _kohya
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.models._sources import Source, quiet
@@ -234,9 +234,9 @@ def sort_header(path: Path) -> None:
     path.write_bytes(content[:8] + header.encode().ljust(end - 8) + content[end:])
 
 
-def noise_schedule(scheduler: DDIMScheduler) -> NoiseSchedule:
+def noise_schedule(scheduler: DDIMScheduler) -> Discrete:
     config = scheduler.config
-    return NoiseSchedule(
+    return Discrete(
         alpha_bar=scheduler.alphas_cumprod,
         final_alpha_bar=float(scheduler.final_alpha_cumprod),
         prediction=config.prediction_type,
