@@ -61,7 +61,7 @@ def sampled(path: Path, images_per_prompt: int) -> tuple[Tensor, Tensor, Sequenc
 
     def images() -> Tensor:
         draws = Draws(range(len(each)), each, (SEED, "judges"))
-        return torch.cat([rollout.images for rollout in collect(policy, draws, 20, world)])
+        return torch.cat([rollout.samples for rollout in collect(policy, draws, 20, world)])
 
     with World.joined(len(each)) as world:
         with denoiser.frozen():

@@ -17,11 +17,11 @@ import torch
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from rediffuse.images import pictures, tensor
 from rediffuse.lookup import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
 from rediffuse.rewards._ocr import Reader, text_of
-from rediffuse.rewards._pictures import pictures, tensor
 from rediffuse.rewards._spelling import names
 from rediffuse.rollout import Draws, denoise
 from rediffuse.types import Denoiser, Prompt
@@ -137,7 +137,7 @@ def write(picture: Image.Image, text: str, dice: random.Random, edge: bool) -> I
 def decoded(denoiser: Denoiser, drawn: Drawn) -> Drawn:
     """As they come back from the model's latents: what it could draw at best."""
     with torch.no_grad():
-        images = [denoiser.decode(denoiser.encode_images(tensor(picture)[None])[0]) for picture, _ in drawn]
+        images = [denoiser.decode(denoiser.encode_samples(tensor(picture)[None])[0]) for picture, _ in drawn]
     return [(picture, prompt) for image, (_, prompt) in zip(images, drawn, strict=True) for picture in pictures(image)]
 
 

@@ -105,7 +105,7 @@ def test_a_recipe_that_extends_another_and_changes_the_algorithm_keeps_its_own_s
     path.write_text("extends: paper/compressibility\nepochs: 3\nalgorithm: {name: rwr, inverse_temperature: 1.0}\n")
     config = resolved(read_recipe(str(path)), {})
     assert (config.epochs, config.num_samples) == (3, 10_240)
-    published = {"inner_epochs": 5, "learns_from": "images", "reshuffle": False}
+    published = {"inner_epochs": 5, "learns_from": "samples", "reshuffle": False}
     assert config.algorithm == {"name": "rwr", "inverse_temperature": 1.0, **published}
 
 
@@ -205,7 +205,7 @@ REGRESSION = {
     "optimizer.first_moment": "bf16",
     "optimizer.weight_decay": 1e-4,
     "logging.checkpoint_every": 1,
-    "algorithm.learns_from": "images",
+    "algorithm.learns_from": "samples",
     "algorithm.reshuffle": False,
 }
 RWR = REGRESSION | {

@@ -11,13 +11,13 @@ from PIL import Image
 
 from rediffuse import monitor, resume, train
 from rediffuse.errors import ConfigError, NonFiniteError
-from rediffuse.evaluate import before_and_after, drawable, to_pil
+from rediffuse.evaluate import before_and_after
 from rediffuse.faults import told, traced
+from rediffuse.images import drawable, picture, pixels
 from rediffuse.maths import appearance
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.report import verdict
 from rediffuse.report.tables import figures
-from rediffuse.rewards._pictures import pixels
 from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import existing
@@ -29,7 +29,7 @@ from rediffuse.world import World
 KINDS = {
     "ddpo_is": {"algorithm": {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1}},
     "rwr": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2}},
-    "rwr on images": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2, "learns_from": "images"}},
+    "rwr on images": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2, "learns_from": "samples"}},
 }
 
 
@@ -71,7 +71,7 @@ def test_a_fault_is_told_with_its_place_its_step_and_its_precision(place, keep, 
     found = {fault for fault in rollout.faults if fault}
     assert found and found <= said
     assert 0 < len(rollout.whole) < 12
-    assert rollout.images[rollout.whole].isfinite().all() and rollout.trajectory.path[rollout.whole].isfinite().all()
+    assert rollout.samples[rollout.whole].isfinite().all() and rollout.trajectory.path[rollout.whole].isfinite().all()
 
 
 def test_a_model_that_is_well_has_no_fault():
@@ -214,8 +214,8 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
 
     def all_broken(self, epoch, pictures):
         way = dataclasses.replace(pictures.trajectory, faults=["decoder: NaN in fp16"] * len(pictures.prompts))
-        nothing = torch.full_like(pictures.images, math.nan)
-        real(self, epoch, dataclasses.replace(pictures, trajectory=way, images=nothing) if epoch != 1 else pictures)
+        nothing = torch.full_like(pictures.samples, math.nan)
+        real(self, epoch, dataclasses.replace(pictures, trajectory=way, samples=nothing) if epoch != 1 else pictures)
 
     monkeypatch.setattr(monitor.Monitor, "look", all_broken)
     looks = {"num_prompts": 2, "held_out": [f"{tiny.FILE}:redness_2"]}
@@ -234,7 +234,7 @@ def test_nothing_can_be_told_of_a_picture_that_is_not_finite():
     for statistic in (appearance.brightness, appearance.saturation, appearance.edge_density, appearance.colour_entropy):
         assert statistic(images).isnan().tolist() == [False, True]
         assert torch.equal(statistic(images[:1]), statistic(images)[:1])
-    assert to_pil(images[1]).getpixel((0, 0)) == (255, 0, 255)
+    assert picture(images[1]).getpixel((0, 0)) == (255, 0, 255)
 
 
 def test_pictures_that_are_finite_are_drawn_as_they_are():
@@ -380,4 +380,4 @@ def test_a_decoder_that_overflows_gives_no_white_picture(pipeline, value):
     assert sampled(policy, draws).whole == [0]  # the control
     denoiser.vae.decoder.conv_out.bias.data.fill_(value)
     made = sampled(policy, draws)
-    assert made.faults == ["decoder: NaN in fp16"] and made.images.isnan().all()
+    assert made.faults == ["decoder: NaN in fp16"] and made.samples.isnan().all()

@@ -6,11 +6,11 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
     {"terminal"},
-    {"commands", "cures", "errors", "faults", "loopback", "maths", "threads", "declared"},
+    {"commands", "cures", "errors", "faults", "images", "loopback", "maths", "threads", "declared"},
     {"reading"},
     {"config", "hub", "overoptimisation", "weights", "heartbeat"},
     {"types"},
-    {"judging"},
+    {"judging", "modalities"},
     {"models", "samplers", "rewards", "prompts", "algorithms"},
     {"lookup", "policy", "world", "runs", "average"},
     {"rollout", "batches", "lengths", "report", "journal", "trust", "fingerprint"},

@@ -61,7 +61,7 @@ def test_with_flipped_rewards_it_falls(name, tmp_path, monkeypatch):
         ("ddpo_sf", {"equal_steps": True}),
         ("ddpo_sf", {"kl_weight": 1e-3}),
         ("rwr", {"per_prompt": True}),
-        ("rwr", {"learns_from": "images"}),
+        ("rwr", {"learns_from": "samples"}),
         ("rwr", {"restart_optimizer": False}),
         ("rwr_sparse", {"among": "epoch"}),
         ("rwr_sparse", {"among": "all_so_far"}),

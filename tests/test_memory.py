@@ -33,7 +33,7 @@ print(peak_gibibytes() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says how much a process held at most")
-@pytest.mark.parametrize(("learns_from", "least"), [("latents", 0.6), ("images", 1.2)])
+@pytest.mark.parametrize(("learns_from", "least"), [("latents", 0.6), ("samples", 1.2)])
 def test_10240_latents_of_stable_diffusion_stay_within_2_gigabytes(learns_from, least):
     """They are 0.63 GiB, and as much again is the law of images encoded again; with every state on their way there they
     would be three times that, and 52 times at 50 steps.

@@ -28,7 +28,7 @@ def test_shapes(policy):
     assert way.path.shape == (5, 6, 3, 4, 4)
     assert way.steps.tolist() == [0, 1, 2, 3]  # the last draws nothing
     assert way.log_probs.shape == (5, 4)
-    assert rollout.images.shape == (5, 3, 4, 4)
+    assert rollout.samples.shape == (5, 3, 4, 4)
     assert rollout.groups[0] == rollout.groups[2] != rollout.groups[1]
     assert torch.equal(way.latents, way.path[:, -1])
 
@@ -37,12 +37,12 @@ def test_shapes(policy):
 def test_neither_micro_batch_nor_lanes_change_what_is_sampled(policy, size, lanes):
     usual, other = sampled(policy, 3), sampled(policy, size, lanes)
     assert torch.equal(usual.trajectory.path[:, 0], other.trajectory.path[:, 0])
-    torch.testing.assert_close(usual.images, other.images, atol=1e-6, rtol=0)
+    torch.testing.assert_close(usual.samples, other.samples, atol=1e-6, rtol=0)
 
 
 def test_a_share_of_the_samples_is_the_same_samples(policy):
     whole, part = sampled(policy, 5), sampled(policy, 5, indices=[1, 3])
-    torch.testing.assert_close(whole.images[[1, 3]], part.images, atol=1e-6, rtol=0)
+    torch.testing.assert_close(whole.samples[[1, 3]], part.samples, atol=1e-6, rtol=0)
 
 
 def test_stored_log_probs_are_those_of_the_stored_steps(policy):

@@ -212,7 +212,7 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
 
 def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
     """Around the encoder's mean with its standard deviation, 0.001 in the toy, and whoever else is in the batch."""
-    config = tiny.config(algorithm={"name": "rwr", "learns_from": "images"})
+    config = tiny.config(algorithm={"name": "rwr", "learns_from": "samples"})
     trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
     rollout, _ = trainer._sample(0, trainer._draw_prompts(0))
     batches = trainer.learner._batches(rollout, torch.ones(8))

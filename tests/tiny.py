@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rediffuse.maths.schedules import Discrete, alpha_bar_linear
+from rediffuse.maths.schedules import Discrete, Flow, alpha_bar_linear
+from rediffuse.modalities.audio import Audio
+from rediffuse.modalities.image import Image
+from rediffuse.modalities.vector import Vector
+from rediffuse.modalities.video import Video
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.rewards.aesthetic import NAMES, SHAPES
 from rediffuse.types import Prompt
@@ -193,6 +198,7 @@ class Toy:
 
 class ToyDenoiser:
     latent_shape = (3, 4, 4)
+    modality = Image()
     device = torch.device("cpu")
     needs_loss_scaling = False
     schedule = Discrete(alpha_bar_linear(1000, 1e-4, 0.02), 1.0, spacing="trailing")
@@ -200,10 +206,10 @@ class ToyDenoiser:
     def __init__(self, width, seed):
         self.pinned = {}
         torch.manual_seed(seed)
-        last = nn.Linear(width, 48)
+        last = nn.Linear(width, math.prod(self.latent_shape))
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
-        self.net = nn.Sequential(nn.Linear(50, width), nn.SiLU(), last)
+        self.net = nn.Sequential(nn.Linear(last.out_features + 2, width), nn.SiLU(), last)
         self.pretrained = copy.deepcopy(self.net)
 
     def encode(self, prompts):
@@ -212,12 +218,12 @@ class ToyDenoiser:
     def predict(self, x, time, conditioning):
         seen = torch.cat([x.flatten(1), time[:, None] / 1000, conditioning["length"]], 1)
         spread = (1 - self.schedule.alpha_bar[time]).sqrt()
-        return spread.view(-1, 1, 1, 1) * x + self.net(seen).view_as(x)
+        return spread.view(-1, *[1] * (x.ndim - 1)) * x + self.net(seen).view_as(x)
 
-    def decode(self, latents):
+    def decode(self, latents, prompts=()):
         return latents.sigmoid()
 
-    def encode_images(self, images):
+    def encode_samples(self, images):
         return images.clamp(1e-6, 1 - 1e-6).logit(), torch.full_like(images, 1e-3)
 
     def parameters(self):
@@ -233,6 +239,82 @@ class ToyDenoiser:
 
     def export(self, folder):
         save_file({name: p.detach().clone() for name, p in self.parameters().items()}, folder / ADAPTER)
+
+
+class VideoDenoiser(ToyDenoiser):
+    latent_shape, modality = (5, 3, 2, 4), Video()
+
+
+class AudioDenoiser(ToyDenoiser):
+    latent_shape, modality = (2, 80), Audio(800)
+
+    def decode(self, latents, prompts=()):
+        return latents.tanh()
+
+
+class VectorDenoiser(ToyDenoiser):
+    """A flow of two numbers, exact for white noise before training; it knows no text, but may be told a label."""
+
+    latent_shape, modality = (2,), Vector()
+    schedule = Flow(lambda num_steps: torch.linspace(1, 0, num_steps + 1, dtype=torch.float64))
+
+    def encode(self, prompts):
+        told = any(prompt.inputs for prompt in prompts)
+        return {"length": torch.tensor([[float(p.inputs["label"])] for p in prompts])} if told else {}
+
+    def predict(self, x, time, conditioning):
+        t = time.view(-1, 1).to(x)
+        label = conditioning.get("length", torch.zeros_like(t))
+        return (2 * t - 1) * x / ((1 - t) ** 2 + t**2) + self.net(torch.cat([x, t, label], 1))
+
+    def decode(self, latents, prompts=()):
+        return latents
+
+    def encode_samples(self, samples):
+        return samples, torch.full_like(samples, 1e-3)
+
+
+@dataclass(frozen=True)
+class OfVideo:
+    modality = "video"
+
+    def load(self, device, seed):
+        return VideoDenoiser(16, seed)
+
+
+@dataclass(frozen=True)
+class OfAudio:
+    modality = "audio"
+
+    def load(self, device, seed):
+        return AudioDenoiser(16, seed)
+
+
+@dataclass(frozen=True)
+class OfVectors:
+    modality = "vector"
+
+    def load(self, device, seed):
+        return VectorDenoiser(16, seed)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """No text, one of two labels."""
+
+    def draw(self, n, generator):
+        return [Prompt(inputs={"label": i % 2}) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class Nothing:
+    def draw(self, n, generator):
+        return [Prompt()] * n
+
+
+def first(samples, prompts):
+    """The mean of each sample's first part: a frame, a channel, a number."""
+    return samples[:, 0].flatten(1).mean(1) if samples.ndim > 2 else samples[:, 0]
 
 
 @dataclass(frozen=True)
@@ -305,11 +387,11 @@ class SickDenoiser(ToyDenoiser):
     def predict(self, x, time, conditioning):
         return self._broken("network", super().predict(x, time, conditioning), x)
 
-    def decode(self, latents):
+    def decode(self, latents, prompts=()):
         return self._broken("decoder", super().decode(latents), latents)
 
-    def encode_images(self, images):
-        mean, std = super().encode_images(images)
+    def encode_samples(self, images):
+        mean, std = super().encode_samples(images)
         return self._broken("encoder", mean, images - 0.5), std
 
 
@@ -366,10 +448,10 @@ class LargeDenoiser(ToyDenoiser):
     def predict(self, x, time, conditioning):
         return (1 + self.gain) * x
 
-    def decode(self, latents):
+    def decode(self, latents, prompts=()):
         return latents[:, :3].sigmoid()
 
-    def encode_images(self, images):
+    def encode_samples(self, images):
         mean = torch.cat([images, images[:, :1]], 1)
         return mean, torch.full_like(mean, 0.1)
 

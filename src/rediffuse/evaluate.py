@@ -13,6 +13,7 @@ from rediffuse.average import PREFIX
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError
 from rediffuse.faults import broken_pictures, told
+from rediffuse.images import grid, picture
 from rediffuse.lookup import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
@@ -21,9 +22,6 @@ from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
 from rediffuse.world import World
-
-CROSS = 0.06
-"""Half the width of the strokes over a picture that is not finite, of its side."""
 
 
 class Pictures:
@@ -47,9 +45,13 @@ class Pictures:
         made = joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:
-            for number, image in enumerate(made.images):
-                to_pil(image).save(new / f"{number:03d}.png")
-            grid(made.images, self.columns).save(new / "grid.png")
+            modality = self._policy.denoiser.modality
+            shown = modality.preview(made.samples)
+            for number, (sample, preview) in enumerate(zip(made.samples, shown, strict=True)):
+                modality.save(sample, new / f"{number:03d}")
+                if modality.suffix != ".png":
+                    picture(preview).save(new / f"{number:03d}.png")
+            grid(shown, self.columns).save(new / "grid.png")
         files.write_json(folder.parent / "prompts.json", self._columns())
         return made
 
@@ -66,7 +68,7 @@ class Pictures:
             )
 
     def _columns(self) -> list[str]:
-        return [prompt.text for prompt in self.prompts[:: len(self.prompts) // self.columns]]
+        return [prompt.shown for prompt in self.prompts[:: len(self.prompts) // self.columns]]
 
 
 def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
@@ -88,9 +90,9 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
 
 
 def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
-    """Images (B, 3, H, W) on the host, and the faults of those that are not finite."""
+    """Samples on the host, and the faults of those that are not finite."""
     made = sampled(policy, draws)
-    return made.images, [fault for fault in made.faults if fault]
+    return made.samples, [fault for fault in made.faults if fault]
 
 
 @torch.no_grad()
@@ -111,43 +113,19 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     which = "" if name == "newest" else f"-{name}"
     path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
     files.make_folder(path.parent)
-    save(grid(torch.cat([before, after]).cpu(), columns=2), path)
+    save(grid(policy.denoiser.modality.preview(torch.cat([before, after]).cpu()), columns=2), path)
     return path
 
 
 def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
     """Up to n different prompts: the first of many draws."""
     drawn = prompts.draw(20 * n, noise.generator(seed, "pictures"))
-    return list({prompt.text: prompt for prompt in drawn}.values())[:n]
-
-
-def to_pil(image: Tensor) -> Image.Image:
-    """image: (3, H, W) in [0, 1]; one that is not finite is crossed out."""
-    return Image.fromarray((drawable(image[None])[0] * 255).round().to(torch.uint8).permute(1, 2, 0).numpy())
+    return list({prompt.shown: prompt for prompt in drawn}.values())[:n]
 
 
 def save(image: Image.Image, path: Path) -> None:
     with files.staged(path) as new:
         image.save(new, format="PNG")
-
-
-def grid(images: Tensor, columns: int) -> Image.Image:
-    """images: (columns * rows, 3, H, W), column after column."""
-    rows = len(images) // columns
-    ordered = drawable(images).view(columns, rows, *images.shape[1:])
-    return to_pil(torch.cat([torch.cat(list(column), 1) for column in ordered], 2))
-
-
-def drawable(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not finite: none would be black."""
-    broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
-    if not broken:
-        return images
-    height, width = images.shape[-2:]
-    down, across = torch.arange(height).view(-1, 1) / height, torch.arange(width) / width
-    on_cross = ((down - across).abs() < CROSS) | ((down + across - 1).abs() < CROSS)
-    crossed = torch.where(on_cross, torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1), 0.5)
-    return torch.stack([crossed.to(image) if i in broken else image for i, image in enumerate(images)])
 
 
 def _file_name(prompt: str) -> str:

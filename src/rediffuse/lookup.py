@@ -67,7 +67,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         check_names("reward", options)
     algorithm = build("algorithm", config.algorithm)
     algorithm.check(config)
-    return Parts(
+    parts = Parts(
         build("model", config.model),
         build("sampler", config.sampler),
         build("prompts", config.prompts),
@@ -75,6 +75,24 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         algorithm,
         [_held_out_reward(options) for options in config.evaluation.held_out],
     )
+    _refuse_another_modality("reward.name", parts.reward, parts.family)
+    for each in parts.held_out:
+        _refuse_another_modality("evaluation.held_out", each, parts.family)
+    return parts
+
+
+def _refuse_another_modality(key: str, reward: "Reward", family: "ModelFamily") -> None:
+    """Raises ConfigError where a reward, or one that it is made of, judges another kind of sample than the model makes."""
+    from rediffuse.judging import name_of  # with torch, which a built reward has imported
+
+    made = getattr(family, "modality", "image")
+    for each in (reward, *(term.reward for term in getattr(reward, "rewards", ()))):
+        judged = getattr(each, "judges", made)
+        if judged != made:
+            raise ConfigError(
+                f"{key}: {name_of(each)!r} judges {judged} samples, but the model makes {made} samples. Choose another"
+                " reward; a function of your own may judge any."
+            )
 
 
 def _given(reward: "Reward") -> "Reward":

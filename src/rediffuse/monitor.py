@@ -3,16 +3,14 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from rediffuse.config import Config
 from rediffuse.faults import broken_pictures, told
+from rediffuse.images import read
 from rediffuse.journal import finite
 from rediffuse.judging import name_of, prepare
 from rediffuse.maths import appearance
@@ -79,6 +77,7 @@ class Monitor:
         self._policy, self._held_out, self._config = policy, held_out, config
         self._run, self._world, self._tell, self._caller = run, world, tell, caller
         self._eye = next((each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None)
+        self._modality = policy.denoiser.modality
         self._base: Base | None = None
         self._said: set[str] = set()
         self._hung: set[str] = set()
@@ -90,7 +89,7 @@ class Monitor:
     def look(self, epoch: int, pictures: Rollout) -> None:
         """A row about the policy after so many epochs. pictures: of the same prompts and noise every time, with the way there."""
         began = time.perf_counter()
-        seen = replace(pictures, images=eight_bit(pictures.images))
+        seen = replace(pictures, samples=self._modality.quantized(pictures.samples))
         row = {
             "epoch": epoch,
             "images_per_prompt": _images_per_prompt(pictures.prompts),
@@ -152,7 +151,7 @@ class Monitor:
         places = seen.whole
         if not places:
             return {}
-        images, groups = seen.images[places], seen.groups[places]
+        images, groups = self._modality.preview(seen.samples[places]), seen.groups[places]
         features = self._features(images)
         base = self._base_of(epoch, features, seen)
         found = {
@@ -177,7 +176,7 @@ class Monitor:
             broken = first.get("broken", {})
             places = [i for i in range(len(paths)) if str(i) not in broken]
             if places:
-                pictures = torch.stack([read_picture(paths[i]) for i in places])
+                pictures = torch.stack([read(paths[i]) for i in places])
                 self._base = Base.of(self._features(pictures), seen.groups[places], places)
         return self._base
 
@@ -231,17 +230,6 @@ def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[i
     return torch.cat(each).cpu() * way.path[0, 0].numel()
 
 
-def eight_bit(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> the same as a PNG of them would give."""
-    return (images * 255).round() / 255
-
-
 def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
     """Of pictures that stand prompt by prompt, as many of each."""
-    return len(prompts) // len({prompt.text for prompt in prompts})
-
-
-def read_picture(path: Path) -> Tensor:
-    """(3, H, W) in [0, 1]."""
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+    return len(prompts) // len({prompt.shown for prompt in prompts})

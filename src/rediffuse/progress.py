@@ -64,7 +64,7 @@ class Display:
         """Passes the rollouts on, telling how many images there are."""
         num_images = 0
         for rollout in rollouts:
-            num_images += len(rollout.images)
+            num_images += len(rollout.samples)
             self._progress.update(self._task, description=f"sampling {num_images} images")
             yield rollout
         self._progress.update(self._task, description="learning")

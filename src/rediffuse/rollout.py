@@ -1,4 +1,4 @@
-"""Prompts in; images, and the way to them, out."""
+"""Prompts in; samples and their trajectories out."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -45,13 +45,13 @@ def sampled(
 ) -> Rollout:
     """All of them at once. keep: what of the way is remembered."""
     trajectory = denoise(policy, draws, at_each_step)
-    images = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device))
-    checks: list[Check] = [("decoder", _precision(policy), magnitude(images))]
+    samples = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device), draws.prompts)
+    checks: list[Check] = [("decoder", _precision(policy), magnitude(samples))]
     kept = trajectory
     if keep == "latents":
         kept = arrived(trajectory.latents)
-    elif keep == "images":
-        mean, std = policy.denoiser.encode_images(images)
+    elif keep == "samples":
+        mean, std = policy.denoiser.encode_samples(samples)
         checks.append(("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std))))
         kept = arrived(mean.cpu(), std.cpu())
     else:
@@ -59,14 +59,14 @@ def sampled(
     faults = [before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)]
     groups = torch.tensor([group_of(prompt) for prompt in draws.prompts])
     way = replace(kept, faults=faults if any(faults) else ())
-    return Rollout(draws.prompts, groups, torch.tensor(draws.indices), images.cpu(), way)
+    return Rollout(draws.prompts, groups, torch.tensor(draws.indices), samples.cpu(), way)
 
 
 def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None) -> Trajectory:
     """Each sample's noise comes from a generator of its own. Its faults are those of the network and of the latents."""
     at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
-    device = next(iter(conditioning.values())).device
+    device = policy.denoiser.device
     generators = [noise.generator(*draws.key, index) for index in draws.indices]
 
     def fresh() -> Tensor:
@@ -122,8 +122,8 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
         steps = way.steps
         prompts.extend(part.prompts)
         faults.extend(part.faults)
-        # images are none where they were scored already
-        tensors = {"groups": part.groups, "indices": part.indices, "images": part.images}
+        # samples are none where they were scored already
+        tensors = {"groups": part.groups, "indices": part.indices, "samples": part.samples}
         tensors |= {"path": way.path, "log_probs": way.log_probs} | ({} if way.spread is None else {"spread": way.spread})
         for name, rows in tensors.items():
             if name not in whole:
@@ -131,9 +131,9 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
             whole[name][begin : begin + len(rows)] = rows
     told = faults if any(faults) else ()
     trajectory = Trajectory(steps, whole["path"], whole["log_probs"], whole.get("spread"), told)
-    return Rollout(prompts, whole["groups"], whole["indices"], whole["images"], trajectory)
+    return Rollout(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 
 
 def group_of(prompt: Prompt) -> int:
-    """A number that depends on the prompt's text alone, so that it means the same in every epoch and process."""
-    return int.from_bytes(hashlib.blake2b(prompt.text.encode(), digest_size=8).digest(), "big") >> 1
+    """A number that depends on what the model sees alone, so that it means the same in every epoch and process."""
+    return int.from_bytes(hashlib.blake2b(prompt.shown.encode(), digest_size=8).digest(), "big") >> 1

@@ -169,14 +169,14 @@ class Scorer:
         for part in rollouts:
             end = begin + len(part.prompts)
             self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
-            asked, whole = Asked(part.images, part.prompts, part.indices.tolist(), range(begin, end)), part.whole
+            asked, whole = Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)), part.whole
             if len(whole) < len(part.prompts):
                 self._leave_out(part, begin)
                 asked = asked.only(whole)
             if whole:
                 self._submit(asked)
             begin = end
-            yield replace(part, images=part.images[:0].clone())
+            yield replace(part, samples=part.samples[:0].clone())
 
     def _leave_out(self, part: Rollout, begin: int) -> None:
         """The samples that are not finite: no reward is asked for them."""
@@ -409,7 +409,7 @@ def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
         row = {
             "epoch": epoch,
             "index": index,
-            "prompt": prompt.text,
+            "prompt": prompt.shown,
             "reward": finite(value),
             "status": STATUSES[int(status)],
             "attempts": int(attempts),
@@ -425,8 +425,10 @@ def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
 
 
 def image_hashes(images: Tensor) -> Tensor:
-    """(B,) float64: 48 bits of the SHA-256 of each image's 8-bit pixels, which a double holds exactly. images: finite."""
-    pixels = (images * 255).round().to(torch.uint8)
+    """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an image's 8-bit pixels, of other
+    samples in steps of 1/255. images: finite.
+    """
+    pixels = (images * 255).round().to(torch.uint8 if images.ndim == 4 else torch.int64)
     digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
 

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from rediffuse import loopback
 from rediffuse.errors import RewardError
+from rediffuse.images import tensor
 from rediffuse.judging import judged, prepare, together
-from rediffuse.rewards._pictures import tensor
 from rediffuse.terminal import say, show
 from rediffuse.threads import Caller
 from rediffuse.types import Judgement, Prompt, Reward

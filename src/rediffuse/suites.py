@@ -18,8 +18,9 @@ from torch import Tensor
 from rediffuse import lengths
 from rediffuse.config import Config
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.evaluate import distinct, grid, save, tuned
+from rediffuse.evaluate import distinct, save, tuned
 from rediffuse.faults import told
+from rediffuse.images import grid
 from rediffuse.journal import finite
 from rediffuse.judging import distinct_names, prepare
 from rediffuse.lookup import GIVEN_IN_PYTHON, build, check_names
@@ -32,7 +33,7 @@ from rediffuse.runs import files, folder, log
 from rediffuse.scoring import Scorer
 from rediffuse.terminal import console, printable
 from rediffuse.threads import Caller
-from rediffuse.types import Combines, Prompt, PromptSet, Reward, Rollout
+from rediffuse.types import Combines, Modality, Prompt, PromptSet, Reward, Rollout
 from rediffuse.world import World
 
 OWN = "own"
@@ -89,6 +90,7 @@ class Pair:
     before: Sequence[Rollout]
     after: Sequence[Rollout]
     prompts: Sequence[Prompt]
+    modality: Modality
 
     @classmethod
     def sampled(cls, policy: DiffusionPolicy, draws: Draws, config: Config, world: World, name: str) -> "Pair":
@@ -101,7 +103,7 @@ class Pair:
 
         with policy.frozen():
             before = sample("before")
-        return cls(before, sample("after"), draws.prompts)
+        return cls(before, sample("after"), draws.prompts, policy.denoiser.modality)
 
     def compared(self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller) -> dict[str, Any]:
         generator = noise.generator(question.seed, "bootstrap")
@@ -118,8 +120,11 @@ class Pair:
 
     def picture(self) -> Image.Image:
         """The first picture of each of the first prompts, before above after."""
-        step = len(self.prompts) // len({prompt.text for prompt in self.prompts})
-        was, now = (torch.cat([rollout.images for rollout in each])[::step][:NUM_PICTURES] for each in (self.before, self.after))
+        step = len(self.prompts) // len({prompt.shown for prompt in self.prompts})
+        was, now = (
+            self.modality.preview(torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES])
+            for each in (self.before, self.after)
+        )
         return grid(torch.stack([was, now], 1).flatten(0, 1), columns=len(was))
 
 
@@ -213,7 +218,7 @@ def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Conf
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
-    texts = list(dict.fromkeys(prompt.text for prompt in pair.prompts))
+    texts = list(dict.fromkeys(prompt.shown for prompt in pair.prompts))
     before, after = ([fault for rollout in each for fault in rollout.faults if fault] for each in (pair.before, pair.after))
     broken = {"before": len(before), "after": len(after), "cause": told([*before, *after])} if before or after else None
     return {

@@ -4,6 +4,7 @@ Shapes: B trajectories in this process, T denoising steps, K of them random, N r
 (trajectory, step), *L one latent. Step 0 leaves pure noise, step T-1 arrives at the clean latent.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,10 +26,24 @@ Metrics = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Prompt:
-    """metadata: for the reward's eyes only."""
+    """What a sample is made from.
 
-    text: str
+    Attributes:
+        text: may be empty, for models that take none.
+        metadata: only the reward sees it.
+        inputs: what the model sees besides the text, by name: a label, a state, a number of seconds. Its values are those of
+            JSON.
+    """
+
+    text: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> str:
+        """All that the model sees, as one line; prompts with equal lines are the same prompt."""
+        inputs = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(self.inputs.items()))
+        return f"{self.text} [{inputs}]".lstrip() if inputs else self.text
 
 
 @dataclass(frozen=True)
@@ -62,13 +77,13 @@ class Rollout:
 
     groups: (B,) int64, equal where the prompt is, in every epoch and process
     indices: (B,) int64, each sample's number in the epoch, whichever process drew it
-    images: (B, 3, H, W) in [0, 1]
+    samples: (B, *S), as the model's modality has them; images are (B, 3, H, W) in [0, 1]
     """
 
     prompts: Sequence[Prompt]
     groups: Tensor
     indices: Tensor
-    images: Tensor
+    samples: Tensor
     trajectory: Trajectory
 
     @property
@@ -142,8 +157,10 @@ class Judgement:
 
 
 class Reward(Protocol):
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
-        """images (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
+    """Scores samples. One that judges a single kind of sample has an attribute `judges`, the name of that modality."""
+
+    def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
+        """samples (B, *S), images are (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
         ...
 
 
@@ -181,9 +198,35 @@ class HasFeatures(Protocol):
         ...
 
 
+class Modality(Protocol):
+    """A kind of sample: how it is shown and kept.
+
+    Attributes:
+        name: that of its file in the room `modalities`, by which a reward says what it judges.
+        suffix: of the files that `save` writes.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def suffix(self) -> str: ...
+    def preview(self, samples: Tensor) -> Tensor:
+        """samples (B, *S) -> images (B, 3, H, W) in [0, 1], for pages and statistics; NaN where a sample is not finite."""
+        ...
+
+    def quantized(self, samples: Tensor) -> Tensor:
+        """samples (B, *S) -> the same as a file of them gives back."""
+        ...
+
+    def save(self, sample: Tensor, stem: Path) -> None:
+        """sample (*S), into the file `stem` with this modality's suffix."""
+        ...
+
+
 class Denoiser(Protocol):
     """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
 
+    modality: Modality
     latent_shape: tuple[int, ...]
     device: torch.device
     schedule: NoiseSchedule
@@ -198,12 +241,12 @@ class Denoiser(Protocol):
         """x (N, *L), time (N,) -> (N, *L) fp32, guidance included."""
         ...
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """(B, *L) -> images (B, 3, H, W) in [0, 1]; NaN, not clamped, where the decoder's output is not finite."""
+    def decode(self, latents: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """latents (B, *L) -> samples (B, *S); NaN, not clamped, where the decoder's output is not finite."""
         ...
 
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """images (B, 3, H, W) in [0, 1] -> mean and standard deviation (B, *L) of their latents' law."""
+    def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """samples (B, *S) -> mean and standard deviation (B, *L) of the distribution of their latents."""
         ...
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
@@ -252,7 +295,10 @@ class ListsPrompts(Protocol):
 
 
 class ModelFamily(Protocol):
-    """The options of a model; loading is a second act, after the whole configuration was checked."""
+    """The options of a model; loading is a second act, after the whole configuration was checked.
+
+    A family whose samples are no images has an attribute `modality`, the name of their kind.
+    """
 
     def load(self, device: str, seed: int) -> Denoiser:
         """seed: of the weights that training starts from, where they are new."""
@@ -294,8 +340,8 @@ class Policy(Protocol):
     def frozen(self) -> AbstractContextManager[None]: ...
 
 
-LearnsFrom = Literal["transitions", "latents", "images"]
-"""Transitions; CleanSamples of the latents that were sampled; or of the decoded images, encoded again."""
+LearnsFrom = Literal["transitions", "latents", "samples"]
+"""Transitions; CleanSamples of the latents that were sampled; or of the decoded samples, encoded again."""
 
 
 @runtime_checkable

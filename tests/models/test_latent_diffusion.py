@@ -159,7 +159,7 @@ def test_images_are_encoded_as_the_autoencoder_does(pipeline):
     vae = loaded(pipeline).vae
     law = vae.encode(2 * images - 1).latent_dist
     want = law.mean * vae.config.scaling_factor, law.std * vae.config.scaling_factor
-    torch.testing.assert_close(denoiser.encode_images(images), want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(denoiser.encode_samples(images), want, atol=1e-5, rtol=1e-5)
 
 
 def test_texts_are_remembered_up_to_a_number(pipeline, monkeypatch):

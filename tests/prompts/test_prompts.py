@@ -132,6 +132,14 @@ def test_a_bad_text_file(tmp_path, content, said, kind):
         TextFile(path)
 
 
+def test_a_json_line_may_say_what_a_model_sees_besides_the_text(tmp_path):
+    path = tmp_path / "prompts.jsonl"
+    path.write_text('{"prompt": "", "inputs": {"label": 207}}\n{"prompt": "a dog", "inputs": {"seconds": 2.5}, "count": 1}\n')
+    label, dog = TextFile(path).prompts
+    assert (label.text, label.inputs, label.shown) == ("", {"label": 207}, "[label=207]")
+    assert (dog.inputs, dog.metadata, dog.shown) == ({"seconds": 2.5}, {"count": 1}, "a dog [seconds=2.5]")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from rediffuse.rewards._pictures import pixels, truncated
+from rediffuse.images import pixels, truncated
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.jpeg_incompressibility import JpegIncompressibility
 

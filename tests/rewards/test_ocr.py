@@ -10,11 +10,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from rediffuse.errors import ConfigError
+from rediffuse.images import pictures, tensor
 from rediffuse.lookup import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
 from rediffuse.rewards._ocr import Line, Reader
-from rediffuse.rewards._pictures import pictures, tensor
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import Prompt

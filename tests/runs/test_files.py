@@ -240,7 +240,8 @@ OWNERS = ("files", "checkpoint", "pictures")
 ELSEWHERE = {
     "evaluate.py": "a staged place",
     "report/pictures.py": "memory",
-    "rewards/_pictures.py": "memory",
+    "images.py": "memory",
+    **{f"modalities/{name}.py": "a staged folder" for name in ("audio", "image", "vector", "video")},
     "runs/checkpoint.py": "a staged folder of checkpoints/, which files.make_folder has looked at",
     "runs/folder.py": "the run's own folder, before anything is in it",
     "runs/export.py": "a staged folder",

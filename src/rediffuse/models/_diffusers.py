@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError, RediffuseError, did_you_mean
 from rediffuse.maths import noise
 from rediffuse.maths.schedules import Discrete
+from rediffuse.modalities.image import Image
 from rediffuse.models import _kohya
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.models._sources import Source, quiet
@@ -34,6 +35,8 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 class LatentDiffusion:
     """A U-Net, a text encoder and an autoencoder of the classes that Stable Diffusion is made of; a `Denoiser`."""
+
+    modality = Image()
 
     def __init__(self, source: Source, options: LatentDiffusionOptions, device: str, seed: int) -> None:
         self.options, self.device = options, torch.device(device)
@@ -81,7 +84,7 @@ class LatentDiffusion:
         return self._denoise(x, time, conditioning["text"])
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
         with self._autocast():
             scaled = (latents / self.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
             pixels: Tensor = self.vae.decode(scaled).sample
@@ -90,9 +93,9 @@ class LatentDiffusion:
         return (known / 2 + 0.5).clamp(0, 1).contiguous()
 
     @torch.no_grad()
-    def encode_images(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            law = self.vae.encode((2 * images - 1).contiguous(memory_format=torch.channels_last)).latent_dist
+            law = self.vae.encode((2 * samples - 1).contiguous(memory_format=torch.channels_last)).latent_dist
         scale = self.vae.config.scaling_factor
         return law.mean.float() * scale, law.std.float() * scale
 

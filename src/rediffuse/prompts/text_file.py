@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
 from rediffuse.config import FilePath, problems
 from rediffuse.errors import ConfigError
@@ -22,16 +22,30 @@ MOST_LETTERS = 1_000_000
 
 
 class Line(BaseModel):
-    """Of a .jsonl file; what else stands in it becomes the prompt's metadata."""
+    """Of a .jsonl file; what else stands in it becomes the prompt's metadata.
+
+    Attributes:
+        inputs: what the model sees besides the text.
+        prompt: may be empty where there are inputs.
+    """
 
     model_config = ConfigDict(extra="allow", strict=True, str_strip_whitespace=True)
-    prompt: Annotated[str, Field(min_length=1)]
+    inputs: dict[str, JsonValue] = Field(default_factory=dict)
+    prompt: str
     weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0
+
+    @field_validator("prompt")
+    @classmethod
+    def _refuse_nothing(cls, prompt: str, known: ValidationInfo) -> str:
+        if not prompt and not known.data.get("inputs"):
+            raise ValueError("must have at least 1 character, unless there are inputs")
+        return prompt
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat", "weight": 2, …}.
+    """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat", "weight": 2, …};
+    "inputs": {"label": 207} is for models that see more than a text, all other keys only for the reward.
 
     In other files lines that begin with # are comments if the first line does; otherwise they are prompts like all others.
 
@@ -81,7 +95,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
             raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}") from error
-        yield Prompt(line.prompt, dict(line.model_extra or {})), line.weight
+        yield Prompt(line.prompt, dict(line.model_extra or {}), line.inputs), line.weight
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

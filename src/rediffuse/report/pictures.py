@@ -161,6 +161,6 @@ def _share(at: int, of: int) -> float:
 
 
 def _columns(grid: Path) -> int:
-    """By the width of the first picture alone."""
+    """By the longer side of the first picture alone."""
     with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
-        return whole.width // single.width
+        return whole.width // max(single.size)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.config import HubId, Text
+from rediffuse.images import pixels
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
-from rediffuse.rewards._pictures import pixels
 from rediffuse.types import Prompt
 from rediffuse.weights import refuse_incomplete
 
@@ -28,6 +28,7 @@ class ClipReward:
     clip: HubId = "openai/clip-vit-large-patch14"
     revision: Text | None = None
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    judges = "image"
 
     def __post_init__(self) -> None:
         make_absolute(self, "clip")

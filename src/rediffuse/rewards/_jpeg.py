@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.rewards._pictures import encoded, pixels
+from rediffuse.images import encoded, pixels
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class Jpeg:
 
     quality: Annotated[int, Field(ge=1, le=100)] = 95
     truncate: bool = False
+    judges = "image"
 
     def kilobytes(self, images: Tensor) -> Tensor:
         return jpeg_kilobytes(images, self.quality, truncate=self.truncate)

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
-from rediffuse.rewards._pictures import pictures
+from rediffuse.images import pictures
 
 MODELS = {"Det": "PP-OCRv6_det_small.onnx", "Rec": "PP-OCRv6_rec_small.onnx"}
 SMALLEST_PIXELS = 128

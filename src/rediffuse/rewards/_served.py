@@ -11,8 +11,8 @@ import httpx2
 from PIL import Image
 
 from rediffuse.errors import ConfigError, RewardError
+from rediffuse.images import encoded
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt
-from rediffuse.rewards._pictures import encoded
 from rediffuse.rewards._vlm import Answer, said
 from rediffuse.threads import Pool
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from rediffuse.config import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
 from rediffuse.errors import Status
+from rediffuse.images import encoded, pictures, truncated
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
-from rediffuse.rewards._pictures import encoded, pictures, truncated
 from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ class VlmReward:
     truncate: bool = False
     empty_scores_zero: bool = False
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    judges = "image"
 
     def __post_init__(self) -> None:
         if self.server is None and self.vlm != EMOJI:

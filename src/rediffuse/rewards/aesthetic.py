@@ -17,9 +17,9 @@ from torch import Tensor
 from rediffuse import hub
 from rediffuse.config import HubId, Text
 from rediffuse.errors import ConfigError
+from rediffuse.images import truncated
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.rewards._loading import make_absolute
-from rediffuse.rewards._pictures import truncated
 from rediffuse.types import Prompt
 
 __all__ = ["Aesthetic"]

@@ -31,6 +31,7 @@ class EmojiJudge:
     floor: Annotated[float, Field(lt=0, allow_inf_nan=False)] = -7.0
     judge: Literal["trained", "held_out"] = "trained"
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    judges = "image"
 
     def prepare(self, device: str) -> None:
         for which in dict.fromkeys((self.judge, "held_out")):

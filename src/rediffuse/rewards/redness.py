@@ -12,6 +12,8 @@ __all__ = ["Redness"]
 
 @dataclass(frozen=True)
 class Redness:
+    judges = "image"
+
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """In [-1, 1]."""
         red, green, blue = images.mean((2, 3)).unbind(1)

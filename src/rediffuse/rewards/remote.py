@@ -13,9 +13,9 @@ from torch import Tensor
 
 from rediffuse.config import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
+from rediffuse.images import encoded, pictures
 from rediffuse.judging import together
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt, refuse_unsafe
-from rediffuse.rewards._pictures import encoded, pictures
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Remote"]
@@ -41,6 +41,7 @@ class Remote:
     deadline_seconds: Positive = 300.0
     allow_plain_http: Permit = False
     images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
+    judges = "image"
 
     def __post_init__(self) -> None:
         refuse_unsafe("reward.url", self.url, self.key_variable, self.allow_plain_http)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rediffuse.config import Positive
 from rediffuse.errors import ConfigError, RewardError
+from rediffuse.images import encoded, pictures, pixels, tensor
 from rediffuse.judging import judged
-from rediffuse.rewards._pictures import encoded, pictures, pixels, tensor
 from rediffuse.rewards.weighted_sum import Term
 from rediffuse.threads import Caller
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
@@ -46,6 +46,7 @@ class SecondJudge:
     share: Annotated[float, Field(gt=0, le=1)] = 0.25
     deadline_seconds: Positive = 60.0
     _running: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    judges = "image"
 
     def __post_init__(self) -> None:
         if len(self.rewards) != (1 if self.copy else 2):

@@ -31,6 +31,7 @@ class TextPenalty:
     attack: Penalty = 1.0
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
     _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
+    judges = "image"
 
     def prepare(self, device: str) -> None:
         """Raises ConfigError where the reader is not installed."""

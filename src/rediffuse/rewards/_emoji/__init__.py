@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rediffuse.images import tensor
 from rediffuse.rewards._loading import reading
-from rediffuse.rewards._pictures import tensor
 from rediffuse.rewards._words import english
 from rediffuse.weights import refuse_incomplete
 

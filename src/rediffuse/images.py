@@ -1,0 +1,93 @@
+"""Tensors to pictures and files, and back: the one place where pixels are converted."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+CROSS = 0.06
+"""Half the width of the strokes over a picture that is not finite, as a share of its side."""
+
+
+def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
+    """images (B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded, or with the fraction dropped.
+
+    Raises ValueError where an image is not finite: it would become black.
+    """
+    if not images.isfinite().all():
+        raise ValueError("an image is not finite, so it has no pixels")
+    levels = images * 255
+    whole = levels.floor() if truncate else levels.round()
+    return whole.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+def rounded(images: Tensor) -> Tensor:
+    """Values in [0, 1] of any shape -> the same as a file of 8-bit pixels gives back."""
+    return (images * 255).round() / 255
+
+
+def truncated(images: Tensor) -> Tensor:
+    """Values in [0, 1] of any shape -> the same in 256 levels, the fraction dropped."""
+    return (images * 255).floor().clamp(0, 255) / 255
+
+
+def pictures(images: Tensor) -> list[Image.Image]:
+    """images: shape (B, 3, H, W) in [0, 1], rounded to 8 bits."""
+    return [Image.fromarray(each) for each in pixels(images)]
+
+
+def picture(image: Tensor) -> Image.Image:
+    """image: shape (3, H, W) in [0, 1]; one that is not finite is crossed out."""
+    return pictures(drawable(image[None]))[0]
+
+
+def drawable(images: Tensor) -> Tensor:
+    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not finite: none would be black."""
+    broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
+    if not broken:
+        return images
+    height, width = images.shape[-2:]
+    down, across = torch.arange(height).view(-1, 1) / height, torch.arange(width) / width
+    on_cross = ((down - across).abs() < CROSS) | ((down + across - 1).abs() < CROSS)
+    crossed = torch.where(on_cross, torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1), 0.5)
+    return torch.stack([crossed.to(image) if i in broken else image for i, image in enumerate(images)])
+
+
+def letterboxed(images: Tensor) -> Tensor:
+    """images (B, 3, H, W) -> square ones (B, 3, S, S), with black bars beside what is narrower."""
+    height, width = images.shape[-2:]
+    side = max(height, width)
+    left, above = (side - width) // 2, (side - height) // 2
+    return torch.nn.functional.pad(images, (left, side - width - left, above, side - height - above))
+
+
+def grid(images: Tensor, columns: int) -> Image.Image:
+    """images: shape (columns * rows, 3, H, W), column after column; each is made square."""
+    square = letterboxed(drawable(images))
+    rows = len(square) // columns
+    ordered = square.view(columns, rows, *square.shape[1:])
+    return picture(torch.cat([torch.cat(list(column), 1) for column in ordered], 2))
+
+
+def encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:
+    """A JPEG file of that quality; None: a PNG file."""
+    buffer = io.BytesIO()
+    if jpeg_quality is None:
+        image.save(buffer, format="PNG")
+    else:
+        image.save(buffer, format="JPEG", quality=jpeg_quality)
+    return buffer.getvalue()
+
+
+def tensor(image: Image.Image) -> Tensor:
+    """Shape (3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
+
+
+def read(path: Path) -> Tensor:
+    """The picture of a file, shape (3, H, W) in [0, 1]."""
+    with Image.open(path) as image:
+        return tensor(image)

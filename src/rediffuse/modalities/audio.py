@@ -1,0 +1,54 @@
+"""Sound: (B, C, N) in [-1, 1], kept as 16-bit WAV."""
+
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rediffuse.config import PositiveInt
+
+__all__ = ["Audio"]
+
+LOUDEST = 32767
+SIDE = 64
+"""Pixels of a preview."""
+QUIETEST_DECIBELS = -80.0
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Samples (B, C, N) in [-1, 1]: C channels of N values.
+
+    Attributes:
+        sample_rate: values of a channel in a second, in hertz.
+    """
+
+    sample_rate: PositiveInt = 16_000
+    name = "audio"
+    suffix = ".wav"
+
+    def preview(self, samples: Tensor) -> Tensor:
+        """A spectrogram of the mean of the channels, (B, 3, 64, 64): time from left to right, low notes below, loud is bright."""
+        mono, bins = samples.mean(1), 2 * SIDE
+        hop = max(1, mono.shape[1] // SIDE)
+        padded = torch.nn.functional.pad(mono, (bins // 2, bins // 2 + hop))
+        spectrum = torch.stft(padded, bins, hop, window=torch.hann_window(bins), center=False, return_complex=True)
+        decibels = 20 * (spectrum.abs() / (bins / 4)).clamp_min(1e-9).log10()
+        shown = (1 - decibels / QUIETEST_DECIBELS).clamp(0, 1)[:, :SIDE, :SIDE].flip(1)
+        shown = torch.nn.functional.pad(shown, (0, SIDE - shown.shape[2]))
+        known = samples.isfinite().flatten(1).all(1).view(-1, 1, 1)
+        return shown.where(known, torch.nan)[:, None].expand(-1, 3, -1, -1)
+
+    def quantized(self, samples: Tensor) -> Tensor:
+        return (samples.clamp(-1, 1) * LOUDEST).round() / LOUDEST
+
+    def save(self, sample: Tensor, stem: Path) -> None:
+        """Values that are not finite are silence."""
+        values = (self.quantized(sample.nan_to_num(0)) * LOUDEST).round().to(torch.int16)
+        with wave.open(str(stem.with_suffix(self.suffix)), "wb") as file:
+            file.setnchannels(len(sample))
+            file.setsampwidth(2)
+            file.setframerate(self.sample_rate)
+            file.writeframes(values.T.contiguous().numpy().astype("<i2").tobytes())
