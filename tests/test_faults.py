@@ -60,7 +60,7 @@ def drawn(place, keep="transitions", steps=None, **options):
     [
         ("decoder", "latents", {}, {"decoder: NaN in fp16"}),
         ("decoder", "transitions", {"value": math.inf}, {"decoder: infinite in fp16"}),
-        ("encoder", "images", {"above": 0.1}, {"encoder: NaN in fp16"}),
+        ("encoder", "samples", {"above": 0.1}, {"encoder: NaN in fp16"}),
         ("network", "transitions", {"above": 1.0}, {f"network: NaN in fp16 at step {n} of 3" for n in (1, 2, 3)}),
         ("network", "latents", {"value": -math.inf}, {f"network: infinite in fp16 at step {n} of 3" for n in (1, 2, 3)}),
         ("text encoder", "latents", {}, {"text encoder: NaN in fp16"}),

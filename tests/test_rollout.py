@@ -67,5 +67,5 @@ def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
     whole, end = sampled(policy, 2), sampled(policy, 2, keep="latents").trajectory
     assert torch.equal(end.path, whole.trajectory.path[:, -1:])
     assert end.steps.shape == (0,) and end.log_probs.shape == (5, 0)
-    again = sampled(policy, 2, keep="images").trajectory
+    again = sampled(policy, 2, keep="samples").trajectory
     torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)  # the toy's decoder, undone
