@@ -4,13 +4,14 @@ python benchmarks/lanes.py
 """
 
 import time
+from pathlib import Path
 
 import torch
 
 from rediffuse.config import read_recipe, resolved
 from rediffuse.lookup import assemble
 from rediffuse.runs.folder import RunFolder
-from rediffuse.trainer import Trainer
+from rediffuse.start import load
 from rediffuse.world import World, _num_cores
 
 EPOCHS = 3
@@ -20,13 +21,14 @@ def images_per_second(lanes: int, threads: int) -> float:
     config = resolved(read_recipe("demo/incompressibility"), {"evaluation": {"every": 0}, "prompts_per_epoch": 64})
     world = World(lanes)
     torch.set_num_threads(threads)
-    trainer = Trainer(config, assemble(config), RunFolder(None), world)  # type: ignore[arg-type]
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
     best = 0.0
     for epoch in range(EPOCHS):
         began = time.perf_counter()
-        prompts = trainer._draw_prompts(epoch)
-        rollout, scores = trainer._sample(epoch, prompts)
-        trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), epoch)
+        run.epoch = epoch
+        prompts = run.draw()
+        rollout, scores = run.sample(prompts)
+        run.learner.update(rollout, run.advantages(scores.rewards, prompts), epoch)
         best = max(best, len(prompts) / (time.perf_counter() - began))
     return best
 

@@ -8,8 +8,8 @@ from rediffuse.cli import run as command
 from rediffuse.errors import ConfigError
 from rediffuse.report import index, page
 from rediffuse.runs.folder import RunFolder
+from rediffuse.start import resume, train
 from rediffuse.suites import Question, evaluate
-from rediffuse.trainer import resume, train
 
 KINDS = {
     "video": ("OfVideo", "Few", ".webp"),
@@ -78,3 +78,12 @@ def test_a_reward_of_another_kind_of_sample_is_refused_before_anything_is_loaded
     with pytest.raises(ConfigError, match=r"reward.name: 'redness' judges image samples.*makes video"):
         train(config("video", reward={"name": "redness"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_family_that_does_not_say_its_kind_of_sample_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.delattr(tiny.OfVectors, "modality")
+    (tmp_path / "mine.py").write_text(
+        "import tiny\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine(tiny.OfVectors): pass\n"
+    )
+    with pytest.raises(ConfigError, match=r"makes vector samples. Its class must say so .*modality = 'vector'"):
+        train(config("vector", model={"name": f"{tmp_path}/mine.py:Mine"}), tmp_path / "run")

@@ -5,7 +5,7 @@ import tiny
 
 from rediffuse.config import merge, read_recipe, resolved
 from rediffuse.lookup import find, names
-from rediffuse.trainer import train
+from rediffuse.start import train
 
 EPOCHS = 40
 

@@ -8,8 +8,8 @@ import torch
 from rediffuse import lengths
 from rediffuse.evaluate import before_and_after
 from rediffuse.prompts.text_file import TextFile
+from rediffuse.start import train
 from rediffuse.suites import Question, evaluate
-from rediffuse.trainer import train
 from rediffuse.types import ListsPrompts, Prompt, ReadsTokens
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import tiny
 from rediffuse.lookup import assemble
 from rediffuse.runs.folder import RunFolder
-from rediffuse.trainer import Trainer
+from rediffuse.start import load
 from rediffuse.world import World
 
 def peak_gibibytes():  # not getrusage's, which begins with that of whoever started this process
@@ -22,12 +22,12 @@ def peak_gibibytes():  # not getrusage's, which begins with that of whoever star
 plan = {"prompts_per_epoch": 10_240, "images_per_prompt": 1, "updates_per_epoch": 80, "micro_batch_size": 64}
 algorithm = {"name": "rwr", "inner_epochs": 1, "learns_from": sys.argv[1]}
 config = tiny.config(**plan, model={"name": f"{tiny.FILE}:Large"}, sampler={"num_steps": 2}, algorithm=algorithm)
-trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World())
+run = load(config, assemble(config), RunFolder(Path("nowhere")), World()).run
 before = peak_gibibytes()
-prompts = trainer._draw_prompts(0)
-rollout, scores = trainer._sample(0, prompts)
+prompts = run.draw()
+rollout, scores = run.sample(prompts)
 assert rollout.trajectory.latents.shape == (10_240, 4, 64, 64)
-trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), 0)
+run.learner.update(rollout, run.advantages(scores.rewards, prompts), 0)
 print(peak_gibibytes() - before)
 """
 

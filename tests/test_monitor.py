@@ -6,7 +6,7 @@ import tiny
 import torch
 from tiny import StoppedError, reward_that_dies_at
 
-from rediffuse import resume, train, trainer
+from rediffuse import keeper, resume, train
 from rediffuse.errors import ConfigError
 from rediffuse.monitor import kl_to_pretrained
 from rediffuse.policy import DiffusionPolicy
@@ -81,7 +81,7 @@ def test_watching_changes_nothing_that_is_learned(rewards, tmp_path):
 @pytest.fixture
 def large(monkeypatch):
     """Checkpoints are taken for too large to keep one of every look."""
-    monkeypatch.setattr(trainer, "SMALL_BYTES", 0)
+    monkeypatch.setattr(keeper, "SMALL_BYTES", 0)
 
 
 def test_every_look_keeps_its_checkpoint_as_long_as_they_are_small(rewards, tmp_path):

@@ -2,7 +2,7 @@ from rediffuse.progress import Display
 
 METRICS = {
     "epoch": 0, "reward_mean": 1.0, "reward_std": 0.5, "images_per_second": 3.0, "approx_kl": 0.0, "masked_rewards": 0,
-    "skipped_updates": 0, "ratio_drift": 0.0,
+    "skipped_updates": 0, "ratio_drift": 0.0, "trained_samples": 8,
 }  # fmt: skip
 
 

@@ -15,7 +15,8 @@ from rediffuse.judging import judged
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.trainer import train
+from rediffuse.scores import Scores, summary
+from rediffuse.start import train
 from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
 from rediffuse.world import World
 
@@ -159,14 +160,14 @@ def test_a_batch_larger_than_what_may_wait_waits_alone(tmp_path, monkeypatch):
 
 def test_a_reward_called_std_leaves_the_deviation_alone():
     samples = [Scored(i, 0, value, parts={"mean": 1.0}) for i, value in enumerate((1.0, 2.0, 9.0))]
-    assert scoring.summary("std", scoring.Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)
+    assert summary("std", Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)
 
 
 def test_a_part_that_is_called_as_its_reward_has_its_own_mean():
     samples = [Scored(i, 0, 1.0, parts={"second_judge": 5.0}) for i in range(3)]
-    metrics = scoring.summary("second_judge", scoring.Scores.of(samples, 0.0))
+    metrics = summary("second_judge", Scores.of(samples, 0.0))
     assert (metrics["reward_second_judge"], metrics["reward_mean"]) == (5.0, 1.0)
-    assert scoring.summary("redness", scoring.Scores.of(samples, 0.0))["reward_redness"] == 1.0
+    assert summary("redness", Scores.of(samples, 0.0))["reward_redness"] == 1.0
 
 
 def in_parts(images, prompts):

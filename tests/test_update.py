@@ -10,7 +10,7 @@ from rediffuse.batches import Batches
 from rediffuse.lookup import assemble
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder
-from rediffuse.trainer import Trainer
+from rediffuse.start import load
 from rediffuse.update import Learner
 from rediffuse.world import World
 
@@ -19,12 +19,12 @@ def trained_once(advantages=None, lanes=1, **over):
     """The weights after one update, and its metrics."""
     config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **over)
     world = World(lanes=lanes)
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), world)
-    prompts = trainer._draw_prompts(0)
-    rollout, scores = trainer._sample(0, prompts)
-    given = trainer._advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
-    metrics = trainer.learner.update(rollout, given, 0)
-    return [p.detach().clone() for p in trainer.policy.denoiser.parameters().values()], metrics, trainer
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
+    prompts = run.draw()
+    rollout, scores = run.sample(prompts)
+    given = run.advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
+    metrics = run.learner.update(rollout, given, 0)
+    return [p.detach().clone() for p in run.learner.policy.denoiser.parameters().values()], metrics, run
 
 
 def difference(a, b):
@@ -86,36 +86,36 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     """Against the plainest loop: one row at a time, all steps, divided by their number."""
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch"}, updates_per_epoch=1)
     world = World(lanes=1)
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), world)
-    prompts = trainer._draw_prompts(0)
-    rollout, scores = trainer._sample(0, prompts)
-    advantages = trainer._advantages(scores.rewards, prompts)
-    parameters = list(trainer.policy.denoiser.parameters().values())
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
+    prompts = run.draw()
+    rollout, scores = run.sample(prompts)
+    advantages = run.advantages(scores.rewards, prompts)
+    parameters = list(run.learner.policy.denoiser.parameters().values())
     way, total = rollout.trajectory, [torch.zeros_like(p) for p in parameters]
     num_rows = len(prompts) * len(way.steps)
     for row in range(len(prompts)):
         for step in way.steps:
-            conditioning = trainer.policy.denoiser.encode([prompts[row]])
-            law = trainer.policy.act(way.path[row : row + 1, step], step[None], conditioning)
+            conditioning = run.learner.policy.denoiser.encode([prompts[row]])
+            law = run.learner.policy.act(way.path[row : row + 1, step], step[None], conditioning)
             value = -law.log_prob(way.path[row : row + 1, step + 1]) * advantages[rollout.indices[row]].float() / num_rows
             for sum_, part in zip(total, torch.autograd.grad(value.sum(), parameters, materialize_grads=True), strict=True):
                 sum_ += part
     seen = []
-    trainer.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters)
-    trainer.learner.update(rollout, advantages, 0)
+    run.learner.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters)
+    run.learner.update(rollout, advantages, 0)
     for got, want in zip(seen, total, strict=True):
         torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-4)
 
 
 def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2}, updates_per_epoch=1)
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
-    prompts = trainer._draw_prompts(0)
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    prompts = run.draw()
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(collect(trainer.policy, draws, 4, trainer.world, "transitions"), len(indices))
-        rows = trainer.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
+        rollout = joined(collect(run.learner.policy, draws, 4, run.world, "transitions"), len(indices))
+        rows = run.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
         return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
 
     whole, even, odd = chosen(range(8)), chosen(range(0, 8, 2)), chosen(range(1, 8, 2))
@@ -171,11 +171,12 @@ def test_samples_without_a_weight_are_left_out_of_every_pass():
 
 def test_each_epoch_of_a_regression_begins_with_fresh_moments():
     def steps_taken(**options):
-        _, _, trainer = trained_once(**plan_of({"name": "rwr", "inner_epochs": 1, **options}))
-        prompts = trainer._draw_prompts(1)
-        rollout, scores = trainer._sample(1, prompts)
-        trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), 1)
-        return next(iter(trainer.optimizer.state.values()))["step"].item()
+        _, _, run = trained_once(**plan_of({"name": "rwr", "inner_epochs": 1, **options}))
+        run.epoch = 1
+        prompts = run.draw()
+        rollout, scores = run.sample(prompts)
+        run.learner.update(rollout, run.advantages(scores.rewards, prompts), 1)
+        return next(iter(run.learner.optimizer.state.values()))["step"].item()
 
     assert steps_taken() == 2
     assert steps_taken(restart_optimizer=False) == 4
@@ -185,8 +186,8 @@ def test_the_first_moment_can_be_kept_in_fewer_bits():
     """What bf16 can hold, of a moment that was anything before."""
 
     def first_moments(precision):
-        trainer = trained_once(optimizer={"first_moment": precision}, updates_per_epoch=1)[2]
-        return torch.cat([state["exp_avg"].flatten() for state in trainer.optimizer.state.values()])
+        run = trained_once(optimizer={"first_moment": precision}, updates_per_epoch=1)[2]
+        return torch.cat([state["exp_avg"].flatten() for state in run.learner.optimizer.state.values()])
 
     full, rounded = first_moments("fp32"), first_moments("bf16")
     assert torch.equal(rounded, rounded.bfloat16().float())
@@ -196,10 +197,10 @@ def test_the_first_moment_can_be_kept_in_fewer_bits():
 
 def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     config = tiny.config(algorithm={"name": "rwr"})
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
-    prompts = trainer._draw_prompts(0)
-    rollout, _ = trainer._sample(0, prompts)
-    batches = trainer.learner._batches(rollout, torch.ones(8))
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    prompts = run.draw()
+    rollout, _ = run.sample(prompts)
+    batches = run.learner._batches(rollout, torch.ones(8))
 
     def batch(samples, inner):
         return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None)
@@ -213,9 +214,9 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
 def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
     """Around the encoder's mean with its standard deviation, 0.001 in the toy, and whoever else is in the batch."""
     config = tiny.config(algorithm={"name": "rwr", "learns_from": "samples"})
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
-    rollout, _ = trainer._sample(0, trainer._draw_prompts(0))
-    batches = trainer.learner._batches(rollout, torch.ones(8))
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    rollout, _ = run.sample(run.draw())
+    batches = run.learner._batches(rollout, torch.ones(8))
 
     def drawn(samples, inner):
         return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None).latents - rollout.trajectory.latents[samples]
@@ -233,11 +234,12 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
 
     def moved(kl_weight):
         config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight}))
-        trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
+        run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
         for epoch in range(12):
-            prompts = trainer._draw_prompts(epoch)
-            rollout, scores = trainer._sample(epoch, prompts)
-            metrics = trainer.learner.update(rollout, trainer._advantages(scores.rewards, prompts), epoch)
+            run.epoch = epoch
+            prompts = run.draw()
+            rollout, scores = run.sample(prompts)
+            metrics = run.learner.update(rollout, run.advantages(scores.rewards, prompts), epoch)
         return metrics["kl_to_pretrained"]
 
     assert moved(10.0) < 0.5 * moved(1e-9)

@@ -4,9 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rediffuse.callbacks import Callback, Epoch
     from rediffuse.config import Config
     from rediffuse.maths.gaussian import Gaussian
-    from rediffuse.trainer import resume, train
+    from rediffuse.start import begin, reopen, resume, train
+    from rediffuse.trainer import Run
     from rediffuse.types import (
         Algorithm,
         CleanSamples,
@@ -24,9 +26,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
+    "rediffuse.callbacks": ["Callback", "Epoch"],
     "rediffuse.config": ["Config"],
     "rediffuse.maths.gaussian": ["Gaussian"],
-    "rediffuse.trainer": ["resume", "train"],
+    "rediffuse.start": ["begin", "reopen", "resume", "train"],
+    "rediffuse.trainer": ["Run"],
     "rediffuse.types": [
         "Algorithm", "CleanSamples", "Denoiser", "Loss", "Policy", "Prompt", "PromptSet", "Reward", "Rollout", "Sampler",
         "Trajectory", "Transitions",
@@ -35,8 +39,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Algorithm", "CleanSamples", "Config", "Denoiser", "Gaussian", "Loss", "Policy", "Prompt", "PromptSet", "Reward", "Rollout",
-    "Sampler", "Trajectory", "Transitions", "resume", "train",
+    "Algorithm", "Callback", "CleanSamples", "Config", "Denoiser", "Epoch", "Gaussian", "Loss", "Policy", "Prompt", "PromptSet",
+    "Reward", "Rollout", "Run", "Sampler", "Trajectory", "Transitions", "begin", "reopen", "resume", "train",
 ]  # fmt: skip
 
 

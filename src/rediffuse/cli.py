@@ -194,7 +194,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import fresh_path
 
     assemble(config)  # what is wrong with it is said before anything heavy is imported
-    from rediffuse.trainer import train as run_training
+    from rediffuse.start import train as run_training
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
         with _resumable(args.run_dir):
@@ -209,7 +209,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
 
 def resume(args: argparse.Namespace) -> None:
     assemble(_allowed(args).config())
-    from rediffuse.trainer import resume as go_on
+    from rediffuse.start import resume as go_on
 
     with _resumable(args.run):
         go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines, accept_changed_files=args.accept_changed_files)

@@ -92,6 +92,10 @@ class Evaluation:
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
     kl: bool = True
 
+    def is_due(self, epoch: int) -> bool:
+        """Whether the policy is evaluated after so many epochs; after the last epoch it always is."""
+        return not (epoch % self.every if self.every else epoch)
+
 
 @dataclass(frozen=True)
 class Config:

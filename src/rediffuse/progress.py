@@ -1,6 +1,6 @@
 """What a run shows while it works: a bar, and a line for each epoch done."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.progress import (
@@ -13,8 +13,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from rediffuse.callbacks import Callback, Epoch, RunState
 from rediffuse.faults import place_of, told
 from rediffuse.overoptimisation import Fall
+from rediffuse.scores import Scores
 from rediffuse.terminal import console
 from rediffuse.types import Metrics, Rollout
 
@@ -29,8 +31,8 @@ SMALLEST_KL = 1e-9
 """To be shown: the first update of an epoch has none, but for rounding."""
 
 
-class Display:
-    """shown: only one of all processes speaks."""
+class Display(Callback):
+    """A bar while it is open, and messages above it. shown: only one of all processes speaks."""
 
     def __init__(self, epochs: int, *, shown: bool) -> None:
         self.console = console(quiet=not shown)
@@ -47,6 +49,7 @@ class Display:
             speed_estimate_period=float("inf"),  # an epoch may last longer than rich's half minute
         )
         self._task = self._progress.add_task("starting", total=epochs)
+        self._num_images = 0
         self._warned = False
         self._broken: set[str] = set()
 
@@ -60,14 +63,19 @@ class Display:
     def start_at(self, epoch: int) -> None:
         self._progress.update(self._task, completed=epoch)
 
-    def counted(self, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
-        """Passes the rollouts on, telling how many images there are."""
-        num_images = 0
-        for rollout in rollouts:
-            num_images += len(rollout.samples)
-            self._progress.update(self._task, description=f"sampling {num_images} images")
-            yield rollout
+    def epoch_begins(self, run: RunState) -> None:
+        self._num_images = 0
+
+    def sampled(self, run: RunState, batch: Rollout) -> None:
+        self._num_images += len(batch.samples)
+        self._progress.update(self._task, description=f"sampling {self._num_images} images")
+
+    def scored(self, run: RunState, rollout: Rollout, scores: Scores) -> None:
         self._progress.update(self._task, description="learning")
+
+    def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
+        self.broken(epoch.scores.faults)
+        self.epoch_done(epoch.metrics, run.learner.algorithm.max_ratio_drift)
 
     def say(self, message: str) -> None:
         self.console.print(message)

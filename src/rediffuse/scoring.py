@@ -1,26 +1,27 @@
-"""Rewards with their status: computed beside the sampling, asked for again where that may help, masked where there is none."""
+"""Rewards are computed beside the sampling, asked for again where that may help, and masked where there is none."""
 
 import hashlib
 import math
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from rediffuse import faults
-from rediffuse.config import Scoring
-from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
-from rediffuse.journal import Paid, Scored, finite
-from rediffuse.judging import STATUSES, judged, name_of, together
+from rediffuse.config import Config, Scoring
+from rediffuse.errors import RewardError, Status
+from rediffuse.journal import Paid, Scored
+from rediffuse.judging import judged, name_of, together
 from rediffuse.rollout import joined
+from rediffuse.scores import Scores, refuse_too_few, summary
 from rediffuse.threads import Abandoned, Caller, Pool
 from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
+from rediffuse.world import World
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
@@ -31,52 +32,7 @@ REASON = "error"
 """The note of a sample for which the reward failed."""
 MOST_REASONS = 3
 LONGEST_REASON = 200
-BROKEN = STATUSES.index("broken_sample")
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """rewards: (B,) float64, NaN where there is none   image_hashes: (B,)   seconds: in the reward.
-
-    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in STATUSES   attempts: (B,)
-    """
-
-    rewards: Tensor
-    image_hashes: Tensor
-    seconds: float
-    parts: dict[str, Tensor]
-    notes: dict[str, list[str]]
-    statuses: Tensor
-    attempts: Tensor
-
-    @classmethod
-    def of(cls, samples: Sequence[Scored], seconds: float) -> "Scores":
-        parts = dict.fromkeys(name for sample in samples for name in sample.parts)
-        notes = dict.fromkeys(name for sample in samples for name in sample.notes)
-        return cls(
-            _column([sample.reward for sample in samples]),
-            _column([sample.image_hash for sample in samples]),
-            seconds,
-            {name: _column([sample.parts.get(name, math.nan) for sample in samples]) for name in parts},
-            {name: [sample.notes.get(name, "") for sample in samples] for name in notes},
-            _column([STATUSES.index(sample.status) for sample in samples]),
-            _column([sample.attempts for sample in samples]),
-        )
-
-    def refuse_too_few(self, options: Scoring) -> None:
-        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may be."""
-        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options, broken=self.faults)
-
-    @property
-    def faults(self) -> list[str]:
-        """Of the samples that are not finite: where each stopped being so."""
-        broken = (self.statuses == BROKEN).tolist()
-        return [fault for fault, bad in zip(self.notes.get(faults.NOTE, ()), broken, strict=False) if bad]
-
-    def combined(self, reward: Combines) -> "Scores":
-        """Of a whole epoch, the rewards made anew of their parts."""
-        return replace(self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan))
 
 
 @dataclass(frozen=True, eq=False)
@@ -338,90 +294,12 @@ def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int]
     ]
 
 
-def refuse_too_few(
-    statuses: Sequence[Status],
-    num_samples: int,
-    options: Scoring,
-    error: RewardError | None = None,
-    broken: Sequence[str] = (),
-    reasons: Sequence[str] = (),
-) -> None:
-    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those that are not finite
-    reasons: of the first that have no reward, told where there is no error that says it
-
-    Raises where more are missing than may be: NonFiniteError if the rewards alone would have sufficed, else RewardError.
-    """
-    lost = Counter(status for status in statuses if status != "ok")
-    allowed = options.max_failed * num_samples
-    if lost.total() <= allowed and lost.total() < num_samples:
-        return
-    listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
-    share = f"scoring.max_failed allows a share of {options.max_failed:g}."
-    saved = "The run is saved up to the epoch before:"
-    if broken and lost.total() - len(broken) <= allowed:
-        raise NonFiniteError(
-            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from: {listed}; {share}"
-            f" {faults.told(broken)} {saved} change its config.yaml, then resume.",
-            of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
-        )
-    why = str(error) if error else f"The first: {'; '.join(reasons)}." if reasons else ""
-    hopeless = isinstance(error, UnusableRewardError) and lost.total() == len(statuses)
-    raise (UnusableRewardError if hopeless else RewardError)(
-        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; {share}"
-        f"{f' {why}' if why else ''} {saved} mend the reward, then resume."
-    ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
-
-
 def reason(sample: Scored) -> str:
     """What was said of a sample that has no reward, cut, and without control codes; empty where nothing was."""
     if sample.status in ("ok", "broken_sample"):
         return ""
     told = [f"{note} {text[:LONGEST_REASON]!r}" for note, text in sample.notes.items() if text]
     return f"{sample.status}: {', '.join(told)}" if told else ""
-
-
-def summary(name: str, scores: Scores) -> Metrics:
-    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted."""
-    valid = scores.rewards[scores.rewards.isfinite()]
-    found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
-    masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
-    return {
-        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std", or as one of its parts
-        **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
-        "reward_mean": valid.mean().item(),
-        "reward_std": valid.std(correction=0).item(),
-        "masked_rewards": len(scores.rewards) - len(valid),
-        **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
-        **{faults.metric(place): count for place, count in Counter(map(faults.place_of, scores.faults)).items()},
-    }
-
-
-Journal = list[dict[str, Any]]
-
-
-def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
-    """A row for each sample of the epoch."""
-    columns = (scores.rewards, scores.statuses, scores.attempts, scores.image_hashes)
-    rows = []
-    for index, (prompt, value, status, attempts, image) in enumerate(
-        zip(prompts, *(each.tolist() for each in columns), strict=True)
-    ):
-        row = {
-            "epoch": epoch,
-            "index": index,
-            "prompt": prompt.shown,
-            "reward": finite(value),
-            "status": STATUSES[int(status)],
-            "attempts": int(attempts),
-            "image_hash": f"{int(image):012x}",
-        }
-        if scores.parts:
-            row["parts"] = {part: finite(values[index].item()) for part, values in scores.parts.items()}
-        notes = {note: texts[index] for note, texts in scores.notes.items() if note != faults.NOTE or texts[index]}
-        if notes:
-            row["notes"] = notes
-        rows.append(row)
-    return rows
 
 
 def image_hashes(images: Tensor) -> Tensor:
@@ -433,5 +311,47 @@ def image_hashes(images: Tensor) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
 
 
-def _column(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64)
+class RunScorer:
+    """Scores the epochs of a run, with what lasts from one to the next.
+
+    paid: the rewards that are on disk already, which are not asked for again
+    caller: the one thread on which the reward is called
+    """
+
+    def __init__(self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]) -> None:
+        self.reward, self.paid, self.caller = reward, paid, Caller()
+        self._config, self._world, self._tell = config, world, tell
+        self._reasons: list[str] = []
+
+    def score(self, rollouts: Iterable[Rollout], epoch: int, num_mine: int) -> tuple[Rollout, Scores]:
+        """Scores this process's share of an epoch: the rewards of one batch are computed while the next is sampled.
+
+        Returns all `num_mine` samples as one rollout, without their images, and their scores. Raises what `Scorer.score` raises.
+        """
+        scorer = Scorer(
+            self.reward,
+            self._config.scoring,
+            epoch=epoch,
+            num_samples=self._config.num_samples,
+            paid=self.paid,
+            caller=self.caller,
+            reasons=self._reasons,
+            stop_if_asked=self._world.stop_here_if_asked,
+            tell=self._tell,
+        )
+        return scorer.score(rollouts, num_mine)
+
+    def gather(self, own: Scores, rollout: Rollout) -> Scores:
+        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of its terms.
+
+        Raises RewardError or NonFiniteError, in all processes, where more are missing than may be.
+        """
+        scores = own.gathered(rollout.indices, self._config.num_samples, self._world)
+        scores.refuse_too_few(self._config.scoring)
+        return scores.combined(self.reward) if isinstance(self.reward, Combines) else scores
+
+    def summary(self, scores: Scores) -> Metrics:
+        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as in a normalised sum."""
+        relative = isinstance(self.reward, Combines) and self._config.reward.get("normalize")
+        told = {**summary(name_of(self.reward), scores), "seconds_reward": scores.seconds}
+        return {**told, "relative_reward": 1.0} if relative else told

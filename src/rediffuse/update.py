@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -10,11 +9,12 @@ from torch import Tensor
 from rediffuse.average import Average
 from rediffuse.batches import Batches, Rows, kind_for
 from rediffuse.config import Config
-from rediffuse.errors import NonFiniteError
+from rediffuse.errors import ConfigError, NonFiniteError
 from rediffuse.faults import cure, first_not_finite
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.runs import checkpoint
+from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.types import Algorithm, Loss, Metrics, Rollout
 from rediffuse.world import World
 
@@ -24,18 +24,49 @@ SMALLEST_SCALE = 1.0
 """Of the loss in fp16: down to here, gradients that overflow are the search for it."""
 
 
-@dataclass(frozen=True)
 class Learner:
-    """skipped: how many updates were, of the last in a row."""
+    """Improves the policy, and owns what learning remembers: optimizer, loss scale, average and the algorithm's memory.
 
-    policy: DiffusionPolicy
-    algorithm: Algorithm
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: Average
-    config: Config
-    world: World
-    skipped: list[str] = field(default_factory=list, init=False)
+    skipped: what was not finite, for each of the last updates in a row that were skipped
+    """
+
+    def __init__(self, policy: DiffusionPolicy, algorithm: Algorithm, config: Config, world: World) -> None:
+        self.policy, self.algorithm, self.config, self.world = policy, algorithm, config, world
+        options, parameters = config.optimizer, policy.denoiser.parameters()
+        self.optimizer = torch.optim.AdamW(
+            parameters.values(), config.learning_rate, options.betas, options.epsilon, options.weight_decay
+        )
+        self.scaler = torch.amp.GradScaler(policy.denoiser.device.type, enabled=policy.denoiser.needs_loss_scaling)
+        self.average = Average(parameters, config.ema_decay)
+        self.skipped: list[str] = []
+
+    def state(self, epoch: int) -> Checkpoint:
+        """Returns all that a run needs to go on after so many epochs. The tensors are those in use: copy them to keep them."""
+        parameters = self.policy.denoiser.parameters()
+        memory = {
+            "algorithm_name": self.config.algorithm["name"],
+            "algorithm": self.algorithm.state(),
+            "loss_scale": self.scaler.state_dict(),
+        }
+        moments = checkpoint.optimizer_state(self.optimizer, parameters)
+        return Checkpoint(epoch, {**parameters, **self.average.state()}, moments, memory)
+
+    def load(self, saved: Checkpoint) -> None:
+        """Puts back what `state` gave. Raises ConfigError where it belongs to another algorithm or to a model of other shapes."""
+        name = saved.state["algorithm_name"]
+        if name != self.config.algorithm["name"]:
+            raise ConfigError(
+                f"algorithm.name: {self.config.algorithm['name']!r} in config.yaml, but the checkpoint is of"
+                f" {name!r}. Undo the change, or start a new run."
+            )
+        self.load_weights(saved)
+        checkpoint.restore_optimizer(self.optimizer, self.policy.denoiser.parameters(), saved.optimizer)
+        self.scaler.load_state_dict(saved.state["loss_scale"])
+        self.algorithm.load(saved.state["algorithm"])
+
+    def load_weights(self, saved: Checkpoint) -> None:
+        """Puts back the weights and their average alone, to export them: the run cannot go on from there."""
+        checkpoint.put_back(saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
 
     def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> Metrics:
         """advantages: (num_samples,) of the whole epoch, NaN for the masked ones, which are never trained on.
@@ -59,7 +90,8 @@ class Learner:
                 if num_rows:
                     self._step(batches, rows, num_rows, totals, first=inner == number == 0)
         self._try_out(self._batches(rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)), epoch)
-        return {"trained_samples": len(valid), **totals.means(self.world)}
+        limit = {"max_ratio_drift": self.algorithm.max_ratio_drift} if batches.has_ratio else {}
+        return {"trained_samples": len(valid), **totals.means(self.world), **limit}
 
     def _batches(self, rollout: Rollout, advantages: Tensor) -> Batches:
         kind = kind_for(self.algorithm)

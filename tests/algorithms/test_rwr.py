@@ -13,7 +13,7 @@ from rediffuse.lookup import assemble
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.runs.folder import RunFolder
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.trainer import Trainer, train
+from rediffuse.start import load, train
 from rediffuse.types import CleanSamples, Prompt
 from rediffuse.world import World
 
@@ -43,10 +43,10 @@ def test_what_the_percentile_is_of():
 def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
     """As published: 256 batches of 32 images of one prompt give 1,024, whichever prompts are drawn."""
     config = tiny.config(algorithm={"name": "rwr_sparse"}, prompts_per_epoch=256, images_per_prompt=32, updates_per_epoch=8)
-    trainer = Trainer(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1))
+    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     rewards = torch.rand(256 * 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = trainer._advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
-    assert weights.isfinite().sum() == 1024 == trainer.algorithm.num_trained(config)
+    weights = run.advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
+    assert weights.isfinite().sum() == 1024 == run.learner.algorithm.num_trained(config)
     assert (weights.view(256, 32).isfinite().sum(1) == 4).all()
 
 

@@ -17,7 +17,7 @@ from rediffuse.rewards._emoji import Judge
 from rediffuse.rewards.emoji_judge import asked_for, named
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.trainer import train
+from rediffuse.start import train
 from rediffuse.types import HasFeatures, Prompt
 
 KINDS = ("trained", "held_out")
