@@ -17,7 +17,7 @@ from rediffuse import faults
 from rediffuse.config import Scoring
 from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
 from rediffuse.journal import Paid, Scored, finite
-from rediffuse.judging import STATUSES, judged, name_of, together
+from rediffuse.judging import REASON, STATUSES, judged, name_of, together
 from rediffuse.rollout import joined
 from rediffuse.threads import Abandoned, Caller, Pool
 from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
@@ -27,8 +27,6 @@ MAX_WAITING = 128
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
-REASON = "error"
-"""The note of a sample for which the reward failed."""
 MOST_REASONS = 3
 LONGEST_REASON = 200
 BROKEN = STATUSES.index("broken_sample")
