@@ -1,5 +1,6 @@
 """R11: a reward function may do anything; the run says what it did, masks what it must, waits where that helps, and never hangs."""
 
+import asyncio
 import contextlib
 import json
 import math
@@ -11,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +24,9 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import RewardError
+from rediffuse.judging import judged
 from rediffuse.runs import log
-from rediffuse.types import Judgement
+from rediffuse.types import Judgement, Prompt
 
 
 def bright(images):
@@ -58,10 +61,26 @@ def refused(images, prompts):
     raise StatusError(404)
 
 
-NOT_FINITE = "^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05. The run is saved"
+def gives_up(images, prompts):
+    raise KeyboardInterrupt
+
+
+def is_cancelled(images, prompts):
+    raise asyncio.CancelledError
+
+
+def not_finite(said):
+    return (
+        "^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05."
+        f" The first: non_finite: error 'The reward <lambda> gave {said}.'. The run is saved"
+    )
+
+
 STOPS = {
     "raises": (raises, "raises failed on a batch of 4 images: KeyError: 'no such thing'"),
-    "exits": (exits, "exits failed on a batch of 4 images: SystemExit: 3"),
+    "exits": (exits, "exits failed on a batch of 4 images: SystemExit: 3. The run is saved"),
+    "gives up": (gives_up, "gives_up failed on a batch of 4 images: KeyboardInterrupt. The run is saved"),
+    "is cancelled": (is_cancelled, "is_cancelled failed on a batch of 4 images: CancelledError. The run is saved"),
     "hangs": (hangs, "has given nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images"),
     "cannot connect": (cannot_connect, "nothing for 0.5 seconds: .*ConnectionRefusedError: nobody is there"),
     "None": (lambda i, p: None, "8 rewards .*: 4 invalid_shape; .* must give 4 numbers, one per image; it gave NoneType"),
@@ -75,9 +94,9 @@ STOPS = {
     "ragged": (lambda i, p: [[0.0]] * (len(p) - 1) + [[0.0, 1.0]], "it gave list"),
     "complex": (lambda i, p: bright(i) * 1j, "it gave Tensor"),
     "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
-    "NaN": (lambda i, p: bright(i) * math.nan, NOT_FINITE),
-    "infinite": (lambda i, p: bright(i) + math.inf, NOT_FINITE),
-    "huge": (lambda i, p: [1e308] * len(p), NOT_FINITE),
+    "NaN": (lambda i, p: bright(i) * math.nan, not_finite("nan: only finite numbers can be learned from")),
+    "infinite": (lambda i, p: bright(i) + math.inf, not_finite("inf: only finite numbers can be learned from")),
+    "huge": (lambda i, p: [1e308] * len(p), not_finite(r"1e\+308, more than float32 holds \(3.4e\+38\): scale it down")),
     "huger": (lambda i, p: [10**400] * len(p), "must give one number per image, or a Judgement of them; it gave"),
     "sparse": (lambda i, p: bright(i).to_sparse(), "must give one number per image, or a Judgement of them"),
     "parts that are none": (lambda i, p: Judgement(bright(i), parts=None), "or a Judgement of them; it gave Judgement"),
@@ -147,7 +166,9 @@ HARMLESS = {
     "a list": lambda i, p: bright(i).tolist(),
     "numpy": lambda i, p: bright(i).numpy(),
     "tensors": lambda i, p: list(bright(i)),
+    "arrays of no dimensions": lambda i, p: [np.array(float(each)) for each in bright(i)],
     "with a graph": lambda i, p: bright(i.requires_grad_()),
+    "tensors with a graph": lambda i, p: list(bright(i.requires_grad_())),
     "changes the images": changes_the_images,
     "seeds everything": seeds_everything,
     "prints": prints,
@@ -181,6 +202,23 @@ def same(a, b):
 def test_what_gives_numbers_changes_nothing_else(kind, well, tmp_path):
     train(plan(epochs=2, scoring={}), tmp_path / "run", HARMLESS[kind])
     same(tmp_path / "run", well)
+
+
+@pytest.mark.parametrize(
+    "given", [[torch.tensor(0.5, requires_grad=True)] * 2, [np.array(0.5)] * 2, [torch.tensor([0.5])] * 2, (np.float32(0.5), 0.5)]
+)
+def test_lists_are_read_without_a_warning(given):
+    """Of torch's, which would name no line of the reward."""
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert judged(lambda images, prompts: given, torch.zeros(2, 3, 4, 4), [Prompt("a cat")] * 2).values.tolist() == [
+                0.5,
+                0.5,
+            ]
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_truth_values_are_numbers(tmp_path):
@@ -279,7 +317,7 @@ def test_an_error_that_has_passed_is_not_told_as_the_cause_of_another(tmp_path):
             raise ConnectionError("nobody is there")
         return bright(images) * math.nan
 
-    with pytest.raises(RewardError, match="^4 of 8 rewards .*: 4 non_finite; .* 0.05. The run is saved") as error:
+    with pytest.raises(RewardError, match="^4 of 8 rewards .*: 4 non_finite; .* 0.05. The first: non_finite: ") as error:
         train(plan(scoring={}), tmp_path / "run", first_away_then_nonsense)
     assert error.value.__cause__ is None
 

@@ -163,6 +163,7 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
         (["train", "--reward", "os:sep"], "is str, not a class or a function"),
         (["train", "--algorithm", "os:getcwd"], "is not what algorithms are: it has no 'loss'"),
+        (["train", "--reward", "decimal:Context"], "name that method __call__, or name a function"),
         (["train", "--prompts", "os:getcwd"], "is not what prompts are: it has no 'draw'"),
         (["train", "--model.guidance-scale", ".inf"], "model.guidance_scale: "),
         (["train", "--learning-rate", ".inf"], "learning_rate: "),

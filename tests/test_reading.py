@@ -1,5 +1,6 @@
 """YAML, flags and files that anybody may have written."""
 
+import gc
 import os
 import random
 import socket
@@ -360,3 +361,12 @@ def test_numbers_have_a_largest(value):
     with pytest.raises(ConfigError, match="num_steps"):
         build("sampler", {"name": "ddim", "num_steps": value})
     assert PositiveInt and yaml.safe_load("1") == 1
+
+
+def test_the_garbage_collector_is_off_for_a_large_file_alone(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("rediffuse.prompts.text_file.Prompt", lambda text: seen.append(gc.isenabled()))
+    (tmp_path / "mine.txt").write_bytes(b"a cat\n\xff\n")
+    with pytest.raises(ConfigError, match="line 2 of .* is not UTF-8"):
+        build("prompts", {"name": "text_file", "path": str(tmp_path / "mine.txt")})
+    assert seen == [False] and gc.isenabled()

@@ -118,6 +118,25 @@ def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
     assert stop.value.exit_code == 143
 
 
+SIGNALLED = """\
+import os, signal, threading, time
+from rediffuse.world import World
+
+with World.joined(1) as world:
+    for seconds, number in (0.5, signal.SIGTERM), (0.6, signal.SIGTERM), (4.0, signal.SIGINT):
+        threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
+    time.sleep(3)
+    print(world.stop_signal, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_signal_that_comes_twice_at_once_is_one_and_a_second_of_any_kind_ends_at_once(tmp_path):
+    """SLURM sends it to all processes and the launcher, which forwards it; a launcher's second is SIGTERM after Ctrl-C."""
+    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGINT, "15\n"), done.stderr
+
+
 def test_samples_that_are_not_finite_are_masked_alike_on_one_process_and_on_two(tmp_path):
     sick = {"model": f"{tiny.FILE}:Sick", "model.above": 0.8, "scoring.max-failed": 0.7, "epochs": 2}
     for processes in (1, 2):

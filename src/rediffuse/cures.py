@@ -1,6 +1,7 @@
 """What to do about the mistakes that people make in reward functions, in the words of an error message."""
 
 import inspect
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -62,6 +63,15 @@ def _of_shape(shape: tuple[int, ...], size: int) -> str:
     if not shape:
         return "Return each image's own score, not one for the batch: a mean over (1, 2, 3), not over all."
     return "Return its first column: scores[:, 0]." if shape == (size, 1) else ""
+
+
+def of_number(value: float, largest: float) -> str:
+    """A value that cannot be learned from, and what to do; nothing where it can."""
+    if abs(value) <= largest:
+        return ""
+    if math.isfinite(value):
+        return f"{value:.3g}, more than float32 holds ({largest:.1e}): scale it down."
+    return f"{value}: only finite numbers can be learned from."
 
 
 def of_signature(reward: Callable[..., Any]) -> str:

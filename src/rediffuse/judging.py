@@ -2,12 +2,14 @@
 
 import errno
 import socket
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, get_args
 
 import torch
+from numpy import ndarray
 from torch import Tensor
 
 from rediffuse import cures
@@ -18,6 +20,8 @@ from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
 STATUSES: tuple[Status, ...] = get_args(Status)
 OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
 """Those that a reward may give: what is not finite is never shown to one."""
+REASON = "error"
+"""The note of a sample that has no reward, if the reward says nothing of it itself."""
 LARGEST = torch.finfo(torch.float32).max
 NETWORK = {"TransportError", "ConnectionError", "Timeout", "APIConnectionError", "ClientConnectionError"}
 """What clients of HTTP call their errors of the network, which need not be OSErrors."""
@@ -34,7 +38,7 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
         given = reward(images.clone(), [replace(prompt, metadata=dict(prompt.metadata)) for prompt in prompts])
     except RewardError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt, CancelledError) as error:  # a user's Ctrl-C arrives on another thread
         raise _failure(name, len(prompts), error) from error
     try:
         return _checked(name, given, len(prompts))
@@ -49,9 +53,9 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
 def _failure(name: str, size: int, error: BaseException) -> RewardError:
     passing, cure = _error_may_pass(error), cures.of_error(error)
     kind = UnusableRewardError if cure and not passing else RewardError
+    raised = f"{type(error).__name__}: {error}".rstrip(" .:\n")
     return kind(
-        f"The reward {name} failed on a batch of {size} images: {type(error).__name__}:"
-        + (f" {str(error).rstrip('.')}. What to do: {cure}" if cure else f" {error}"),
+        f"The reward {name} failed on a batch of {size} images: {raised}." + (f" What to do: {cure}" if cure else ""),
         "timeout" if isinstance(error, TimeoutError) else "failed",
         passing=passing,
     )
@@ -72,9 +76,14 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
             f"The reward {name} must give one status per image, of {', '.join(OF_REWARDS)}; it gave {statuses!r:.60}.",
             "invalid_shape",
         )
-    usable = (values.abs() <= LARGEST).tolist()
-    statuses = ["non_finite" if said == "ok" and not good else said for said, good in zip(statuses, usable, strict=True)]
-    return Judgement(values, parts, given.notes, statuses)
+    said = [
+        cures.of_number(value, LARGEST) if each == "ok" else "" for value, each in zip(values.tolist(), statuses, strict=True)
+    ]
+    if not any(said):
+        return Judgement(values, parts, given.notes, statuses)
+    why = [f"The reward {name} gave {each}" if each else "" for each in said]
+    statuses = ["non_finite" if each else status for each, status in zip(said, statuses, strict=True)]
+    return Judgement(values, parts, {REASON: why, **given.notes}, statuses)
 
 
 def prepare(reward: Reward, device: str, caller: Caller) -> None:
@@ -99,7 +108,7 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
     try:
         if isinstance(given, Tensor) and given.is_complex():
             raise TypeError
-        values = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
+        values = torch.as_tensor(_plain(given), dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnusableRewardError(
             f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}."
@@ -113,6 +122,13 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
             "invalid_shape",
         )
     return values
+
+
+def _plain(given: Any) -> Any:
+    """A list with neither arrays nor graphs: torch refuses arrays without dimensions, and warns of others and of graphs."""
+    if not isinstance(given, list | tuple):
+        return given
+    return [each.detach() if isinstance(each, Tensor) else each.tolist() if isinstance(each, ndarray) else each for each in given]
 
 
 def name_of(reward: Callable[..., Any]) -> str:

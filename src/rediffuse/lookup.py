@@ -253,7 +253,8 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
     except Exception as error:  # it may be anyone's code
         raise ConfigError(f"{key}.name: cannot make {quoted(options['name'])}: {type(error).__name__}: {error}") from error
     if not callable(getattr(built, METHOD[key], None)):
-        raise ConfigError(f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.")
+        cure = " A reward is called with (images, prompts): name that method __call__, or name a function." * (key == "reward")
+        raise ConfigError(f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no {METHOD[key]!r}.{cure}")
     if key == "reward":
         _refuse_another_signature(str(options["name"]), built)
     return built

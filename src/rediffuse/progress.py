@@ -29,6 +29,8 @@ WHAT_NOW = {
 
 SMALLEST_KL = 1e-9
 """To be shown: the first update of an epoch has none, but for rounding."""
+SMALLEST_REWARD, LARGEST_REWARD = 1e-2, 1e8
+"""Between which four decimals tell rewards apart."""
 
 
 class Display(Callback):
@@ -96,7 +98,9 @@ class Display(Callback):
         )
 
     def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
-        line = f"epoch {metrics['epoch']:3.0f}   reward {metrics['reward_mean']:8.4f} ± {metrics['reward_std']:.4f}"
+        mean, std = metrics["reward_mean"], metrics["reward_std"]
+        usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
+        line = f"epoch {metrics['epoch']:3.0f}   reward " + (f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}")
         line += f"   {metrics['images_per_second']:.1f} images/s"
         if metrics.get("approx_kl", 0) > SMALLEST_KL:
             line += f"   kl {metrics['approx_kl']:.1e}"

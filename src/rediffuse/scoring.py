@@ -16,7 +16,7 @@ from rediffuse import faults
 from rediffuse.config import Config, Scoring
 from rediffuse.errors import RewardError, Status
 from rediffuse.journal import Paid, Scored
-from rediffuse.judging import judged, name_of, together
+from rediffuse.judging import REASON, judged, name_of, together
 from rediffuse.rollout import joined
 from rediffuse.scores import Scores, refuse_too_few, summary
 from rediffuse.threads import Abandoned, Caller, Pool
@@ -28,8 +28,6 @@ MAX_WAITING = 128
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
 LONGEST_PAUSE_SECONDS = 30.0
-REASON = "error"
-"""The note of a sample for which the reward failed."""
 MOST_REASONS = 3
 LONGEST_REASON = 200
 Item = TypeVar("Item")

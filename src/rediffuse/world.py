@@ -33,6 +33,8 @@ JOIN_SECONDS = 50.0
 PATIENCE = timedelta(days=1)
 """Of one process with another, which may be waiting for its rewards; one that is silent is noticed by its heartbeat."""
 STALL_SECONDS = 120.0
+STOPS = (signal.SIGTERM, signal.SIGINT)
+SAME_SIGNAL_SECONDS = 1.0
 LOST_SECONDS = 3.0
 """Until those that are still there have told so, after a connection broke."""
 
@@ -56,6 +58,7 @@ class World:
         self.device = str(state.device)
         self.is_main = state.is_main_process
         self.stop_signal = 0
+        self._noted = False
         self.heart = Heart(self.rank, self.size, stall_seconds, self._hear)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
@@ -157,14 +160,20 @@ class World:
         return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
 
     def _listen(self) -> dict[int, Any]:
-        """From now on SIGTERM and Ctrl-C set a flag; a second one ends the process at once."""
+        """From now on SIGTERM and Ctrl-C set a flag; a second one, of either kind, ends the process at once."""
         if threading.current_thread() is not threading.main_thread():
             return {}
-        return {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return {number: signal.signal(number, self._note) for number in STOPS}
 
     def _note(self, number: int, _: FrameType | None) -> None:
+        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its processes were sent as well."""
+        if self._noted:
+            return
+        self._noted = True
         self.stop_signal = number
-        signal.signal(number, signal.SIG_DFL)
+        time.sleep(SAME_SIGNAL_SECONDS)  # Python calls this again, for other signals, meanwhile
+        for each in STOPS:
+            signal.signal(each, signal.SIG_DFL)
 
     def _hear(self, number: int) -> None:
         """Of a signal that another process was sent, so that none has to wait for it to say so."""

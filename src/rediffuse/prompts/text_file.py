@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, V
 from rediffuse.config import FilePath, problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import chosen
-from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes
+from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.types import Prompt
 
 __all__ = ["TextFile"]
@@ -61,7 +61,8 @@ class TextFile:
         kind = self.path.suffix.lower()
         if kind not in ("", ".txt", ".jsonl") and self.path.is_file():
             raise ConfigError(f"prompts.path: {self.path} is a {kind} file; it takes .txt, one prompt a line, or .jsonl.")
-        found = list((_json_lines if kind == ".jsonl" else _plain_lines)(self.path))
+        with uncollected():
+            found = list((_json_lines if kind == ".jsonl" else _plain_lines)(self.path))
         if not found:
             raise ConfigError(f"prompts.path: {self.path} holds no prompt; write one a line.")
         object.__setattr__(self, "prompts", tuple(prompt for prompt, _ in found))
@@ -87,7 +88,8 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
     for number, text in _lines(path):
         try:
             line = Line.model_validate(json.loads(text))
-            json.dumps(line.model_extra, ensure_ascii=False).encode()
+            if line.model_extra:
+                json.dumps(line.model_extra, ensure_ascii=False).encode()
         except ValidationError as error:
             raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
         except UnicodeEncodeError as error:
