@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rediffuse.config import read_recipe, resolved
+from rediffuse.config.schema import read_recipe, resolved
 
 QUERIES = 1080
 """Rewards that every method has learned from when its last epoch is sampled."""

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.average import PREFIX
-from rediffuse.lookup import build
+from rediffuse.learning.average import PREFIX
+from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.rewards._emoji import Judge
 from rediffuse.rewards.emoji_judge import named
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import checkpoint, folder
 from rediffuse.types import Prompt
-from rediffuse.world import World
 
 SEED = 1_000_003
 NAMES = ("trained", "held_out")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import torch
 
-from rediffuse.config import read_recipe, resolved
-from rediffuse.lookup import assemble
+from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.lookup.build import assemble
+from rediffuse.processes.world import World, _num_cores
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load
-from rediffuse.world import World, _num_cores
 
 EPOCHS = 3
 

@@ -18,7 +18,7 @@ from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from rediffuse.images import pictures, tensor
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
 from rediffuse.rewards._ocr import Reader, text_of

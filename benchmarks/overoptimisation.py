@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.monitor import read_picture
-from rediffuse.overoptimisation import Rows, course
+from rediffuse.evaluation.monitor import read_picture
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
 from rediffuse.types import Prompt
+from rediffuse.verdict.overoptimisation import Rows, course
 
 
 def main() -> None:

@@ -4,8 +4,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from rediffuse import train
-from rediffuse.average import PREFIX, Average
-from rediffuse.evaluate import before_and_after
+from rediffuse.evaluation.pictures import before_and_after
+from rediffuse.learning.average import PREFIX, Average
 
 
 def test_an_average_by_hand():

@@ -12,11 +12,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import rediffuse
-from rediffuse import trust
 from rediffuse.cli import COMMANDS, flags, main
-from rediffuse.commands import command, completed
 from rediffuse.errors import ConfigError
+from rediffuse.lookup import trust
 from rediffuse.runs.folder import create
+from rediffuse.terminal.commands import command, completed
 
 TOY = [
     "--model",

@@ -2,7 +2,7 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.config import from_mapping, from_yaml, merge, read_recipe, read_yaml, recipe_names, resolved, to_yaml
+from rediffuse.config.schema import from_mapping, from_yaml, merge, read_recipe, read_yaml, recipe_names, resolved, to_yaml
 from rediffuse.errors import ConfigError
 
 

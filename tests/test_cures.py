@@ -11,7 +11,7 @@ from PIL import Image
 
 from rediffuse import train
 from rediffuse.errors import ConfigError, RewardError, UnusableRewardError
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 
 CONNECTION = sqlite3.connect(":memory:")
 

@@ -13,9 +13,9 @@ import torch
 
 from rediffuse import train
 from rediffuse.cli import flags
-from rediffuse.config import read_recipe, resolved
-from rediffuse.judging import judged
-from rediffuse.lookup import assemble, build
+from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.lookup.build import assemble, build
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt
 
 DOCS = Path(__file__).parents[1] / "docs"

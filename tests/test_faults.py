@@ -9,22 +9,23 @@ import tiny
 import torch
 from PIL import Image
 
-from rediffuse import monitor, resume, train
+from rediffuse import resume, train
 from rediffuse.errors import ConfigError, NonFiniteError
-from rediffuse.evaluate import before_and_after
+from rediffuse.evaluation import monitor
+from rediffuse.evaluation.pictures import before_and_after
+from rediffuse.evaluation.suites import Question, evaluate, table
 from rediffuse.faults import told, traced
 from rediffuse.images import drawable, picture, pixels
 from rediffuse.maths import appearance
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.report import verdict
+from rediffuse.processes.world import World
 from rediffuse.report.tables import figures
 from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import existing
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.suites import Question, evaluate, table
 from rediffuse.types import Prompt
-from rediffuse.world import World
+from rediffuse.verdict import verdict
 
 KINDS = {
     "ddpo_is": {"algorithm": {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1}},

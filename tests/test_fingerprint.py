@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
-from rediffuse.evaluate import before_and_after
+from rediffuse.evaluation.pictures import before_and_after
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import tiny
 import torch
 
 import rediffuse
-from rediffuse.config import chosen, read_recipe, resolved
+from rediffuse.config.schema import chosen, read_recipe, resolved
 from rediffuse.errors import ConfigError, RunError
-from rediffuse.world import World
+from rediffuse.processes.world import World
 
 TOY = {
     "model": {"name": f"{tiny.FILE}:Toy"}, "sampler": {"num_steps": 4}, "reward": "redness", "epochs": 1, "prompts_per_epoch": 4,

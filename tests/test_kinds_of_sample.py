@@ -6,10 +6,10 @@ from tiny import numbers, weights
 
 from rediffuse.cli import run as command
 from rediffuse.errors import ConfigError
+from rediffuse.evaluation.suites import Question, evaluate
 from rediffuse.report import index, page
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import resume, train
-from rediffuse.suites import Question, evaluate
 
 KINDS = {
     "video": ("OfVideo", "Few", ".webp"),

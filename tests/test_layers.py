@@ -5,27 +5,21 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"terminal"},
-    {"commands", "cures", "errors", "faults", "images", "loopback", "maths", "threads", "declared"},
-    {"reading"},
-    {"config", "hub", "overoptimisation", "weights", "heartbeat"},
-    {"types"},
-    {"judging", "modalities"},
-    {"models", "samplers", "rewards", "prompts", "algorithms"},
-    {"lookup", "policy", "world", "runs", "average"},
-    {"rollout", "batches", "lengths", "report", "journal", "trust", "fingerprint"},
-    {"scores"},
-    {"scoring", "update"},
-    {"callbacks"},
-    {"trainer", "progress", "keeper", "evaluate", "serve", "monitor"},
-    {"evaluation", "suites"},
+    {"errors", "faults", "images", "maths", "terminal"},
+    {"config", "hub", "processes"},
+    {"types", "modalities"},
+    {"models", "samplers", "prompts", "algorithms", "policy", "runs"},
+    {"rollout", "learning", "verdict"},
+    {"scoring"},
+    {"rewards", "lookup", "report", "callbacks"},
+    {"trainer", "evaluation"},
     {"start"},
-    {"__init__", "cli"},
+    {"cli", "__init__"},
     {"__main__"},
 ]
 LAYER = {room: i for i, rooms in enumerate(LAYERS) for room in rooms}
 ONLY_HOME = {
-    "accelerate": {"world"},
+    "accelerate": {"processes"},
     "diffusers": {"models"},
     "peft": {"models"},
     "transformers": {"models", "rewards"},

@@ -3,8 +3,8 @@
 import pytest
 import tiny
 
-from rediffuse.config import merge, read_recipe, resolved
-from rediffuse.lookup import find, names
+from rediffuse.config.schema import merge, read_recipe, resolved
+from rediffuse.lookup.build import find, names
 from rediffuse.start import train
 
 EPOCHS = 40

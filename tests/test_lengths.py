@@ -5,11 +5,11 @@ import pytest
 import tiny
 import torch
 
-from rediffuse import lengths
-from rediffuse.evaluate import before_and_after
+from rediffuse.evaluation import lengths
+from rediffuse.evaluation.pictures import before_and_after
+from rediffuse.evaluation.suites import Question, evaluate
 from rediffuse.prompts.text_file import TextFile
 from rediffuse.start import train
-from rediffuse.suites import Question, evaluate
 from rediffuse.types import ListsPrompts, Prompt, ReadsTokens
 
 

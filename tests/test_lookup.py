@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import KEYS, assemble, build, completed, declared_options, find, names
+from rediffuse.lookup.build import KEYS, assemble, build, completed, declared_options, find, names
 from rediffuse.types import Prompt
 
 

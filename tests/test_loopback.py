@@ -1,6 +1,6 @@
 import pytest
 
-from rediffuse.loopback import is_own
+from rediffuse.scoring.loopback import is_own
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ ROUND = """
 import sys
 from pathlib import Path
 import tiny
-from rediffuse.lookup import assemble
+from rediffuse.lookup.build import assemble
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load
-from rediffuse.world import World
+from rediffuse.processes.world import World
 
 def peak_gibibytes():  # not getrusage's, which begins with that of whoever started this process
     lines = Path("/proc/self/status").read_text().splitlines()

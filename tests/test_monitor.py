@@ -6,14 +6,15 @@ import tiny
 import torch
 from tiny import StoppedError, reward_that_dies_at
 
-from rediffuse import keeper, resume, train
+from rediffuse import resume, train
+from rediffuse.callbacks import keeper
 from rediffuse.errors import ConfigError
-from rediffuse.monitor import kl_to_pretrained
+from rediffuse.evaluation.monitor import kl_to_pretrained
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import checkpoint
 from rediffuse.types import Prompt
-from rediffuse.world import World
 
 OWN_REWARDS = """
 import torch

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rediffuse.overoptimisation import change, course, least_errors, to_lose
+from rediffuse.verdict.overoptimisation import change, course, least_errors, to_lose
 
 PICTURES = 16
 

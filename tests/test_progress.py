@@ -1,4 +1,4 @@
-from rediffuse.progress import Display
+from rediffuse.callbacks.progress import Display
 
 METRICS = {
     "epoch": 0, "reward_mean": 1.0, "reward_std": 0.5, "images_per_second": 3.0, "approx_kl": 0.0, "masked_rewards": 0,

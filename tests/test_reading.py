@@ -13,10 +13,10 @@ import tiny
 import yaml
 
 from rediffuse.cli import flags, main
-from rediffuse.config import PositiveInt, from_mapping, read_recipe, read_yaml, resolved, to_yaml
+from rediffuse.config.reading import MOST_BYTES, MOST_DEPTH, file_bytes, flag_value, yaml_value
+from rediffuse.config.schema import PositiveInt, from_mapping, read_recipe, read_yaml, resolved, to_yaml
 from rediffuse.errors import ConfigError, RediffuseError, quoted
-from rediffuse.lookup import assemble, build
-from rediffuse.reading import MOST_BYTES, MOST_DEPTH, file_bytes, flag_value, yaml_value
+from rediffuse.lookup.build import assemble, build
 
 DIGITS = "1" * 5000
 LAUGHS = "\n".join(

@@ -14,8 +14,8 @@ from tiny import StoppedError, numbers, reward_that_dies_at, weights
 
 from rediffuse import resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
+from rediffuse.learning.update import Learner
 from rediffuse.runs import checkpoint, export
-from rediffuse.update import Learner
 
 EPOCHS = 4
 
@@ -59,7 +59,7 @@ def test_stop_anywhere_and_resume_is_as_if_never_stopped(variant, call, tmp_path
 
 def test_fp16_and_the_pretrained_model_in_lanes(pipeline, tmp_path, monkeypatch):
     """Loss scaling and an adapter that is switched off for a while: stopped and resumed, the same to the bit."""
-    monkeypatch.setattr("rediffuse.world._num_cores", lambda: 3)
+    monkeypatch.setattr("rediffuse.processes.world._num_cores", lambda: 3)
     targets = ["to_q", "to_k", "conv1"]
     config = tiny.config(
         epochs=3,
@@ -249,7 +249,7 @@ def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, 
 
 def test_a_stop_in_the_last_look_leaves_an_adapter(tmp_path, monkeypatch):
     """Which needs a reward no more."""
-    from rediffuse.evaluation import Evaluation
+    from rediffuse.evaluation.callback import Evaluation
 
     real = Evaluation._look
 
@@ -394,7 +394,7 @@ def test_processes_that_do_not_share_their_gradients_are_seen(smooth, pipeline, 
     alone = tmp_path / "alone.py"
     alone.write_text(
         "import sys, torch\n"
-        "from rediffuse.world import World\n"
+        "from rediffuse.processes.world import World\n"
         "real = World.summed\n"
         "World.summed = lambda self, tensors: list(tensors) if tensors[0].dtype == torch.float32 and len(tensors) > 1 else real(self, tensors)\n"
         "from rediffuse.cli import main\n"

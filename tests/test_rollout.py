@@ -3,10 +3,10 @@ import torch
 from tiny import ToyDenoiser
 
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, denoise, group_of, joined
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import Prompt
-from rediffuse.world import World
 
 PROMPTS = [Prompt(text) for text in ("a cat", "a dog", "a cat", "an ant", "a whale")]
 

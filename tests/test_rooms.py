@@ -8,9 +8,9 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.config import from_yaml, read_recipe, recipe_names, resolved
-from rediffuse.judging import judged
-from rediffuse.lookup import KEYS, assemble, build, declared_options, find, first_line, names
+from rediffuse.config.schema import from_yaml, read_recipe, recipe_names, resolved
+from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, first_line, names
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Algorithm, Prompt
 
 EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]

@@ -7,18 +7,18 @@ import pytest
 import tiny
 import torch
 
-from rediffuse import scoring
-from rediffuse.config import Scoring
+from rediffuse.config.schema import Scoring
 from rediffuse.errors import Interrupted, RewardError
-from rediffuse.journal import Scored
-from rediffuse.judging import judged
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.scores import Scores, summary
+from rediffuse.scoring import scorer as scoring
+from rediffuse.scoring.journal import Scored
+from rediffuse.scoring.judging import judged
+from rediffuse.scoring.scores import Scores, summary
 from rediffuse.start import train
 from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
-from rediffuse.world import World
 
 
 def scorer(reward, num_samples, stop_if_asked=lambda: None, **options):

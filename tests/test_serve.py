@@ -18,9 +18,9 @@ from PIL import Image
 
 from rediffuse import train
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt
 
 MINE = """

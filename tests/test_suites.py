@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rediffuse import train
 from rediffuse.errors import ConfigError
-from rediffuse.suites import Question, evaluate, gained, table
+from rediffuse.evaluation.suites import Question, evaluate, gained, table
 
 REWARDS = """
 import torch

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from rediffuse.threads import Abandoned, Caller, Pool, undisturbed
+from rediffuse.processes.threads import Abandoned, Caller, Pool, undisturbed
 
 
 def test_no_more_calls_run_at_a_time_than_asked_for():
@@ -61,7 +61,7 @@ def test_what_a_call_raises_is_raised_where_its_result_is_asked_for(error):
     "begin", ["caller = Caller(); caller.submit(lambda: time.sleep(60))", "Pool(2).submit(lambda: time.sleep(60))"]
 )
 def test_a_call_that_hangs_does_not_keep_the_process_from_ending(begin):
-    code = f"import time\nfrom rediffuse.threads import Caller, Pool\n{begin}\ntime.sleep(0.1)"
+    code = f"import time\nfrom rediffuse.processes.threads import Caller, Pool\n{begin}\ntime.sleep(0.1)"
     assert subprocess.run([sys.executable, "-c", code], timeout=30, check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import tiny
 
 from rediffuse import train
 from rediffuse.errors import RewardError
-from rediffuse.evaluate import Pictures
+from rediffuse.evaluation.pictures import Pictures
 
 
 def test_a_run_that_fails_in_its_first_look_leaves_no_folder_in_the_way(tmp_path, monkeypatch):

@@ -10,10 +10,11 @@ import pytest
 import tiny
 import yaml
 
-from rediffuse import train, trust
+from rediffuse import train
 from rediffuse.cli import main
-from rediffuse.declared import KEYS, Option, declared_options, names
+from rediffuse.config.declared import KEYS, Option, declared_options, names
 from rediffuse.errors import ConfigError
+from rediffuse.lookup import trust
 from rediffuse.runs.folder import RunFolder
 
 SECRET = "hf_a-token-that-stays-here"

@@ -6,13 +6,13 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.batches import Batches
-from rediffuse.lookup import assemble
+from rediffuse.learning.batches import Batches
+from rediffuse.learning.update import Learner
+from rediffuse.lookup.build import assemble
+from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load
-from rediffuse.update import Learner
-from rediffuse.world import World
 
 
 def trained_once(advantages=None, lanes=1, **over):

@@ -12,7 +12,7 @@ import torch
 from tiny import numbers, weights
 
 from rediffuse.errors import Interrupted, NonFiniteError, RewardError
-from rediffuse.world import World
+from rediffuse.processes.world import World
 
 TOY = {
     "model": f"{tiny.FILE}:Toy",
@@ -120,7 +120,7 @@ def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
 
 SIGNALLED = """\
 import os, signal, threading, time
-from rediffuse.world import World
+from rediffuse.processes.world import World
 
 with World.joined(1) as world:
     for seconds, number in (0.5, signal.SIGTERM), (0.6, signal.SIGTERM), (4.0, signal.SIGINT):
@@ -159,7 +159,7 @@ MISBEHAVING = """\
 import os, signal, sys, time
 from pathlib import Path
 from rediffuse.cli import main
-from rediffuse.update import Learner
+from rediffuse.learning.update import Learner
 
 rank, deed, real = os.environ["RANK"], os.environ["DEED"], Learner._step
 steps = iter(range(1000))
@@ -257,7 +257,7 @@ def test_a_process_that_dies_loses_no_whole_epoch(tmp_path):
 @pytest.mark.parametrize("address", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}])
 def test_variables_of_processes_that_are_not_there_are_named(address, tmp_path):
     (tmp_path / "alone.py").write_text(
-        "import sys\nfrom rediffuse import world\nfrom rediffuse.cli import main\nworld.JOIN_SECONDS = 2.0\nmain(sys.argv[1:])\n"
+        "import sys\nfrom rediffuse.processes import world\nfrom rediffuse.cli import main\nworld.JOIN_SECONDS = 2.0\nmain(sys.argv[1:])\n"
     )
     flags = [f"--{key}={value}" for key, value in {**TOY, "run-dir": "run"}.items()]
     left = {key: value for key, value in os.environ.items() if not key.startswith("MASTER_")}

@@ -327,7 +327,7 @@ class Few:
 
 def config(**over):
     """A run of the toy that takes a moment."""
-    from rediffuse.config import from_mapping, merge
+    from rediffuse.config.schema import from_mapping, merge
 
     usual = {
         "epochs": 2,

@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rediffuse.callbacks import Callback, Epoch
-    from rediffuse.config import Config
+    from rediffuse.callbacks.protocol import Callback, Epoch
+    from rediffuse.config.schema import Config
     from rediffuse.maths.gaussian import Gaussian
     from rediffuse.start import begin, reopen, resume, train
     from rediffuse.trainer import Run
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 _HOMES = {
-    "rediffuse.callbacks": ["Callback", "Epoch"],
-    "rediffuse.config": ["Config"],
+    "rediffuse.callbacks.protocol": ["Callback", "Epoch"],
+    "rediffuse.config.schema": ["Config"],
     "rediffuse.maths.gaussian": ["Gaussian"],
     "rediffuse.start": ["begin", "reopen", "resume", "train"],
     "rediffuse.trainer": ["Run"],

@@ -11,18 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import rediffuse
-from rediffuse import loopback, trust
-from rediffuse.commands import command as printed
-from rediffuse.commands import completed
-from rediffuse.config import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
+from rediffuse.config.reading import MOST_DEPTH, flag_value
+from rediffuse.config.schema import DEFAULT_RECIPE, Config, Evaluation, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError, did_you_mean, quoted
-from rediffuse.lookup import KEYS, assemble, build, check_names, first_line, names, text_options
-from rediffuse.reading import MOST_DEPTH, flag_value
-from rediffuse.terminal import console, say, show, show_traceback, warnings_shown
+from rediffuse.lookup import trust
+from rediffuse.lookup.build import KEYS, assemble, build, check_names, first_line, names, text_options
+from rediffuse.scoring import loopback
+from rediffuse.terminal.commands import command as printed
+from rediffuse.terminal.commands import completed
+from rediffuse.terminal.output import console, say, show, show_traceback, warnings_shown
 
 if TYPE_CHECKING:
-    from rediffuse.report.verdict import Verdict
     from rediffuse.runs.folder import RunFolder
+    from rediffuse.verdict.verdict import Verdict
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
 OPTIONS = f"""\
@@ -256,14 +257,14 @@ def _only_its_model(config: Config) -> Config:
 
 def sample(args: argparse.Namespace) -> None:
     _allowed(args, _only_its_model)
-    from rediffuse.evaluate import before_and_after
+    from rediffuse.evaluation.pictures import before_and_after
 
     show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
 
 
 def export(args: argparse.Namespace) -> None:
     run = _allowed(args, _only_its_model)
-    from rediffuse.evaluate import tuned
+    from rediffuse.evaluation.pictures import tuned
     from rediffuse.runs.export import converted
 
     path = args.out or run.exported(args.to, args.checkpoint)
@@ -275,7 +276,7 @@ def evaluate(args: argparse.Namespace) -> None:
     for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
-    from rediffuse import suites
+    from rediffuse.evaluation import suites
     from rediffuse.report import page
 
     sizes = {"num_prompts": args.num_prompts, "images_per_prompt": args.images_per_prompt, "seed": args.seed}
@@ -285,8 +286,9 @@ def evaluate(args: argparse.Namespace) -> None:
 
 
 def report(args: argparse.Namespace) -> None:
-    from rediffuse.report import follow, index, page, verdict
+    from rediffuse.report import follow, index, page
     from rediffuse.runs.folder import RunFolder, existing
+    from rediffuse.verdict import verdict
 
     if args.follow:
         if args.out:
@@ -352,7 +354,7 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
             f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote` rewards in the sum."
         )
     try:
-        from rediffuse import serve as service
+        from rediffuse.scoring import serve as service
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'") from error
     limits = {"device": args.device, "batch_size": args.batch_size, "token": token or None}
@@ -485,8 +487,8 @@ def _resumable(run: Path | None) -> Iterator[None]:
 
 def _tell(run: Path) -> None:
     """The run itself has written verdict and page."""
-    from rediffuse.report import verdict
     from rediffuse.runs.folder import existing
+    from rediffuse.verdict import verdict
 
     folder = existing(run)
     _say(verdict.of(folder), run)

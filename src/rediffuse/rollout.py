@@ -10,8 +10,8 @@ from torch import Tensor
 from rediffuse.faults import Check, magnitude, traced
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.types import HasPrecision, LearnsFrom, Prompt, Rollout, Trajectory
-from rediffuse.world import World
 
 
 @dataclass(frozen=True)

@@ -6,27 +6,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rediffuse import fingerprint, lengths, trust
-from rediffuse.callbacks import Callback, Epoch, RunState
-from rediffuse.config import Config, chosen, recipe_names
+from rediffuse.callbacks.keeper import Keeper
+from rediffuse.callbacks.progress import Display
+from rediffuse.callbacks.protocol import Callback, Epoch, RunState
+from rediffuse.config.schema import Config, chosen, recipe_names
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, LostProcessError, RediffuseError, RewardError, quoted
-from rediffuse.evaluate import Pictures
-from rediffuse.evaluation import Evaluation
-from rediffuse.journal import Paid
-from rediffuse.judging import distinct_names, prepare
-from rediffuse.keeper import Keeper
-from rediffuse.lookup import Parts, assemble, completed
-from rediffuse.monitor import Monitor
+from rediffuse.evaluation import lengths
+from rediffuse.evaluation.callback import Evaluation
+from rediffuse.evaluation.monitor import Monitor
+from rediffuse.evaluation.pictures import Pictures
+from rediffuse.learning.update import Learner
+from rediffuse.lookup import fingerprint, trust
+from rediffuse.lookup.build import Parts, assemble, completed
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.progress import Display
-from rediffuse.report import page, verdict
+from rediffuse.processes.world import World
+from rediffuse.report import page
 from rediffuse.runs import audit, checkpoint, export, files, folder, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.scoring import RunScorer
+from rediffuse.scoring.journal import Paid
+from rediffuse.scoring.judging import distinct_names, prepare
+from rediffuse.scoring.scorer import RunScorer
 from rediffuse.trainer import Run
 from rediffuse.types import Metrics, Reward
-from rediffuse.update import Learner
-from rediffuse.world import World
+from rediffuse.verdict import verdict
 
 UNKNOWN = "known to the first process alone"
 

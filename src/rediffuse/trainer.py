@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from rediffuse.callbacks import Callback, Epoch
-from rediffuse.config import Config
+from rediffuse.callbacks.protocol import Callback, Epoch
+from rediffuse.config.schema import Config
+from rediffuse.learning.update import Learner
 from rediffuse.maths import noise
+from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, group_of
 from rediffuse.runs.folder import RunFolder
-from rediffuse.scores import Scores
-from rediffuse.scoring import RunScorer
+from rediffuse.scoring.scorer import RunScorer
+from rediffuse.scoring.scores import Scores
 from rediffuse.types import Metrics, Prompt, PromptSet, Rollout
-from rediffuse.update import Learner
-from rediffuse.world import World
 
 
 @dataclass

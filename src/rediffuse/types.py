@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from rediffuse.config import Config
+from rediffuse.config.schema import Config
 from rediffuse.errors import Status
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule

@@ -9,13 +9,13 @@ from tiny import ToyDenoiser
 from rediffuse.algorithms.rwr import RewardWeightedRegression
 from rediffuse.algorithms.rwr_sparse import SparseRegression
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import assemble
+from rediffuse.lookup.build import assemble
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.start import load, train
 from rediffuse.types import CleanSamples, Prompt
-from rediffuse.world import World
 
 GROUPS = torch.tensor([1, 1, 2, 2])
 

@@ -11,7 +11,7 @@ from test_latent_diffusion import loaded, ours
 
 from rediffuse.cli import main
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from safetensors import safe_open
 
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.maths import noise
 from rediffuse.models import _diffusers
 from rediffuse.models.emoji import PIPELINE, Emoji

@@ -20,7 +20,7 @@ from test_latent_diffusion import PROMPTS, loaded, ours, theirs
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.models._diffusers import LatentDiffusion
 from rediffuse.models._sources import Networks
 from rediffuse.models.stable_diffusion import StableDiffusion

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from test_latent_diffusion import loaded
 
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 
 FILES = {
     "unet": "diffusion_pytorch_model.safetensors",

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from rediffuse.report.changes import finite, held_out, paired
+from rediffuse.verdict.changes import finite, held_out, paired
 
 
 def test_paired_by_hand():

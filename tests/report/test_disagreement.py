@@ -1,6 +1,6 @@
 import pytest
 
-from rediffuse.report.disagreement import gaps, rank_correlation
+from rediffuse.verdict.disagreement import gaps, rank_correlation
 
 
 def row(epoch, reward, second, **parts):
@@ -35,9 +35,9 @@ def test_the_journal_of_a_second_judge_that_does_not_follow(tmp_path):
     import tiny
 
     from rediffuse import train
-    from rediffuse.report import verdict
     from rediffuse.runs import log
     from rediffuse.runs.folder import RunFolder
+    from rediffuse.verdict import verdict
 
     (tmp_path / "own.py").write_text("def not_red(images, prompts):\n    return -images[:, 0].mean((1, 2))\n")
     judges = [{"name": "redness"}, {"name": f"{tmp_path}/own.py:not_red"}]

@@ -6,10 +6,10 @@ from dataclasses import asdict
 import pytest
 import tiny
 
-from rediffuse.report import verdict
-from rediffuse.report.rules import Evidence
 from rediffuse.runs import log
 from rediffuse.runs.folder import create
+from rediffuse.verdict import verdict
+from rediffuse.verdict.rules import Evidence
 
 EPOCHS = 12
 

@@ -16,7 +16,7 @@ from PIL import Image
 from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.images import pictures
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._vlm import VisionLanguageModel
 from rediffuse.runs.folder import existing

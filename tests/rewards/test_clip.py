@@ -10,9 +10,10 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from rediffuse import hub, train
+from rediffuse import train
 from rediffuse.errors import ConfigError
-from rediffuse.lookup import build
+from rediffuse.hub import snapshots as hub
+from rediffuse.lookup.build import build
 from rediffuse.rewards.aesthetic import FILE, NAMES, PUBLISHED, Aesthetic, predictor
 from rediffuse.rewards.clip_score import ClipScore
 from rediffuse.rewards.pickscore import PickScore

@@ -8,8 +8,7 @@ import tiny
 import torch
 
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.prompts._animals import NAMES
 from rediffuse.rewards import _emoji
@@ -17,6 +16,7 @@ from rediffuse.rewards._emoji import Judge
 from rediffuse.rewards.emoji_judge import asked_for, named
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
+from rediffuse.scoring.judging import judged
 from rediffuse.start import train
 from rediffuse.types import HasFeatures, Prompt
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from rediffuse.errors import ConfigError
 from rediffuse.images import pictures, tensor
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
 from rediffuse.rewards._ocr import Line, Reader

@@ -8,9 +8,9 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards.second_judge import chosen, cropped, free, recompressed
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, NeedsLoading, Prompt
 
 IMAGES = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))

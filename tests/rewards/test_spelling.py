@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards._spelling import names
 from rediffuse.rewards.text_penalty import asked
 

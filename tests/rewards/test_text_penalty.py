@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.images import tensor
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
+from rediffuse.scoring.judging import judged
 from rediffuse.types import NeedsLoading, Prompt
 
 TURTLES = Prompt("six turtles", {"questions": ["How many turtles are there in this image?"], "answers": ["six"]})

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from rediffuse.errors import RewardError
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards._vlm import VisionLanguageModel
 from rediffuse.rewards._words import holds
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt
 
 

@@ -9,11 +9,11 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError
-from rediffuse.judging import judged
-from rediffuse.lookup import build
+from rediffuse.lookup.build import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
 from rediffuse.rewards.weighted_sum import Term, WeightedSum
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, Prompt
 
 TERMS = [{"name": "redness", "weight": 2.0}, {"name": "jpeg_compressibility", "quality": 50, "weight": -1}]

@@ -238,7 +238,7 @@ WRITERS = {"write_text", "write_bytes", "mkdir", "unlink", "touch", "symlink_to"
 OWNERS = ("files", "checkpoint", "pictures")
 """Whose functions of these names are ours: `files.write_text`, `checkpoint.save`, `self.pictures.save`."""
 ELSEWHERE = {
-    "evaluate.py": "a staged place",
+    "evaluation/pictures.py": "a staged place",
     "report/pictures.py": "memory",
     "images.py": "memory",
     **{f"modalities/{name}.py": "a staged folder" for name in ("audio", "image", "vector", "video")},
@@ -247,7 +247,7 @@ ELSEWHERE = {
     "runs/export.py": "a staged folder",
     "models/_diffusers.py": "families write to a staged place that runs/ gives them",
     "rewards/aesthetic.py": "the cache of the Hub",
-    "trust.py": "what was allowed is remembered outside of run folders",
+    "lookup/trust.py": "what was allowed is remembered outside of run folders",
     "report/charts.py": "memory",
 }
 

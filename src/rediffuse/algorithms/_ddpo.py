@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Config, Positive, PositiveInt
+from rediffuse.config.schema import Config, Positive, PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.maths.gaussian import Gaussian

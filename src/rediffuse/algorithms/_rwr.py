@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rediffuse.config import Config, PositiveInt
+from rediffuse.config.schema import Config, PositiveInt
 from rediffuse.types import CleanSamples, Loss, Policy
 
 

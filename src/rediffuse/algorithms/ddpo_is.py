@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rediffuse.algorithms._ddpo import DDPO
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 from rediffuse.maths.objectives import clipped_surrogate
 from rediffuse.types import Loss, Policy, Transitions
 

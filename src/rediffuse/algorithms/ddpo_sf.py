@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from rediffuse.algorithms._ddpo import DDPO
-from rediffuse.config import Config
+from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.maths.objectives import score_function
 from rediffuse.types import Loss, Policy, Transitions

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rediffuse.algorithms._rwr import WeightedRegression
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 from rediffuse.maths.weights import softmax_weights, softmax_weights_by_group
 
 __all__ = ["RewardWeightedRegression"]

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.algorithms._rwr import WeightedRegression
-from rediffuse.config import Config, PositiveInt
+from rediffuse.config.schema import Config, PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths.weights import above_percentile, above_percentile_by_group, above_percentile_so_far
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.config import PositiveInt
+from rediffuse.config.schema import PositiveInt
 
 __all__ = ["Audio"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 
 __all__ = ["Vector"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 from rediffuse.images import picture, rounded
 
 __all__ = ["Video"]

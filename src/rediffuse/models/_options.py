@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from rediffuse.config import Positive, PositiveInt, Text
+from rediffuse.config.schema import Positive, PositiveInt, Text
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from safetensors import safe_open
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_log
 
-from rediffuse import hub
 from rediffuse.errors import ConfigError
+from rediffuse.hub import snapshots as hub
+from rediffuse.hub.weights import refuse_incomplete, refuse_not_filled
 from rediffuse.models._compatible import refuse_other_files, refuse_other_kinds
-from rediffuse.weights import refuse_incomplete, refuse_not_filled
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}

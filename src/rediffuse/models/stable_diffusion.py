@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rediffuse.config import HubId, Permit, Text
+from rediffuse.config.schema import HubId, Permit, Text
 from rediffuse.errors import ConfigError
 from rediffuse.models._compatible import refuse_other_kinds
 from rediffuse.models._options import LatentDiffusionOptions

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.config import Text
+from rediffuse.config.schema import Text
 from rediffuse.types import Prompt
 
 __all__ = ["OnePrompt"]

@@ -9,10 +9,10 @@ from typing import Annotated
 import torch
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator
 
-from rediffuse.config import FilePath, problems
+from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
+from rediffuse.config.schema import FilePath, problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import chosen
-from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.types import Prompt
 
 __all__ = ["TextFile"]

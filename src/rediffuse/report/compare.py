@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
-from rediffuse.commands import command
-from rediffuse.config import Config
+from rediffuse.config.schema import Config
 from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
 from rediffuse.report.markup import rendered, shown
 from rediffuse.report.pictures import embedded
 from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder, existing
+from rediffuse.terminal.commands import command
 
 TASK = ("reward", "prompts", "sampler")
 HOW_IT_LEARNS = {"train", "lora_rank", "lora_alpha", "lora_targets", "precision", "gradient_checkpointing"}

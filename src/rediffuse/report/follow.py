@@ -7,12 +7,13 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from rediffuse import loopback
 from rediffuse.errors import RediffuseError, RunError
-from rediffuse.report import page, verdict
+from rediffuse.report import page
 from rediffuse.report.markup import rendered
 from rediffuse.runs.folder import RunFolder
-from rediffuse.terminal import say, show
+from rediffuse.scoring import loopback
+from rediffuse.terminal.output import say, show
+from rediffuse.verdict import verdict
 
 LOOPBACK = ("127.0.0.1", "localhost")
 WATCHED = ("metrics.jsonl", "rewards.jsonl", "monitor.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")

@@ -12,12 +12,12 @@ from PIL import Image
 
 from rediffuse.errors import RediffuseError, RunError
 from rediffuse.report import page, pictures
-from rediffuse.report import verdict as verdicts
-from rediffuse.report.changes import finite
 from rediffuse.report.charts import data_uri, sparkline
 from rediffuse.report.markup import rendered
 from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
+from rediffuse.verdict import verdict as verdicts
+from rediffuse.verdict.changes import finite
 
 NUM_THUMBNAILS = 3
 THUMBNAIL_PIXELS = 96

@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from rediffuse.terminal import printable
+from rediffuse.terminal.output import printable
 
 HERE = Path(__file__).parent
 LONGEST = 240

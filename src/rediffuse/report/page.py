@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rediffuse.commands import command, completed
-from rediffuse.config import read_yaml
+from rediffuse.config.schema import read_yaml
 from rediffuse.errors import RunError
-from rediffuse.overoptimisation import Rows
 from rediffuse.report import panels, pictures, tables
-from rediffuse.report.changes import finite, held_out
-from rediffuse.report.disagreement import gaps
 from rediffuse.report.markup import number, rendered
 from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
 from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
+from rediffuse.terminal.commands import command, completed
+from rediffuse.verdict.changes import finite, held_out
+from rediffuse.verdict.disagreement import gaps
+from rediffuse.verdict.overoptimisation import Rows
 
 STRIP_LENGTH = 8
 NUM_STRIPS = 6

@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rediffuse.overoptimisation import Rows
 from rediffuse.report import charts
-from rediffuse.report.changes import Change, finite, held_out
 from rediffuse.report.charts import Chart, Line
-from rediffuse.report.disagreement import Gap
 from rediffuse.report.markup import number
+from rediffuse.verdict.changes import Change, finite, held_out
+from rediffuse.verdict.disagreement import Gap
+from rediffuse.verdict.overoptimisation import Rows
 
 Marks = Sequence[tuple[float, str]]
 MOST_PANELS = 24

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from rediffuse.overoptimisation import Rows
-from rediffuse.report.changes import finite
 from rediffuse.report.markup import duration, number, short, signed
+from rediffuse.verdict.changes import finite
+from rediffuse.verdict.overoptimisation import Rows
 
 MOST_PROMPTS = 100
 PHASES = ("seconds_sampling", "seconds_reward", "seconds_training")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
+from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.rewards._loading import folder_of, reading
-from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rediffuse.config import HubId, Text
+from rediffuse.config.schema import HubId, Text
+from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import pixels
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
 from rediffuse.types import Prompt
-from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import CLIPModel

@@ -15,8 +15,8 @@ import httpx2
 import tenacity
 
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.judging import may_pass
-from rediffuse.terminal import printable
+from rediffuse.scoring.judging import may_pass
+from rediffuse.terminal.output import printable
 
 MOST_BYTES = 1_000_000
 """Of an answer; what is longer is not read to its end."""

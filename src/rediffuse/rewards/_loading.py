@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse import hub
 from rediffuse.errors import ConfigError
+from rediffuse.hub import snapshots as hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,9 +12,9 @@ from PIL import Image
 
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.images import encoded
+from rediffuse.processes.threads import Pool
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt
 from rediffuse.rewards._vlm import Answer, said
-from rediffuse.threads import Pool
 
 UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
 """What a message may hold instead of its content."""

@@ -11,11 +11,11 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
+from rediffuse.config.schema import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
 from rediffuse.errors import Status
+from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import encoded, pictures, truncated
 from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
-from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

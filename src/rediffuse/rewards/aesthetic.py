@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rediffuse import hub
-from rediffuse.config import HubId, Text
+from rediffuse.config.schema import HubId, Text
 from rediffuse.errors import ConfigError
+from rediffuse.hub import snapshots as hub
 from rediffuse.images import truncated
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.rewards._loading import make_absolute

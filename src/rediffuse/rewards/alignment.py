@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rediffuse.config import HubId, PositiveInt, Text
+from rediffuse.config.schema import HubId, PositiveInt, Text
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute, pin

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rediffuse.config import HubId
+from rediffuse.config.schema import HubId
 from rediffuse.rewards._clip import ClipReward
 from rediffuse.types import Prompt
 

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Address, Permit, Positive, Variable
+from rediffuse.config.schema import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
-from rediffuse.judging import together
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt, refuse_unsafe
+from rediffuse.scoring.judging import together
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Remote"]

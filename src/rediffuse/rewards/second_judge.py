@@ -13,12 +13,12 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.images import encoded, pictures, pixels, tensor
-from rediffuse.judging import judged
+from rediffuse.processes.threads import Caller
 from rediffuse.rewards.weighted_sum import Term
-from rediffuse.threads import Caller
+from rediffuse.scoring.judging import judged
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["SecondJudge"]

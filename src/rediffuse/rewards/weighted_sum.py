@@ -8,9 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import Positive
+from rediffuse.config.schema import Positive
 from rediffuse.errors import ConfigError, Status
-from rediffuse.judging import distinct_names, judged
+from rediffuse.scoring.judging import distinct_names, judged
 from rediffuse.types import Combines, Judgement, NeedsLoading, Prompt
 
 __all__ = ["WeightedSum"]

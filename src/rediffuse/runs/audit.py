@@ -2,10 +2,10 @@
 
 from collections import Counter
 
-from rediffuse.commands import command
 from rediffuse.errors import RunError
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
+from rediffuse.terminal.commands import command
 
 
 def refuse_gaps(run: RunFolder, epochs: int) -> None:

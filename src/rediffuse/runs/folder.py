@@ -12,11 +12,11 @@ from typing import Any
 
 import filelock
 
-from rediffuse.commands import command
-from rediffuse.config import Config, from_yaml, to_yaml
+from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes
+from rediffuse.config.schema import Config, from_yaml, to_yaml
 from rediffuse.errors import RunError
-from rediffuse.reading import MOST_PROMPT_BYTES, file_bytes
 from rediffuse.runs import files
+from rediffuse.terminal.commands import command
 
 REPORTED_PACKAGES = ("rediffuse", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rediffuse.commands import command
 from rediffuse.errors import RunError
 from rediffuse.runs import files
+from rediffuse.terminal.commands import command
 
 CHECKSUM = b', "crc32": '
 LAST_NUMBER = re.compile(rb"(.*)" + b"." * len(CHECKSUM) + rb"(?<![0-9])([0-9]{1,10})\}", re.DOTALL)

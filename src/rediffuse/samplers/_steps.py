@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config import PositiveInt
+from rediffuse.config.schema import PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule, Steps, clean_and_noise, wide

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.config import Positive, PositiveInt, Text
+from rediffuse.config.schema import Positive, PositiveInt, Text
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:

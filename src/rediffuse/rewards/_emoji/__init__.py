@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import tensor
 from rediffuse.rewards._loading import reading
 from rediffuse.rewards._words import english
-from rediffuse.weights import refuse_incomplete
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

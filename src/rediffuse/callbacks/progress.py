@@ -1,0 +1,124 @@
+"""What a run shows while it works: a bar, and a line for each epoch done."""
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from rediffuse.callbacks.protocol import Callback, Epoch, RunState
+from rediffuse.faults import place_of, told
+from rediffuse.scoring.scores import Scores
+from rediffuse.terminal.output import console
+from rediffuse.types import Metrics, Rollout
+from rediffuse.verdict.overoptimisation import Fall
+
+WHAT_NOW = {
+    "warn": ". Going on; --evaluation.on-overoptimisation stop or keep_best would act on it.",
+    "stop": ", and is exported. To go on all the same, set evaluation.on_overoptimisation: warn in its config.yaml, then resume.",
+    "keep_best": ", and will be exported at the end.",
+}
+
+
+SMALLEST_KL = 1e-9
+"""To be shown: the first update of an epoch has none, but for rounding."""
+SMALLEST_REWARD, LARGEST_REWARD = 1e-2, 1e8
+"""Between which four decimals tell rewards apart."""
+
+
+class Display(Callback):
+    """A bar while it is open, and messages above it. shown: only one of all processes speaks."""
+
+    def __init__(self, epochs: int, *, shown: bool) -> None:
+        self.console = console(quiet=not shown)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=12),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            speed_estimate_period=float("inf"),  # an epoch may last longer than rich's half minute
+        )
+        self._task = self._progress.add_task("starting", total=epochs)
+        self._num_images = 0
+        self._warned = False
+        self._broken: set[str] = set()
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+
+    def start_at(self, epoch: int) -> None:
+        self._progress.update(self._task, completed=epoch)
+
+    def epoch_begins(self, run: RunState) -> None:
+        self._num_images = 0
+
+    def sampled(self, run: RunState, batch: Rollout) -> None:
+        self._num_images += len(batch.samples)
+        self._progress.update(self._task, description=f"sampling {self._num_images} images")
+
+    def scored(self, run: RunState, rollout: Rollout, scores: Scores) -> None:
+        self._progress.update(self._task, description="learning")
+
+    def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
+        self.broken(epoch.scores.faults)
+        self.epoch_done(epoch.metrics, run.learner.algorithm.max_ratio_drift)
+
+    def say(self, message: str) -> None:
+        self.console.print(message)
+
+    def broken(self, found: Sequence[str]) -> None:
+        """The faults of an epoch's samples: what broke, and what helps, once for each place."""
+        new = [fault for fault in found if place_of(fault) not in self._broken]
+        self._broken |= {place_of(fault) for fault in new}
+        if new:
+            self.say(f"{len(found)} samples are not finite and were left out. {told(new)}")
+
+    def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
+        kept = f"the best checkpoint is that of epoch {best}" if best else "no earlier checkpoint is left"
+        self.say(
+            f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out {fall.reward} has fallen by"
+            f" {-fall.change.mean:.3g} ± {fall.change.error:.2g} since epoch {fall.since}, and the reward has not; {kept}"
+            + WHAT_NOW[action]
+        )
+
+    def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
+        mean, std = metrics["reward_mean"], metrics["reward_std"]
+        usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
+        line = f"epoch {metrics['epoch']:3.0f}   reward " + (f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}")
+        line += f"   {metrics['images_per_second']:.1f} images/s"
+        if metrics.get("approx_kl", 0) > SMALLEST_KL:
+            line += f"   kl {metrics['approx_kl']:.1e}"
+        broken = metrics.get("masked_broken_sample", 0)
+        if broken:
+            line += f"   {broken:.0f} samples not finite"
+        if metrics["masked_rewards"] > broken:
+            line += f"   {metrics['masked_rewards'] - broken:.0f} rewards masked"
+        if metrics["skipped_updates"]:
+            line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
+        if not metrics["trained_samples"]:
+            line += "   nothing learned"
+        self.console.print(line)
+        if metrics.get("ratio_drift", 0) > max_ratio_drift and not self._warned:
+            self._warned = True
+            self.console.print(
+                f"Before the first update the ratio should be 1; it is off by {metrics['ratio_drift']:.1e}, and more than"
+                f" {max_ratio_drift:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
+                " or --sampler.num_quiet_steps 1 to leave out the most sensitive step."
+            )
+        self._progress.update(self._task, advance=1)

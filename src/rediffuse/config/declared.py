@@ -1,0 +1,163 @@
+"""What the files of the rooms say of themselves, read without importing them: torch alone takes a second."""
+
+import ast
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
+"""The configuration's key of a component, and the room it is looked up in."""
+
+PACKAGE = Path(__file__).parents[1]
+HARMLESS = frozenset(
+    re.findall(
+        r"\w+",
+        "int float bool None tuple True False Text Positive PositiveInt NonNegativeInt Share Spacing Penalty"
+        " Annotated Field ge gt le lt allow_inf_nan",
+    )
+)
+"""Words of a type whose values are numbers, choices, or text that names nothing outside of the run."""
+
+REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
+"""Types of config.py whose values may name what is outside of the run."""
+
+TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
+
+
+@dataclass(frozen=True)
+class Option:
+    """A field as its file writes it. kind: one of REACHING; "harmless"; or "undeclared", which may reach anything."""
+
+    annotation: str
+    default: Any
+
+    @property
+    def kind(self) -> str:
+        words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
+        return next((each for each in REACHING if each in words), "harmless" if words <= HARMLESS else "undeclared")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a flag's words are its value as they stand."""
+        return re.sub(r"\s*\|\s*None$", "", self.annotation) in TEXTS
+
+    @property
+    def may_be_none(self) -> bool:
+        return self.annotation.endswith("None")
+
+
+def names(room: str) -> list[str]:
+    """The names of a room's files; those that begin with an underscore are shared parts, not things to name."""
+    found = [path for path in (PACKAGE / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    return sorted(path.stem for path in found if not path.stem.startswith("_"))
+
+
+def first_line(room: str, name: str) -> str:
+    """What a file says it is for, read without importing it."""
+    return (ast.get_docstring(ast.parse(_source(room, name).read_text())) or "").split("\n")[0]
+
+
+def _source(room: str, name: str) -> Path:
+    path = PACKAGE / room / name
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def declared_options(room: str, name: str) -> dict[str, Option]:
+    """The fields of what a file of a room holds; none where no file bears the name, which `lookup.check_name` refuses."""
+    if name not in names(room):
+        return {}
+    tree = ast.parse(_source(room, name).read_text())
+    exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
+    return _fields(tree, exported)
+
+
+def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
+    """Of a class of this file and of its bases, wherever in the house they are."""
+    kind = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+    if kind is None:
+        places = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and class_name in [a.name for a in n.names]]
+        if not places or not str(places[0]).startswith("rediffuse."):
+            return {}
+        path = PACKAGE.parent.joinpath(*str(places[0]).split(".")).with_suffix(".py")
+        return _fields(ast.parse(path.read_text()), class_name)
+    found: dict[str, Option] = {}
+    for base in kind.bases:
+        found |= _fields(tree, base.id) if isinstance(base, ast.Name) else {}
+    own = [
+        n
+        for n in kind.body
+        if isinstance(n, ast.AnnAssign) and not (isinstance(n.value, ast.Call) and _is(n.value.func, "field"))
+    ]
+    return found | {
+        n.target.id: Option(ast.unparse(n.annotation), _literal(n.value)) for n in own if isinstance(n.target, ast.Name)
+    }
+
+
+def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same recipe, its relative paths taken from the folder that it lies in."""
+    found = dict(recipe)
+    for key in KEYS.keys() & recipe.keys():
+        found[key] = _located(key, recipe[key], folder)
+    if isinstance(evaluation := recipe.get("evaluation"), Mapping) and "held_out" in evaluation:
+        listed = evaluation["held_out"]
+        held_out = [_located("reward", each, folder) for each in (listed if isinstance(listed, list) else [listed])]
+        found["evaluation"] = {**evaluation, "held_out": held_out}
+    if isinstance(specials := recipe.get("with_algorithm"), Mapping):
+        found["with_algorithm"] = {
+            name: located(each, folder) if isinstance(each, Mapping) else each for name, each in specials.items()
+        }
+    return found
+
+
+def _located(key: str, options: Any, folder: Path) -> Any:
+    """Of a component, as a name or a mapping; anything else stays, to be refused."""
+    if isinstance(options, str):
+        return _located_code(options, folder)
+    if not isinstance(options, Mapping):
+        return options
+    name = options.get("name")
+    known = _options_of_any(key, [name] if name else names(KEYS[key]))
+    found = {k: _located_path(known[k].kind, value, folder) if k in known else value for k, value in options.items()}
+    if isinstance(name, str):
+        found["name"] = _located_code(name, folder)
+    if isinstance(options.get("rewards"), list):
+        found["rewards"] = [_located("reward", each, folder) for each in options["rewards"]]
+    return found
+
+
+def _options_of_any(key: str, listed: Sequence[Any]) -> dict[str, Option]:
+    """The name may be that of the recipe which this one extends."""
+    found: dict[str, Option] = {}
+    for name in listed:
+        found |= declared_options(KEYS[key], name)
+    return found
+
+
+def _located_code(name: str, folder: Path) -> str:
+    place, _, attribute = name.rpartition(":")
+    return f"{folder / place}:{attribute}" if place.endswith(".py") else name
+
+
+def _located_path(kind: str, value: Any, folder: Path) -> Any:
+    """A model that lies beside the recipe is meant before one of the Hub with the same name."""
+    if not isinstance(value, str) or not value or value.startswith("~"):
+        return value
+    beside = folder / value
+    if kind == "FilePath" or (kind == "HubId" and (value.startswith(".") or os.path.exists(beside))):
+        return str(beside)
+    return value
+
+
+def _literal(node: ast.expr | None) -> Any:
+    """A default value that is spelt out; None for any other."""
+    try:
+        return ast.literal_eval(node) if node else None
+    except ValueError:
+        return None
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name

@@ -1,0 +1,301 @@
+"""A whole run as data: one tree of dataclasses, from a recipe's YAML and dotted flags."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import yaml
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from rediffuse.config.declared import KEYS, located
+from rediffuse.config.reading import yaml_file
+from rediffuse.errors import ConfigError, did_you_mean, quoted
+
+Options = dict[str, Any]
+"""A component: its `name`, and values for its fields."""
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+ALGORITHMS = Path(__file__).parents[1] / "algorithms"
+DEFAULT_RECIPE = "demo/counting"
+_NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
+Text = Annotated[str, "names nothing outside of the run"]
+FilePath = Annotated[Path, "a file"]
+HubId = Annotated[str, "a model of the Hub, or of this machine"]
+Address = Annotated[str, "of a server"]
+Variable = Annotated[str, "of the environment"]
+Permit = Annotated[bool, "whether something unsafe is allowed"]
+"""What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust.py)."""
+LARGEST = 1_000_000_000
+PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
+NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW, and the norm that gradients are clipped to.
+
+    first_moment: its precision from one update to the next; bf16 is the authors' TPU code's, in which it also decays: by 0.8984,
+    while the bias correction is that of 0.9, so that steps become 1.5 % shorter.
+    """
+
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    first_moment: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """max_failed: the share of an epoch's rewards that may be missing, those of samples that are not finite included; they are
+    masked, and never stand for 0. Where more are missing, the run asks again and again if that may help, and else stops, its
+    state saved.
+
+    timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single reward before it stops.
+    """
+
+    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05
+    timeout_seconds: Positive = 1800.0
+    deadline_seconds: Positive = 1800.0
+
+
+@dataclass(frozen=True)
+class Logging:
+    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does and, as long as they are small
+    (an adapter's), so do those of every look. keep_checkpoints 0: all stay. report_every 0: the page is
+    written at the end alone.
+    """
+
+    checkpoint_every: PositiveInt = 1
+    keep_checkpoints: NonNegativeInt = 2
+    report_every: NonNegativeInt = 5
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only first and last.
+
+    held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …, option: …}`
+    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop there; or train on and export the
+    best checkpoint before it.
+    kl: measure the divergence from the pretrained model; where all of a model is trained, that loads it a second time
+    """
+
+    every: NonNegativeInt = 1
+    num_prompts: PositiveInt = 12
+    images_per_prompt: PositiveInt = 2
+    held_out: Annotated[list[Options], BeforeValidator(lambda given: components(given))] = field(default_factory=list)
+    on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
+    kl: bool = True
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether the policy is evaluated after so many epochs; after the last epoch it always is."""
+        return not (epoch % self.every if self.every else epoch)
+
+
+@dataclass(frozen=True)
+class Config:
+    """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never changes the mathematics.
+
+    ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
+
+    stall_seconds: of several processes, one that does nothing for so long ends all, with 75; a reward that is slow is waited for.
+    """
+
+    seed: Seed = 0
+    epochs: PositiveInt = 10
+    prompts_per_epoch: PositiveInt = 32
+    images_per_prompt: PositiveInt = 1
+    updates_per_epoch: PositiveInt = 1
+    learning_rate: Positive = 3e-4
+    micro_batch_size: PositiveInt = 32
+    ema_decay: Share | None = None
+    stall_seconds: Positive = 120.0
+    model: Options = field(default_factory=lambda: {"name": "emoji"})
+    sampler: Options = field(default_factory=lambda: {"name": "ddim"})
+    algorithm: Options = field(default_factory=lambda: {"name": "ddpo_is"})
+    reward: Options = field(default_factory=lambda: {"name": "jpeg_incompressibility"})
+    prompts: Options = field(default_factory=lambda: {"name": "animals"})
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    scoring: Scoring = field(default_factory=Scoring)
+    logging: Logging = field(default_factory=Logging)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def num_samples(self) -> int:
+        """Of one epoch, all processes together."""
+        return self.prompts_per_epoch * self.images_per_prompt
+
+
+def components(given: Any) -> Any:
+    """A name or a mapping, or several, as a list of mappings; anything else as it is, to be refused."""
+    listed = [given] if isinstance(given, str | Mapping) else given
+    return [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
+
+
+def from_mapping(raw: Mapping[str, Any]) -> Config:
+    """Raises ConfigError, naming the key, for anything that is not a run."""
+    _refuse_unknown(raw, Config, "")
+    try:
+        config = TypeAdapter(Config).validate_python(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(problems(error)) from error
+    if config.updates_per_epoch > config.num_samples:
+        raise ConfigError(
+            f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but {config.prompts_per_epoch} prompts"
+            f" x {config.images_per_prompt} images = {config.num_samples}. Raise those, or make fewer updates."
+        )
+    if config.evaluation.on_overoptimisation == "stop" and not config.evaluation.held_out:
+        raise ConfigError("evaluation.on_overoptimisation: stop needs a reward to go by; name one in evaluation.held_out.")
+    return config
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+
+
+def from_yaml(path: Path) -> Config:
+    return from_mapping(read_yaml(path))
+
+
+def recipe_names() -> list[str]:
+    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """A recipe of the package by its name, or anyone's YAML file by its path; over the one that it `extends`, if it does."""
+    return _read_recipe(name, ())
+
+
+def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
+    """A file that is extended is looked for beside the one that extends it."""
+    known = recipe_names()
+    if extended_by and name not in known:
+        name = str(Path(extended_by[-1]).parent / name)
+    if name in extended_by:
+        raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which has no end.")
+    if name in known:
+        recipe = read_yaml(RECIPES / f"{name}.yaml")
+    elif Path(name).suffix in (".yaml", ".yml"):
+        recipe = located(read_yaml(Path(name)), Path(name).parent)
+    else:
+        near = did_you_mean(name, known)
+        raise ConfigError(f"No recipe {quoted(name)}; there are {', '.join(known)}, or the path of a YAML file.{near}")
+    if "extends" not in recipe:
+        return recipe
+    base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
+    return merge(_by_its_algorithm(base, recipe), recipe)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    content = yaml_file(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    return content
+
+
+def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
+    """A recipe, then its settings for the algorithm asked for, then the flags."""
+    merged = merge(_by_its_source(_by_its_algorithm(recipe, flags), flags), flags)
+    return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
+
+
+def chosen(given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]) -> Config:
+    """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options go over it."""
+    over = _with_names(options)
+    if isinstance(given, Config):
+        return from_mapping(merge(_plain(asdict(given)), over)) if over else given
+    if not isinstance(given, Mapping):
+        return resolved(read_recipe(str(given)), over)
+    own = _with_names(given)
+    if "extends" in own:
+        base = read_recipe(str(own["extends"]))
+        own = merge(_by_its_algorithm(base, own), own)
+    return resolved(own, over)
+
+
+def _with_names(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """`reward: redness` is short for `reward: {name: redness}`."""
+    return {key: {"name": value} if key in KEYS and isinstance(value, str) else value for key, value in raw.items()}
+
+
+def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The recipe as it is for the algorithm that `over` asks for."""
+    usual, specials = _mapping(recipe, "algorithm").get("name"), _mapping(recipe, "with_algorithm")
+    asked = _mapping(over, "algorithm").get("name", usual)
+    if asked == usual:
+        return recipe
+    known = sorted(path.stem for path in ALGORITHMS.glob("[!_]*.py"))
+    for name in specials:
+        if name not in known and ":" not in name:
+            near = did_you_mean(name, known)
+            raise ConfigError(f"with_algorithm.{name}: no such algorithm; there are {', '.join(known)}.{near}")
+    special = _mapping(specials, str(asked))
+    return merge({**recipe, "algorithm": {"name": asked}}, special)
+
+
+def _by_its_source(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A revision is one of the recipe's own source; another one's is not known."""
+    model = _mapping(recipe, "model")
+    if _mapping(over, "model").get("source", model.get("source")) == model.get("source"):
+        return recipe
+    return {**recipe, "model": {key: value for key, value in model.items() if key != "revision"}}
+
+
+def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = raw.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{key}: must hold keys and values, not {quoted(value)}.")
+    return value
+
+
+def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Key by key, nested mappings too. A component whose name changes keeps none of the other's options."""
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            other = "name" in value and value["name"] != below.get("name")
+            merged[key] = dict(value) if other else merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def problems(error: ValidationError, prefix: str = "") -> str:
+    """One line for each thing wrong: the key, what is the matter, and what stood there; a ConfigError says it itself."""
+    lines = []
+    for each in error.errors():
+        if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
+            lines.append(str(said))
+            continue
+        key = ".".join(str(part)[:100] for part in ((prefix,) if prefix else ()) + each["loc"])
+        lines.append(
+            f"{key}: {each['msg'].removeprefix('Value error, ')}"
+            + (f" (got {quoted(each['input'])})" if each["type"] != "missing" else "")
+        )
+    return "\n".join(lines)
+
+
+def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:
+    hints = get_type_hints(kind)
+    known = [f.name for f in fields(kind)]
+    for key, value in raw.items():
+        if key not in known:
+            raise ConfigError(
+                f"{prefix}{str(key)[:100]}: no such key; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
+            )
+        if is_dataclass(hints[key]) and isinstance(value, Mapping):
+            _refuse_unknown(value, hints[key], f"{prefix}{key}.")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

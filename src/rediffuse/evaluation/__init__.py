@@ -1,0 +1,1 @@
+"""Everything that looks at a policy: fixed prompts, held-out rewards, suites of prompts."""

@@ -1,0 +1,47 @@
+"""Evaluations along a run: the policy on fixed prompts and noise, before some epochs and at the end."""
+
+from rediffuse.callbacks.progress import Display
+from rediffuse.callbacks.protocol import Callback, RunState
+from rediffuse.evaluation.monitor import Monitor
+from rediffuse.evaluation.pictures import Pictures
+from rediffuse.runs import checkpoint, log
+from rediffuse.verdict.overoptimisation import Course, course
+
+
+class Evaluation(Callback):
+    """Samples the fixed prompts, measures the images, and stops an over-optimised run where the configuration asks for that.
+
+    course: whether the run is over-optimised, and which checkpoint is the best; known to the first process alone.
+    """
+
+    def __init__(self, pictures: Pictures, monitor: Monitor, display: Display) -> None:
+        self.pictures = pictures
+        self.course = Course(None, None)
+        self._monitor, self._display = monitor, display
+        self._evaluated: int | None = None
+
+    def epoch_begins(self, run: RunState) -> None:
+        if run.config.evaluation.is_due(run.epoch):
+            self._evaluate(run)
+        if self.course.fall and run.config.evaluation.on_overoptimisation == "stop":
+            run.stop()
+
+    def run_ends(self, run: RunState, error: BaseException | None) -> None:
+        if error is None and self._evaluated != run.epoch:
+            self._evaluate(run)
+
+    def _evaluate(self, run: RunState) -> None:
+        """All processes call it together, and the first one works."""
+        self._evaluated = run.epoch
+        run.world.together(lambda: self._look(run) if run.world.is_main else None)
+
+    def _look(self, run: RunState) -> None:
+        run.world.heart.beat("looking at fixed prompts")
+        with run.learner.average.shown():
+            self._monitor.look(run.epoch, self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}"))
+        known, action = self.course.fall, run.config.evaluation.on_overoptimisation
+        kept = run.folder.planned_checkpoints(run.config.logging.checkpoint_every, run.config.epochs)
+        self.course = course(log.read(run.folder.metrics), log.read(run.folder.monitor), kept)
+        checkpoint.call_best(run.folder.checkpoints, self.course.best)
+        if self.course.fall and not known:
+            self._display.overoptimised(self.course.fall, self.course.best, action)

@@ -1,0 +1,134 @@
+"""Same prompts, same seeds, no learning: pictures that can be compared along a run."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from rediffuse.config.schema import Config
+from rediffuse.errors import ConfigError
+from rediffuse.evaluation import lengths
+from rediffuse.faults import broken_pictures, told
+from rediffuse.images import grid, picture
+from rediffuse.learning.average import PREFIX
+from rediffuse.lookup import fingerprint
+from rediffuse.lookup.build import build
+from rediffuse.maths import noise
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
+from rediffuse.rollout import Draws, collect, joined, sampled
+from rediffuse.runs import checkpoint, files, folder
+from rediffuse.runs.folder import RunFolder
+from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
+
+
+class Pictures:
+    """Of a few prompts of the run's set; neither they nor their noise ever change."""
+
+    def __init__(self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World) -> None:
+        options = config.evaluation
+        drawn = distinct(prompts, options.num_prompts, config.seed)
+        self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
+        self.columns = len(self.prompts) // options.images_per_prompt
+        self._policy, self._config, self._world = policy, config, world
+
+    def save(self, folder: Path) -> Rollout:
+        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts.
+
+        The rollout holds the way to them where the divergence along it is to be measured.
+        """
+        draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
+        keep: LearnsFrom = "transitions" if self._config.evaluation.kl else "latents"
+        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
+        made = joined(rollouts, len(self.prompts))
+        files.make_folder(folder.parent)
+        with files.staged_folder(folder) as new:
+            modality = self._policy.denoiser.modality
+            shown = modality.preview(made.samples)
+            for number, (sample, preview) in enumerate(zip(made.samples, shown, strict=True)):
+                modality.save(sample, new / f"{number:03d}")
+                if modality.suffix != ".png":
+                    picture(preview).save(new / f"{number:03d}.png")
+            grid(shown, self.columns).save(new / "grid.png")
+        files.write_json(folder.parent / "prompts.json", self._columns())
+        return made
+
+    def refuse_others(self, samples: Path) -> None:
+        """Raises ConfigError if a run that goes on would make other pictures than it did."""
+        place, first = samples / "prompts.json", samples / "epoch-00000"
+        if not place.exists() or not first.exists():
+            return
+        images = len(list(first.glob("[0-9]*.png")))
+        if files.read_json(place) != self._columns() or images != len(self.prompts):
+            raise ConfigError(
+                "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed since the run began, so its"
+                f" pictures ({images} in {first}) could not be compared with new ones. Undo the change, or start a new run."
+            )
+
+    def _columns(self) -> list[str]:
+        return [prompt.shown for prompt in self.prompts[:: len(self.prompts) // self.columns]]
+
+
+def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
+    """A checkpoint of a run, as pictures show it: its average where it has one. name: newest, best, or a number of epochs."""
+    config = run.config()
+    family, sampler = build("model", config.model), build("sampler", config.sampler)
+    before = files.read_json(run.path / "environment.json").get("files", {})
+    for each in fingerprint.changes(before, config, "model."):
+        warnings.warn(
+            f"{each} changed since the run began: pictures are those of another model than it learned with.", stacklevel=3
+        )
+    saved = checkpoint.load(run.checkpoints, name)
+    denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
+    shown = {
+        name: saved.weights.get(PREFIX + name, value) for name, value in saved.weights.items() if not name.startswith(PREFIX)
+    }
+    checkpoint.put_back(shown, denoiser.parameters())
+    return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
+
+
+def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
+    """Samples on the host, and the faults of those that are not finite."""
+    made = sampled(policy, draws)
+    return made.samples, [fault for fault in made.faults if fault]
+
+
+@torch.no_grad()
+def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest") -> Path:
+    """The pretrained model's picture on the left, the tuned model's on the right, from the same noise.
+
+    Warns of those that are not finite, and of a prompt that the text encoder reads only the begin of.
+    """
+    run = folder.existing(run_dir)
+    policy = tuned(run, name)
+    lengths.warn(policy.denoiser, [prompt])
+    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    with policy.frozen():
+        before, faults_before = pictured(policy, draws)
+    after, faults_after = pictured(policy, draws)
+    if faults := [*faults_before, *faults_after]:
+        warnings.warn(f"{broken_pictures(len(faults), 2)} {told(faults)}", stacklevel=2)
+    which = "" if name == "newest" else f"-{name}"
+    path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
+    files.make_folder(path.parent)
+    save(grid(policy.denoiser.modality.preview(torch.cat([before, after]).cpu()), columns=2), path)
+    return path
+
+
+def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
+    """Up to n different prompts: the first of many draws."""
+    drawn = prompts.draw(20 * n, noise.generator(seed, "pictures"))
+    return list({prompt.shown: prompt for prompt in drawn}.values())[:n]
+
+
+def save(image: Image.Image, path: Path) -> None:
+    with files.staged(path) as new:
+        image.save(new, format="PNG")
+
+
+def _file_name(prompt: str) -> str:
+    kept = "".join(letter if letter.isalnum() else "-" for letter in prompt.lower())
+    return kept.strip("-")[:60] or "prompt"

@@ -1,0 +1,1 @@
+"""From scores to new weights: training rows, the update, the moving average."""

@@ -1,0 +1,140 @@
+"""What an algorithm learns from: the rows of a rollout, and the tensors that a micro-batch of them needs."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rediffuse.config.schema import Config
+from rediffuse.maths import noise
+from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.world import World
+from rediffuse.types import Algorithm, CleanSamples, Conditioning, Rollout, Transitions
+
+
+@dataclass(frozen=True)
+class Rows:
+    """N choices of a sample of this process and one of its random steps; of clean samples, of the times it is noised to.
+
+    sample: (N,) positions in the rollout   k: (N,) positions among the random steps   key: of the noise of clean samples
+    """
+
+    sample: Tensor
+    k: Tensor
+    key: tuple[int | str, ...] = ()
+
+    def split(self, size: int) -> list["Rows"]:
+        """None at all where there are no rows: a process may have drawn no sample of a small minibatch."""
+        return [Rows(self.sample[i : i + size], self.k[i : i + size], self.key) for i in range(0, len(self.sample), size)]
+
+
+@dataclass(frozen=True)
+class Batches(ABC):
+    """Of one epoch. advantages: (B,), of the samples that this process drew."""
+
+    policy: DiffusionPolicy
+    algorithm: Algorithm
+    config: Config
+    world: World
+    rollout: Rollout
+    advantages: Tensor
+
+    has_ratio = False
+    """Whether the policy that sampled gave what is learned from a likelihood."""
+
+    @property
+    @abstractmethod
+    def choices(self) -> tuple[int, int]:
+        """(rows that each sample makes, out of how many)."""
+
+    @abstractmethod
+    def batch(self, rows: Rows, reference: Tensor | None) -> Transitions | CleanSamples:
+        """reference: what `references` gave for these rows."""
+
+    def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
+        """The pretrained model's means, (N, *L) of each part, if the algorithm asks for them."""
+        return [None] * len(parts)
+
+    def rows(self, samples: Tensor, key: tuple[int, int]) -> Rows:
+        """The rows of those samples that this process drew, with steps chosen by each sample's own key."""
+        position = {index: place for place, index in enumerate(self.rollout.indices.tolist())}
+        num_chosen, num_choices = self.choices
+        sample, chosen = [], []
+        for index in samples.tolist():
+            if index in position:
+                generator = noise.generator(self.config.seed, *key, "steps", index)
+                sample.append(torch.full((num_chosen,), position[index]))
+                chosen.append(torch.randperm(num_choices, generator=generator)[:num_chosen])
+        empty = torch.empty(0, dtype=torch.int64)
+        return Rows(torch.cat([empty, *sample]), torch.cat([empty, *chosen]), (self.config.seed, *key, "noised"))
+
+    def conditioning(self, rows: Rows) -> Conditioning:
+        """Made anew: kept for every sample, it would be larger than the latents."""
+        with torch.no_grad():
+            return self.policy.denoiser.encode([self.rollout.prompts[i] for i in rows.sample.tolist()])
+
+
+class TransitionBatches(Batches):
+    has_ratio = True
+
+    @property
+    def choices(self) -> tuple[int, int]:
+        asked, num_random = self.algorithm.steps_per_sample, len(self.rollout.trajectory.steps)
+        return min(asked or num_random, num_random), num_random
+
+    def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
+        """The adapter is off for all lanes at once."""
+        if not self.algorithm.needs_reference:
+            return [None] * len(parts)
+
+        @torch.no_grad()
+        def means(part: Rows) -> Tensor:
+            batch = self.batch(part, None)
+            return self.policy.act(batch.state, batch.step, batch.conditioning).mean.cpu()
+
+        with self.policy.frozen():
+            return list(self.world.map(means, parts))
+
+    def batch(self, rows: Rows, reference: Tensor | None) -> Transitions:
+        trajectory, device = self.rollout.trajectory, self.world.device
+        step = trajectory.steps[rows.k]
+        return Transitions(
+            state=trajectory.path[rows.sample, step].to(device),
+            next_state=trajectory.path[rows.sample, step + 1].to(device),
+            step=step,
+            log_prob=trajectory.log_probs[rows.sample, rows.k].to(device),
+            advantage=self.advantages[rows.sample].float().to(device),
+            conditioning=self.conditioning(rows),
+            reference_mean=None if reference is None else reference.to(device),
+        )
+
+
+class CleanBatches(Batches):
+    @property
+    def choices(self) -> tuple[int, int]:
+        times = self.algorithm.steps_per_sample or 1
+        return times, times
+
+    def batch(self, rows: Rows, reference: Tensor | None) -> CleanSamples:
+        """Each row's time and noise come from a generator of its own."""
+        trajectory, device = self.rollout.trajectory, self.world.device
+        schedule, shape = self.policy.denoiser.schedule, self.policy.denoiser.latent_shape
+        keys = zip(self.rollout.indices[rows.sample].tolist(), rows.k.tolist(), strict=True)
+        generators = [noise.generator(*rows.key, index, k) for index, k in keys]
+        time = torch.cat([schedule.training_time(each) for each in generators])
+        added, latents = noise.draw(generators, shape), trajectory.latents[rows.sample]
+        if trajectory.spread is not None:
+            latents = latents + trajectory.spread[rows.sample] * noise.draw(generators, shape)
+        return CleanSamples(
+            latents=latents.to(device),
+            time=time,
+            noise=added.to(device),
+            weight=self.advantages[rows.sample].float().to(device),
+            conditioning=self.conditioning(rows),
+        )
+
+
+def kind_for(algorithm: Algorithm) -> type[Batches]:
+    return TransitionBatches if algorithm.learns_from == "transitions" else CleanBatches

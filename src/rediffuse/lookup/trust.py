@@ -1,0 +1,117 @@
+"""What a file that somebody else may have written asks of this machine, and what its owner has allowed.
+
+A recipe or a run's config.yaml may name what is inside of its run folder or of the package, and models of the Hub. Code, other
+paths, addresses, environment variables, plain http and pickles take a permission: the command line's own words, or --trust-code.
+What was allowed when a run began is remembered outside of its folder, so that its owner goes on with it without a word.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
+from rediffuse.config.schema import Config
+from rediffuse.errors import ConfigError
+from rediffuse.lookup.build import GIVEN_IN_PYTHON, components_of
+
+
+def refuse(where: object, config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None) -> None:
+    """Raises ConfigError with all that `config` asks for and nobody allowed, by key.
+
+    Args:
+        where: what the configuration was read from.
+        flags: what the command line said, as config.resolved takes it; that needs no permission.
+        run: the run's folder, where it is a run's.
+    """
+    if asked := unallowed(config, flags, run):
+        listed = ", ".join(f"{value} ({place})" for place, value in asked.items())
+        raise ConfigError(
+            f"{where} asks to run code, read files, reach servers, send a key or unpickle: {listed}. Look at it; if you trust it,"
+            " add --trust-code."
+        )
+
+
+def unallowed(config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None) -> dict[str, str]:
+    """What `refuse` would name."""
+    typed = set(_leaves(flags or {}))
+    allowed = _remembered(run) if run else {}
+    return {
+        place: value
+        for place, value in asks(config, run).items()
+        if allowed.get(place) != value and not any(place == each or place.startswith(f"{each}.") for each in typed)
+    }
+
+
+def asks(config: Config, run: Path | None = None) -> dict[str, str]:
+    """What components ask for that is not their own: `reward.name` -> `mine.py:dark`."""
+    return dict(each for place, key, options in components_of(config) for each in _asked(place, key, options, run))
+
+
+def remember(run: Path, config: Config) -> None:
+    """That the owner of this machine allowed what `config` asks for, where that can be written down."""
+    if asked := asks(config, run):
+        place = _memory(run)
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with open(place, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(json.dumps(asked))
+        except OSError:  # then he is asked again
+            return
+
+
+def _remembered(run: Path) -> dict[str, str]:
+    try:
+        known = json.loads(_memory(run).read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _memory(run: Path) -> Path:
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    return state / "rediffuse" / "allowed" / f"{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:32]}.json"
+
+
+def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """`{"reward": {"url": …}}` -> `reward.url`."""
+    for key, value in flags.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _asked(place: str, key: str, options: Mapping[str, Any], run: Path | None) -> Iterator[tuple[str, str]]:
+    name = str(options.get("name", ""))
+    if name.startswith(GIVEN_IN_PYTHON):
+        return
+    if ":" in name:
+        yield f"{place}.name", name
+    declared = declared_options(KEYS[key], name)
+    for option, value in options.items():
+        if option != "rewards" and option in declared and _reaches(declared[option], value, run):
+            yield f"{place}.{option}", str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _reaches(option: Option, value: Any, run: Path | None) -> bool:
+    """Whether a value of this option names what is not the run's, the package's or the Hub's."""
+    if option.kind == "harmless" or not value or value == option.default:
+        return False
+    if str(value).startswith("~") and option.kind in ("HubId", "FilePath"):
+        return True
+    if option.kind == "HubId":
+        path = Path(str(value))
+        local = os.path.exists(path) or path.is_absolute() or str(value).startswith(".")
+        return local and not _inside(path, run)
+    return option.kind != "FilePath" or not _inside(Path(str(value)), run)
+
+
+def _inside(path: Path, run: Path | None) -> bool:
+    try:
+        resolved = (run / path if run else path).resolve()
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or a name that no file can have
+        return False
+    return any(resolved.is_relative_to(root.resolve()) for root in (PACKAGE, run) if root)

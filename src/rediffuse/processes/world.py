@@ -1,0 +1,278 @@
+"""Processes, devices, cores and signals: the only file that imports accelerate."""
+
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType
+from typing import Any, TypeVar
+
+import torch
+from accelerate import PartialState
+from torch import Tensor
+
+from rediffuse.errors import ConfigError, Interrupted, LostProcessError, NonFiniteError, RewardError, RunError
+from rediffuse.processes.heartbeat import Heart
+from rediffuse.terminal.output import say
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+MOST_BYTES = 300
+"""Of a text that processes tell one another."""
+JOIN_SECONDS = 50.0
+"""For all processes to come together at the start, where no launcher has already seen that they are there."""
+PATIENCE = timedelta(days=1)
+"""Of one process with another, which may be waiting for its rewards; one that is silent is noticed by its heartbeat."""
+STALL_SECONDS = 120.0
+STOPS = (signal.SIGTERM, signal.SIGINT)
+SAME_SIGNAL_SECONDS = 1.0
+LOST_SECONDS = 3.0
+"""Until those that are still there have told so, after a connection broke."""
+
+_AT_WORK = threading.Lock()
+"""Models are seeded by torch's one generator, and signals and threads belong to the process."""
+
+
+class World:
+    """This process's place among all.
+
+    On a CPU it works in lanes: micro-batches run side by side, one torch thread each. For small
+    networks that is faster than one micro-batch on many threads, and as fast as a process per core
+    (benchmarks/lanes.py). A lane never changes a number.
+    """
+
+    def __init__(self, lanes: int | None = None, stall_seconds: float = STALL_SECONDS) -> None:
+        wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+        with _joining():
+            state = PartialState(cpu=wants_cpu, timeout=PATIENCE)
+        self.rank, self.size = state.process_index, state.num_processes
+        self.device = str(state.device)
+        self.is_main = state.is_main_process
+        self.stop_signal = 0
+        self._noted = False
+        self.heart = Heart(self.rank, self.size, stall_seconds, self._hear)
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
+        if self.device == "cpu":
+            torch.set_num_threads(1)
+        threads = torch.get_num_threads()  # of each lane, whatever a reward asks of torch while a lane starts
+        self._pool = ThreadPoolExecutor(self.lanes, initializer=torch.set_num_threads, initargs=(threads,))
+
+    @classmethod
+    @contextmanager
+    def joined(cls, num_samples: int, stall_seconds: float = STALL_SECONDS) -> Iterator["World"]:
+        """Join the other processes, watch them, listen to signals, and leave in the end."""
+        if torch.get_default_dtype() != torch.float32:
+            raise ConfigError(
+                f"torch's default dtype is {torch.get_default_dtype()} in this process, and networks are made for float32. Call"
+                " torch.set_default_dtype(torch.float32) first; model.precision chooses that of the networks."
+            )
+        if not _AT_WORK.acquire(blocking=False):
+            raise RunError("This process is training or evaluating already, in another thread: use a process for each run.")
+        threads = torch.get_num_threads()
+        try:
+            world = cls(stall_seconds=stall_seconds)
+            if num_samples < world.size:
+                raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
+            before = world._listen()
+            try:
+                with world.heart.watched():
+                    yield world
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                world._pool.shutdown(cancel_futures=True)
+        finally:
+            torch.set_num_threads(threads)
+            _AT_WORK.release()
+
+    def share(self, num_samples: int) -> range:
+        """This process's sample indices; the shares of all processes differ by at most one."""
+        return range(self.rank, num_samples, self.size)
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the order of the items, worked on in lanes, never far ahead of who takes them."""
+
+        def beating(item: Item) -> Result:
+            self.heart.beat()
+            return function(item)
+
+        return map(beating, items) if self.lanes == 1 else self._in_lanes(beating, items)
+
+    def _in_lanes(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        begun: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                begun.append(self._pool.submit(function, item))
+                if len(begun) > 2 * self.lanes:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()
+
+    def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
+        """(B,) of this process -> (num_samples,) of all, each at its index."""
+        whole = torch.zeros(num_samples, dtype=torch.float64)
+        whole[indices] = values.double()
+        return self.summed([whole])[0]
+
+    def gathered_texts(self, texts: Sequence[str], indices: Tensor, num_samples: int) -> list[str]:
+        """B of this process -> num_samples of all, each at its index; what is longer than a few lines is cut."""
+        whole = torch.zeros(num_samples, MOST_BYTES, dtype=torch.uint8)
+        for index, text in zip(indices.tolist(), texts, strict=True):
+            raw = text.encode("utf-8", "replace")[:MOST_BYTES]
+            whole[index, : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else 0
+        return [bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore") for row in self.summed([whole])[0]]
+
+    def names_of_all(self, names: Iterable[str]) -> list[str]:
+        """Those of any process, in one order for all, so that all gather the same things."""
+        mine = sorted(names)
+        if self.size == 1:
+            return mine
+        most = torch.zeros(self.size, dtype=torch.int64)
+        most[self.rank] = len(mine)
+        counts = self.summed([most])[0].tolist()
+        slots = torch.arange(sum(counts[: self.rank]), sum(counts[: self.rank + 1]))
+        return sorted(set(self.gathered_texts(mine, slots, sum(counts)))) if sum(counts) else []
+
+    def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor added up over all processes."""
+        if self.size == 1:
+            return list(tensors)
+        flat = torch.cat([each.flatten() for each in tensors])
+        on_device = flat.to(self.device)  # where the processes' backend can add
+        with self._collective():
+            torch.distributed.all_reduce(on_device)
+            if on_device.is_cuda:  # there, it returns before it is done
+                torch.cuda.current_stream(on_device.device).synchronize()
+        flat = on_device.to(flat.device)
+        return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+
+    def _listen(self) -> dict[int, Any]:
+        """From now on SIGTERM and Ctrl-C set a flag; a second one, of either kind, ends the process at once."""
+        if threading.current_thread() is not threading.main_thread():
+            return {}
+        return {number: signal.signal(number, self._note) for number in STOPS}
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its processes were sent as well."""
+        if self._noted:
+            return
+        self._noted = True
+        self.stop_signal = number
+        time.sleep(SAME_SIGNAL_SECONDS)  # Python calls this again, for other signals, meanwhile
+        for each in STOPS:
+            signal.signal(each, signal.SIG_DFL)
+
+    def _hear(self, number: int) -> None:
+        """Of a signal that another process was sent, so that none has to wait for it to say so."""
+        self.stop_signal = self.stop_signal or number
+
+    def stop_if_asked(self) -> None:
+        """Raises Interrupted in every process if any was asked to stop; all must call it together."""
+        self.together(self.stop_here_if_asked)
+
+    def stop_here_if_asked(self) -> None:
+        """For work inside `together`, at places that processes reach at different times."""
+        self.heart.beat()
+        if self.stop_signal:
+            raise Interrupted(self.stop_signal)
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """What `work` gives; a signal, a failed reward or numbers that are not finite in one process are raised in all, so that
+        none waits for it.
+        """
+        failure: Interrupted | RewardError | NonFiniteError | None = None
+        try:
+            result = work()
+        except (Interrupted, RewardError, NonFiniteError) as error:
+            failure = error
+        seen = [isinstance(failure, kind) for kind in (Interrupted, RewardError, NonFiniteError)]
+        in_doubt = isinstance(failure, NonFiniteError) and failure.of_the_policy
+        counts = torch.tensor([float(each) for each in (*seen, in_doubt)])
+        stopped, failed, broken, doubted = self.summed([counts])[0].tolist()
+        if failure:
+            raise failure
+        if stopped:
+            raise Interrupted(self.stop_signal or signal.SIGTERM)
+        if failed:
+            raise RewardError("The reward failed in another process, which says how.")
+        if broken:
+            message = "Samples of another process, which says more, are not finite."
+            raise NonFiniteError(message, of_the_policy=doubted > 0)
+        return result
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process; all must ask together."""
+        return self.summed([torch.tensor([float(here)])])[0].item() > 0
+
+    def wait_for_all(self) -> None:
+        if self.size > 1:
+            with self._collective():
+                torch.distributed.barrier()
+
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        """Inside, it waits for the others. Raises LostProcessError, or Interrupted if it was asked to stop, where that fails."""
+        try:
+            with self.heart.waiting():
+                yield
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except RuntimeError as error:
+            if self.stop_signal:
+                raise Interrupted(self.stop_signal) from error
+            time.sleep(LOST_SECONDS)
+            raise LostProcessError(
+                f"The connection to another process is lost ({str(error).partition(chr(10))[0]}); silent for the longest is"
+                f" {self.heart.most_silent()}. Go on with: rediffuse resume RUN"
+            ) from error
+
+    def peak_memory_bytes(self) -> int:
+        """The most this process has held: of GPU memory where there is one, else of main memory."""
+        if self.device.startswith("cuda"):
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def _joining() -> Iterator[None]:
+    """Ends the process where the others that the environment tells of do not come; raises ConfigError where it tells half."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    variables = (
+        f"The environment says that this is one of WORLD_SIZE={size} processes (RANK={os.environ.get('RANK', 'not set')},"
+        f" MASTER_ADDR={os.environ.get('MASTER_ADDR', 'not set')}), but the others"
+    )
+    cure = "Start all of them with torchrun, or unset these variables (env -u WORLD_SIZE -u RANK …) to train in one."
+
+    def give_up() -> None:
+        say(f"{variables} did not come within {JOIN_SECONDS:g} seconds. {cure}")
+        os._exit(ConfigError.exit_code)
+
+    timer = threading.Timer(JOIN_SECONDS, give_up)
+    timer.daemon = True
+    if size != "1" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        timer.start()
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if size == "1":
+            raise
+        raise ConfigError(f"{variables} cannot be reached: {str(error).partition(chr(10))[0]} {cure}") from error
+    finally:
+        timer.cancel()
+
+
+def _num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

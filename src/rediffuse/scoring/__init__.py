@@ -1,0 +1,1 @@
+"""Rewards called, checked, combined, remembered and served."""

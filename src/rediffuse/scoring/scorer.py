@@ -1,0 +1,355 @@
+"""Rewards are computed beside the sampling, asked for again where that may help, and masked where there is none."""
+
+import hashlib
+import math
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from rediffuse import faults
+from rediffuse.config.schema import Config, Scoring
+from rediffuse.errors import RewardError, Status
+from rediffuse.processes.threads import Abandoned, Caller, Pool
+from rediffuse.processes.world import World
+from rediffuse.rollout import joined
+from rediffuse.scoring.journal import Paid, Scored
+from rediffuse.scoring.judging import REASON, judged, name_of, together
+from rediffuse.scoring.scores import Scores, refuse_too_few, summary
+from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
+
+POLL_SECONDS = 0.2
+MAX_WAITING = 128
+MIN_ATTEMPTS = 10
+"""Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
+LONGEST_PAUSE_SECONDS = 30.0
+MOST_REASONS = 3
+LONGEST_REASON = 200
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """Images that wait for their rewards. place: among this process's samples   attempts: that failed already, the last one with
+    that status and for that reason.
+    """
+
+    images: Tensor
+    prompts: Sequence[Prompt]
+    indices: Sequence[int]
+    place: Sequence[int]
+    attempts: int = 0
+    status: Status = "ok"
+    reason: str = ""
+    not_before: float = 0.0
+
+    def only(self, rows: Sequence[int]) -> "Asked":
+        def chosen(each: Sequence[Item]) -> list[Item]:
+            return [each[i] for i in rows]
+
+        images = self.images[list(rows)]
+        return replace(self, images=images, prompts=chosen(self.prompts), indices=chosen(self.indices), place=chosen(self.place))
+
+    def again(self, error: RewardError) -> "Asked":
+        """Later, with full jitter."""
+        pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
+        later = time.monotonic() + pause
+        return replace(self, attempts=self.attempts + 1, status=error.status, reason=str(error), not_before=later)
+
+    def lost(self) -> list[Scored]:
+        notes = {REASON: self.reason}
+        return [Scored(index, 0, math.nan, self.status, self.attempts, notes=notes) for index in self.indices]
+
+
+class Scorer:
+    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for.
+
+    caller: the run's, on whose thread the reward is called   reasons: the first for which samples of the run got no reward; new
+    ones are reported and put here.
+    failure: the last, whether or not it passed.
+    """
+
+    def __init__(
+        self,
+        reward: Reward,
+        options: Scoring,
+        *,
+        epoch: int = 0,
+        num_samples: int,
+        paid: Paid | None = None,
+        caller: Caller | None = None,
+        reasons: list[str] | None = None,
+        stop_if_asked: Callable[[], None] = lambda: None,
+        tell: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        self.reward, self.options, self.epoch, self.paid = reward, options, epoch, paid
+        self.stop_if_asked, self.tell = stop_if_asked, tell
+        self.caller = caller or Caller()
+        self.reasons = [] if reasons is None else reasons
+        self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
+        self.done: dict[int, Scored] = {}
+        self.seconds = 0.0
+        self._worker = Pool(1)
+        self._running: dict[Future[list[Scored]], Asked] = {}
+        self._later: list[Asked] = []
+        self._dispensable = 0
+        self._masked = 0
+        self._silent_since: float | None = None
+        self._error: RewardError | None = None
+        self.failure: RewardError | None = None
+
+    def score(self, rollouts: Iterable[Rollout], num_mine: int) -> tuple[Rollout, Scores]:
+        """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come back as one, without images.
+
+        At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Raises RewardError where
+        more are missing than may be and asking again would not help, or has not for the deadline; then, and where
+        `stop_if_asked` raises, those not yet begun are never computed.
+        """
+        self._dispensable = int(self.options.max_failed * num_mine)
+        try:
+            rollout = joined(self._handed_over(rollouts), num_mine)
+            self._until_waiting(0, all_sampled=True)
+        finally:
+            self._worker.stop()
+        return rollout, Scores.of([self.done[place] for place in range(num_mine)], self.seconds)
+
+    def _handed_over(self, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
+        begin = 0
+        for part in rollouts:
+            end = begin + len(part.prompts)
+            self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
+            asked, whole = Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)), part.whole
+            if len(whole) < len(part.prompts):
+                self._leave_out(part, begin)
+                asked = asked.only(whole)
+            if whole:
+                self._submit(asked)
+            begin = end
+            yield replace(part, samples=part.samples[:0].clone())
+
+    def _leave_out(self, part: Rollout, begin: int) -> None:
+        """The samples that are not finite: no reward is asked for them."""
+        numbered = enumerate(zip(part.faults, part.indices.tolist(), strict=True), start=begin)
+        broken = {place: Scored.broken(index, fault) for place, (fault, index) in numbered if fault}
+        self.done |= broken
+        self._masked += len(broken)
+        if self._masked > self.allowed:
+            self._refuse()
+
+    def _refuse(self, error: RewardError | None = None) -> None:
+        known = [sample for _, sample in sorted(self.done.items())]
+        broken = [sample.notes[faults.NOTE] for sample in known if sample.status == "broken_sample"]
+        reasons = list(dict.fromkeys(filter(None, map(reason, known))))[:MOST_REASONS]
+        refuse_too_few([sample.status for sample in known], self.num_samples, self.options, error, broken, reasons)
+
+    def _submit(self, asked: Asked) -> None:
+        self._running[self._worker.submit(lambda: self._scored(asked))] = asked
+
+    def _until_waiting(self, most: int, all_sampled: bool = False) -> None:
+        while True:
+            for future in [each for each in self._running if each.done()]:
+                asked = self._running.pop(future)
+                try:
+                    samples = future.result()
+                except RewardError as error:  # told now, not when all is sampled
+                    self._fail(asked, error)
+                else:
+                    self._take(asked, samples)
+            self._ask_again(all_sampled)
+            if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most:
+                return
+            if self._running:
+                wait(self._running, POLL_SECONDS, FIRST_COMPLETED)
+            else:
+                time.sleep(POLL_SECONDS)
+            self.stop_if_asked()
+
+    def _ask_again(self, all_sampled: bool) -> None:
+        """For what failed and whose time has come; where nothing else is to be done and little is missing, not for ever."""
+        fresh = any(not asked.attempts for asked in self._running.values())
+        retried = [*self._later, *(asked for asked in self._running.values() if asked.attempts)]
+        missing = sum(len(asked.place) for asked in retried)
+        few = self._masked + missing <= self._dispensable and not fresh and (all_sampled or missing >= MAX_WAITING)
+        deadline = self.options.deadline_seconds
+        late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
+        if late and not few:
+            raise RewardError(
+                f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds: {self._error}"
+                " Look after it, then go on with: rediffuse resume RUN"
+            ) from (self._error.__cause__ if self._error else None)
+        for asked in list(self._later):
+            if few and (late or asked.attempts >= MIN_ATTEMPTS):
+                self._later.remove(asked)
+                self._mask(asked.lost(), asked)
+            elif asked.not_before <= time.monotonic():
+                self._later.remove(asked)
+                self._submit(asked)
+
+    def _take(self, asked: Asked, samples: Sequence[Scored]) -> None:
+        """What timed out is asked for again; what else is not ok is masked."""
+        late = {i for i, sample in enumerate(samples) if sample.status == "timeout"}
+        known = [i for i in range(len(samples)) if i not in late]
+        if any(samples[i].status == "ok" for i in known):
+            if self._silent_since is not None:
+                self.tell("the reward answers again")
+            self._silent_since = self._error = None
+        self._mask([samples[i] for i in known], asked.only(known))
+        if late:
+            self._fail(asked.only(sorted(late)), RewardError(f"{len(late)} images timed out.", "timeout", passing=True))
+
+    def _mask(self, samples: Sequence[Scored], asked: Asked, error: RewardError | None = None) -> None:
+        for place, sample in zip(asked.place, samples, strict=True):
+            self.done[place] = sample
+        for why in filter(None, map(reason, samples)):
+            if why not in self.reasons and len(self.reasons) < MOST_REASONS:
+                self.reasons.append(why)
+                self.tell(f"no reward for a sample: {why}")
+        self._masked += sum(sample.status != "ok" for sample in samples)
+        if self._masked > self.allowed:
+            self._refuse(error)
+
+    def _fail(self, asked: Asked, error: RewardError) -> None:
+        self.failure = error
+        if not error.passing:
+            self._mask(asked.again(error).lost(), asked, error)
+            return
+        self._error = error
+        if self._silent_since is None:
+            self._silent_since = time.monotonic()
+            self.tell(f"waiting for the reward: {error}")
+        self._later.append(asked.again(error))
+
+    def _scored(self, asked: Asked) -> list[Scored]:
+        """On the worker's thread."""
+        hashes = [int(each) for each in image_hashes(asked.images).tolist()]
+        found: dict[int, Scored] = {}
+        for i, image in enumerate(hashes):
+            if self.paid and (sample := self.paid.known(self.epoch, asked.indices[i], image, asked.prompts[i])):
+                found[i] = sample
+        rest = [i for i in range(len(hashes)) if i not in found]
+        if rest:
+            began = time.perf_counter()
+            judgement = self._judgement(asked.images[rest], [asked.prompts[i] for i in rest])
+            self.seconds += time.perf_counter() - began
+            fresh = _samples(judgement, [asked.indices[i] for i in rest], [hashes[i] for i in rest], asked.attempts + 1)
+            if self.paid:
+                self.paid.add(self.epoch, fresh, [asked.prompts[i] for i in rest])
+            found |= dict(zip(rest, fresh, strict=True))
+        return [found[i] for i in range(len(hashes))]
+
+    def _judgement(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """Where the reward fails on a batch, its images are asked about one at a time: most may be well."""
+        try:
+            return self._within_time(images, prompts)
+        except RewardError as error:
+            if error.passing or error.__cause__ is None or len(prompts) == 1:  # without a cause, the reward itself says so
+                raise
+            alone: list[Judgement] = []
+            failures = 0
+            for i, prompt in enumerate(prompts):
+                try:
+                    alone.append(self._within_time(images[i : i + 1], [prompt]))
+                except RewardError as worse:
+                    self.failure = worse
+                    failures += not worse.passing
+                    if failures > self.allowed:
+                        raise error from error.__cause__
+                    status: Status = "timeout" if worse.passing else worse.status
+                    alone.append(Judgement(torch.full((1,), torch.nan), notes={REASON: [str(worse)]}, statuses=[status]))
+            return together(alone)
+
+    def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        seconds = self.options.timeout_seconds
+        try:
+            return self.caller.call(lambda: judged(self.reward, images, prompts), seconds)
+        except Abandoned:
+            raise RewardError(
+                f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on {len(prompts)} images"
+                " (scoring.timeout_seconds). That call is abandoned; the next one runs on a new thread.",
+                "timeout",
+                passing=True,
+            ) from None
+
+
+def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int) -> list[Scored]:
+    values, parts = judgement.values.tolist(), {name: each.tolist() for name, each in judgement.parts.items()}
+    return [
+        Scored(
+            index,
+            hashes[i],
+            values[i] if judgement.statuses[i] == "ok" else math.nan,
+            judgement.statuses[i],
+            attempts,
+            {name: each[i] for name, each in parts.items()},
+            {name: texts[i] for name, texts in judgement.notes.items()},
+        )
+        for i, index in enumerate(indices)
+    ]
+
+
+def reason(sample: Scored) -> str:
+    """What was said of a sample that has no reward, cut, and without control codes; empty where nothing was."""
+    if sample.status in ("ok", "broken_sample"):
+        return ""
+    told = [f"{note} {text[:LONGEST_REASON]!r}" for note, text in sample.notes.items() if text]
+    return f"{sample.status}: {', '.join(told)}" if told else ""
+
+
+def image_hashes(images: Tensor) -> Tensor:
+    """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an image's 8-bit pixels, of other
+    samples in steps of 1/255. images: finite.
+    """
+    pixels = (images * 255).round().to(torch.uint8 if images.ndim == 4 else torch.int64)
+    digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
+    return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
+
+
+class RunScorer:
+    """Scores the epochs of a run, with what lasts from one to the next.
+
+    paid: the rewards that are on disk already, which are not asked for again
+    caller: the one thread on which the reward is called
+    """
+
+    def __init__(self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]) -> None:
+        self.reward, self.paid, self.caller = reward, paid, Caller()
+        self._config, self._world, self._tell = config, world, tell
+        self._reasons: list[str] = []
+
+    def score(self, rollouts: Iterable[Rollout], epoch: int, num_mine: int) -> tuple[Rollout, Scores]:
+        """Scores this process's share of an epoch: the rewards of one batch are computed while the next is sampled.
+
+        Returns all `num_mine` samples as one rollout, without their images, and their scores. Raises what `Scorer.score` raises.
+        """
+        scorer = Scorer(
+            self.reward,
+            self._config.scoring,
+            epoch=epoch,
+            num_samples=self._config.num_samples,
+            paid=self.paid,
+            caller=self.caller,
+            reasons=self._reasons,
+            stop_if_asked=self._world.stop_here_if_asked,
+            tell=self._tell,
+        )
+        return scorer.score(rollouts, num_mine)
+
+    def gather(self, own: Scores, rollout: Rollout) -> Scores:
+        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of its terms.
+
+        Raises RewardError or NonFiniteError, in all processes, where more are missing than may be.
+        """
+        scores = own.gathered(rollout.indices, self._config.num_samples, self._world)
+        scores.refuse_too_few(self._config.scoring)
+        return scores.combined(self.reward) if isinstance(self.reward, Combines) else scores
+
+    def summary(self, scores: Scores) -> Metrics:
+        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as in a normalised sum."""
+        relative = isinstance(self.reward, Combines) and self._config.reward.get("normalize")
+        told = {**summary(name_of(self.reward), scores), "seconds_reward": scores.seconds}
+        return {**told, "relative_reward": 1.0} if relative else told

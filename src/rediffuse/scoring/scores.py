@@ -1,0 +1,163 @@
+"""The scores of an epoch's samples: gathered from all processes, refused where too few are known, summed up, written down."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rediffuse import faults
+from rediffuse.config.schema import Scoring
+from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
+from rediffuse.processes.world import World
+from rediffuse.scoring.journal import Scored, finite
+from rediffuse.scoring.judging import STATUSES
+from rediffuse.types import Combines, Metrics, Prompt
+
+BROKEN = STATUSES.index("broken_sample")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """rewards: (B,) float64, NaN where there is none   image_hashes: (B,)   seconds: in the reward.
+
+    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in STATUSES   attempts: (B,)
+    """
+
+    rewards: Tensor
+    image_hashes: Tensor
+    seconds: float
+    parts: dict[str, Tensor]
+    notes: dict[str, list[str]]
+    statuses: Tensor
+    attempts: Tensor
+
+    @classmethod
+    def of(cls, samples: Sequence[Scored], seconds: float) -> "Scores":
+        parts = dict.fromkeys(name for sample in samples for name in sample.parts)
+        notes = dict.fromkeys(name for sample in samples for name in sample.notes)
+        return cls(
+            _column([sample.reward for sample in samples]),
+            _column([sample.image_hash for sample in samples]),
+            seconds,
+            {name: _column([sample.parts.get(name, math.nan) for sample in samples]) for name in parts},
+            {name: [sample.notes.get(name, "") for sample in samples] for name in notes},
+            _column([STATUSES.index(sample.status) for sample in samples]),
+            _column([sample.attempts for sample in samples]),
+        )
+
+    def refuse_too_few(self, options: Scoring) -> None:
+        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may be."""
+        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options, broken=self.faults)
+
+    def gathered(self, indices: Tensor, num_samples: int, world: World) -> "Scores":
+        """Joins the scores of all processes, in the order of the epoch's samples; all processes must call it together.
+
+        indices: (B,), the number of each of this process's samples in the epoch
+        """
+        columns = (self.rewards, self.image_hashes, self.statuses, self.attempts)
+        rewards, hashes, statuses, attempts = (world.gathered(each, indices, num_samples) for each in columns)
+        unknown, silent = torch.full_like(self.rewards, torch.nan), [""] * len(self.rewards)
+        parts = {
+            name: world.gathered(self.parts.get(name, unknown), indices, num_samples) for name in world.names_of_all(self.parts)
+        }
+        notes = {
+            name: world.gathered_texts(self.notes.get(name, silent), indices, num_samples)
+            for name in world.names_of_all(self.notes)
+        }
+        return Scores(rewards, hashes, self.seconds, parts, notes, statuses, attempts)
+
+    @property
+    def faults(self) -> list[str]:
+        """Of the samples that are not finite: where each stopped being so."""
+        broken = (self.statuses == BROKEN).tolist()
+        return [fault for fault, bad in zip(self.notes.get(faults.NOTE, ()), broken, strict=False) if bad]
+
+    def combined(self, reward: Combines) -> "Scores":
+        """Of a whole epoch, the rewards made anew of their parts."""
+        return replace(self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan))
+
+
+def refuse_too_few(
+    statuses: Sequence[Status],
+    num_samples: int,
+    options: Scoring,
+    error: RewardError | None = None,
+    broken: Sequence[str] = (),
+    reasons: Sequence[str] = (),
+) -> None:
+    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those that are not finite
+    reasons: of the first that have no reward, told where there is no error that says it
+
+    Raises where more are missing than may be: NonFiniteError if the rewards alone would have sufficed, else RewardError.
+    """
+    lost = Counter(status for status in statuses if status != "ok")
+    allowed = options.max_failed * num_samples
+    if lost.total() <= allowed and lost.total() < num_samples:
+        return
+    listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
+    share = f"scoring.max_failed allows a share of {options.max_failed:g}."
+    saved = "The run is saved up to the epoch before:"
+    if broken and lost.total() - len(broken) <= allowed:
+        raise NonFiniteError(
+            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from: {listed}; {share}"
+            f" {faults.told(broken)} {saved} change its config.yaml, then resume.",
+            of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
+        )
+    why = str(error) if error else f"The first: {'; '.join(reasons)}." if reasons else ""
+    hopeless = isinstance(error, UnusableRewardError) and lost.total() == len(statuses)
+    raise (UnusableRewardError if hopeless else RewardError)(
+        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; {share}"
+        f"{f' {why}' if why else ''} {saved} mend the reward, then resume."
+    ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
+
+
+def summary(name: str, scores: Scores) -> Metrics:
+    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted."""
+    valid = scores.rewards[scores.rewards.isfinite()]
+    found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
+    masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
+    return {
+        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std", or as one of its parts
+        **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
+        "reward_mean": valid.mean().item(),
+        "reward_std": valid.std(correction=0).item(),
+        "masked_rewards": len(scores.rewards) - len(valid),
+        **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
+        **{faults.metric(place): count for place, count in Counter(map(faults.place_of, scores.faults)).items()},
+    }
+
+
+Journal = list[dict[str, Any]]
+
+
+def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
+    """A row for each sample of the epoch."""
+    columns = (scores.rewards, scores.statuses, scores.attempts, scores.image_hashes)
+    rows = []
+    for index, (prompt, value, status, attempts, image) in enumerate(
+        zip(prompts, *(each.tolist() for each in columns), strict=True)
+    ):
+        row = {
+            "epoch": epoch,
+            "index": index,
+            "prompt": prompt.shown,
+            "reward": finite(value),
+            "status": STATUSES[int(status)],
+            "attempts": int(attempts),
+            "image_hash": f"{int(image):012x}",
+        }
+        if scores.parts:
+            row["parts"] = {part: finite(values[index].item()) for part, values in scores.parts.items()}
+        notes = {note: texts[index] for note, texts in scores.notes.items() if note != faults.NOTE or texts[index]}
+        if notes:
+            row["notes"] = notes
+        rows.append(row)
+    return rows
+
+
+def _column(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)

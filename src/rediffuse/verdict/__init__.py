@@ -1,0 +1,1 @@
+"""From a run's rows to findings, a headline and a suggestion."""
