@@ -1,4 +1,4 @@
-"""What docs/rewards.md and docs/hacking.md show works as it stands there."""
+"""What docs/rewards.md, docs/hacking.md and docs/samples.md show works as it stands there."""
 
 import json
 import re
@@ -13,6 +13,7 @@ import torch
 
 from rediffuse import train
 from rediffuse.cli import flags
+from rediffuse.cli import run as command
 from rediffuse.config.schema import read_recipe, resolved
 from rediffuse.lookup.build import assemble, build
 from rediffuse.scoring.judging import judged
@@ -102,3 +103,15 @@ def test_every_run_against_hacking_can_be(command):
 
 def test_there_are_such_runs():
     assert len(COMMANDS) == 4 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)
+
+
+def test_a_model_of_numbers_learns_as_the_page_says(tmp_path, monkeypatch):
+    page = (DOCS / "samples.md").read_text()
+    for kind, name in (("python", "points.py"), ("yaml", "points.yaml")):
+        (tmp_path / name).write_text(re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1])
+    [line] = re.findall(r"^    rediffuse (train .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    command(shlex.split(line))
+    rewards = [row["reward_mean"] for row in tiny.numbers(tmp_path / "runs" / "points")]
+    assert rewards[-1] > rewards[0] + 0.5
+    assert len(list((tmp_path / "runs" / "points" / "samples" / "epoch-00020").glob("*.json"))) == 6
