@@ -22,7 +22,7 @@ import pytest
 import tiny
 import torch
 
-from rediffuse import resume, train
+from rediffuse import cli, resume, train
 from rediffuse.errors import RewardError
 from rediffuse.runs import log
 from rediffuse.scoring.judging import judged
@@ -435,7 +435,7 @@ def brightness(images, prompts):
 """
 
 
-def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path):
+def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path, monkeypatch):
     """The second epoch fails in one of two; resumed in one process, it asks for what that one had not scored, and equals a run
     in one process."""
     (tmp_path / "mine.py").write_text(COUNTED)
@@ -449,7 +449,10 @@ def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path):
             [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
         )
 
-    assert done("-m", "rediffuse", "train", *words, "--run-dir", "one", asked="one.txt").returncode == 0
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("ASKED", "one.txt")
+        cli.run(["train", *words, "--run-dir", "one"])
     failed = done(*TWO, "-m", "rediffuse", "train", *words, "--run-dir", "two", asked="two.txt")
     assert failed.returncode != 0 and "KeyError: 'out of order'" in failed.stderr
     before = len((tmp_path / "two.txt").read_text())

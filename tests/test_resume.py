@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 
 import pytest
 import tiny
@@ -40,12 +41,23 @@ VARIANTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    """The plan and the run of a variant, which is trained once."""
+
+    @cache
+    def trained(name):
+        config = tiny.config(epochs=EPOCHS, **VARIANTS[name])
+        run = tmp_path_factory.mktemp(name) / "straight"
+        train(config, run, reward_that_dies_at(None))
+        return config, run
+
+    return trained
+
+
 @pytest.fixture(scope="module", params=VARIANTS)
-def variant(request, tmp_path_factory):
-    config = tiny.config(epochs=EPOCHS, **VARIANTS[request.param])
-    run = tmp_path_factory.mktemp(request.param) / "straight"
-    train(config, run, reward_that_dies_at(None))
-    return config, run
+def variant(request, never_stopped):
+    return never_stopped(request.param)
 
 
 @pytest.mark.parametrize("call", range(1, 2 * EPOCHS, 2))
@@ -116,10 +128,9 @@ CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]
 
 
 @pytest.mark.parametrize("left_out", CONTROLS)
-def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monkeypatch):
+def test_without_any_one_ingredient_the_numbers_differ(left_out, never_stopped, tmp_path, monkeypatch):
     """The control: each part of a checkpoint is needed."""
-    config = tiny.config(epochs=EPOCHS, **VARIANTS["per_prompt"])
-    train(config, tmp_path / "straight", reward_that_dies_at(None))
+    config, straight = never_stopped("per_prompt")
     with pytest.raises(StoppedError):
         train(config, tmp_path / "run", reward_that_dies_at(5))
     real = checkpoint.load_newest
@@ -140,7 +151,7 @@ def test_without_any_one_ingredient_the_numbers_differ(left_out, tmp_path, monke
         path.write_text(path.read_text().replace("seed: 0", "seed: 1"))
     resume(tmp_path / "run", reward=reward_that_dies_at(None))
     with pytest.raises(AssertionError):
-        assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
+        assert_equal_to_the_bit(straight, tmp_path / "run")
 
 
 def test_a_longer_run_begins_like_a_shorter_one(tmp_path):

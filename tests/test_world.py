@@ -1,5 +1,6 @@
 """Several processes, through the command."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import tiny
 import torch
 from tiny import numbers, weights
 
+from rediffuse import cli
 from rediffuse.errors import Interrupted, NonFiniteError, RewardError
 from rediffuse.processes.world import World
 
@@ -27,12 +29,24 @@ TOY = {
 }
 
 
-def run(folder, *, processes=2, **over):
-    """Trains the toy inside `folder`."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", processes, "--standalone"] if processes > 1 else []
-    flags = [word for key, value in {**TOY, **over}.items() for word in (f"--{key}", value)]
-    words = [sys.executable, *launcher, "-m", "rediffuse", "train", "demo/incompressibility", *flags]
-    return subprocess.run(list(map(str, words)), cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+def words_of(**over):
+    flags = (word for key, value in {**TOY, **over}.items() for word in (f"--{key}", str(value)))
+    return ["train", "demo/incompressibility", *flags]
+
+
+def run(folder, **over):
+    """Trains the toy in two processes inside `folder`."""
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    words = [sys.executable, *launcher, "-m", "rediffuse", *words_of(**over)]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+
+
+def run_on_one_and_on_two(folder, **over):
+    """Into the folders `1` and `2`; on one it is this very process, which has imported all already."""
+    with contextlib.chdir(folder):
+        cli.run(words_of(**over, **{"run-dir": "1"}))
+    done = run(folder, **over, **{"run-dir": "2"})
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
@@ -53,9 +67,7 @@ def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
         "reward": "mine.py:mine",
         "stall-seconds": 4,
     }
-    for processes in (1, 2):
-        done = run(tmp_path, processes=processes, **many, **{"run-dir": tmp_path / str(processes)})
-        assert done.returncode == 0, done.stderr
+    run_on_one_and_on_two(tmp_path, **many)
     ours, theirs = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
     for one, two in zip(numbers(tmp_path / "1"), numbers(tmp_path / "2"), strict=True):
@@ -139,9 +151,7 @@ def test_a_signal_that_comes_twice_at_once_is_one_and_a_second_of_any_kind_ends_
 
 def test_samples_that_are_not_finite_are_masked_alike_on_one_process_and_on_two(tmp_path):
     sick = {"model": f"{tiny.FILE}:Sick", "model.above": 0.8, "scoring.max-failed": 0.7, "epochs": 2}
-    for processes in (1, 2):
-        done = run(tmp_path, processes=processes, **sick, **{"run-dir": tmp_path / str(processes)})
-        assert done.returncode == 0, done.stderr
+    run_on_one_and_on_two(tmp_path, **sick)
     told = [[(row["status"], row.get("notes")) for row in numbers(tmp_path / name, "rewards.jsonl")] for name in ("1", "2")]
     assert told[0] == told[1]
     assert ("broken_sample", {"broken_sample": "decoder: NaN in fp16"}) in told[0] and ("ok", None) in told[0]
@@ -207,9 +217,10 @@ def two(folder, deed, **over):
         for rank in range(2)
     ]
     codes, said = [None, None], ["", ""]
+    rest = 1 if deed.startswith(("stop", "signal")) else 10  # these do not end by themselves
     for rank in (1, 0) if deed.endswith("0") else (0, 1):  # the one that did nothing wrong first
         try:
-            said[rank] = " ".join(begun[rank].communicate(timeout=10 if codes != [None, None] else 90)[1].split())
+            said[rank] = " ".join(begun[rank].communicate(timeout=rest if codes != [None, None] else 90)[1].split())
             codes[rank] = begun[rank].returncode
         except subprocess.TimeoutExpired:
             begun[rank].kill()
