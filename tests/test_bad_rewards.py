@@ -96,7 +96,10 @@ STOPS = {
     "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
     "NaN": (lambda i, p: bright(i) * math.nan, not_finite("nan: only finite numbers can be learned from")),
     "infinite": (lambda i, p: bright(i) + math.inf, not_finite("inf: only finite numbers can be learned from")),
-    "huge": (lambda i, p: [1e308] * len(p), not_finite(r"1e\+308, more than float32 holds \(3.4e\+38\): scale it down")),
+    "huge": (
+        lambda i, p: [1e300 * (n + 1) for n in range(len(p))],
+        not_finite(r"more than float32 holds \(3.4e\+38\): scale it down"),
+    ),
     "huger": (lambda i, p: [10**400] * len(p), "must give one number per image, or a Judgement of them; it gave"),
     "sparse": (lambda i, p: bright(i).to_sparse(), "must give one number per image, or a Judgement of them"),
     "parts that are none": (lambda i, p: Judgement(bright(i), parts=None), "or a Judgement of them; it gave Judgement"),

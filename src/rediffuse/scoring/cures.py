@@ -66,11 +66,11 @@ def _of_shape(shape: tuple[int, ...], size: int) -> str:
 
 
 def of_number(value: float, largest: float) -> str:
-    """A value that cannot be learned from, and what to do; nothing where it can."""
+    """What is wrong with a value that cannot be learned from, in the same words for all such; nothing where it can."""
     if abs(value) <= largest:
         return ""
     if math.isfinite(value):
-        return f"{value:.3g}, more than float32 holds ({largest:.1e}): scale it down."
+        return f"more than float32 holds ({largest:.1e}): scale it down."
     return f"{value}: only finite numbers can be learned from."
 
 
