@@ -275,27 +275,21 @@ class VectorDenoiser(ToyDenoiser):
 
 
 @dataclass(frozen=True)
-class OfVideo:
-    modality = "video"
-
+class OfKind:
     def load(self, device, seed):
-        return VideoDenoiser(16, seed)
+        return self.kind(16, seed)
 
 
-@dataclass(frozen=True)
-class OfAudio:
-    modality = "audio"
-
-    def load(self, device, seed):
-        return AudioDenoiser(16, seed)
+class OfVideo(OfKind):
+    kind, modality = VideoDenoiser, "video"
 
 
-@dataclass(frozen=True)
-class OfVectors:
-    modality = "vector"
+class OfAudio(OfKind):
+    kind, modality = AudioDenoiser, "audio"
 
-    def load(self, device, seed):
-        return VectorDenoiser(16, seed)
+
+class OfVectors(OfKind):
+    kind, modality = VectorDenoiser, "vector"
 
 
 @dataclass(frozen=True)

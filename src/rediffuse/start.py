@@ -17,7 +17,7 @@ from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
-from rediffuse.lookup.build import Parts, assemble, completed
+from rediffuse.lookup.build import Parts, assemble, completed, modality_of
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.report import page
@@ -208,7 +208,7 @@ def load(config: Config, parts: Parts, place: RunFolder, world: World, callbacks
     scorer = RunScorer(parts.reward, config, world, Paid(place.paid(world.rank), config.reward), display.say)
     prepare(parts.reward, world.device, scorer.caller)
     denoiser = parts.family.load(world.device, config.seed)
-    if denoiser.modality.name != getattr(parts.family, "modality", "image"):
+    if denoiser.modality.name != modality_of(parts.family):
         raise ConfigError(
             f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class must say so before it is"
             f" loaded, so that rewards are checked: modality = {denoiser.modality.name!r}."
@@ -224,7 +224,8 @@ def load(config: Config, parts: Parts, place: RunFolder, world: World, callbacks
         monitor.prepare()
     evaluation = Evaluation(pictures, monitor, display)
     own = (Keeper(), evaluation, Ending(evaluation, display.say), display)
-    return Loaded(Run(config, place, world, parts.prompts, learner, scorer, (*own, *callbacks)), display, evaluation)
+    run = Run(config, place, world, parts.prompts, learner, scorer, callbacks=(*own, *callbacks))
+    return Loaded(run, display, evaluation)
 
 
 class Ending(Callback):

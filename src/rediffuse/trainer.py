@@ -2,39 +2,26 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rediffuse.callbacks.protocol import Callback, Epoch
-from rediffuse.config.schema import Config
-from rediffuse.learning.update import Learner
+from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.maths import noise
-from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, group_of
-from rediffuse.runs.folder import RunFolder
-from rediffuse.scoring.scorer import RunScorer
 from rediffuse.scoring.scores import Scores
-from rediffuse.types import Metrics, Prompt, PromptSet, Rollout
+from rediffuse.types import Metrics, Prompt, Rollout
 
 
 @dataclass
-class Run:
+class Run(RunState):
     """A run whose models are loaded: `train` makes all its epochs, `step` makes one.
 
-    `rediffuse.begin` and `rediffuse.reopen` give one. epoch: the number of whole epochs done.
+    `rediffuse.begin` and `rediffuse.reopen` give one.
     """
 
-    config: Config
-    folder: RunFolder
-    world: World
-    prompts: PromptSet
-    learner: Learner
-    scorer: RunScorer
     callbacks: Sequence[Callback] = ()
-    epoch: int = 0
-    _stopping: bool = field(default=False, init=False)
 
     def train(self) -> list[Metrics]:
         """Makes the epochs that are left, or those until a callback stops the run, and returns a row of metrics for each."""
@@ -108,10 +95,6 @@ class Run:
             "images_per_second": num_samples / (seconds_sampling + seconds_training),
             "peak_memory_bytes": self.world.peak_memory_bytes(),
         }
-
-    def stop(self) -> None:
-        """Ends the run before its next epoch, in all processes, even if only one of them asks."""
-        self._stopping = True
 
     def _is_over(self) -> bool:
         return self.epoch >= self.config.epochs or self.world.any(self._stopping)

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from killed import killed_at
 from safetensors import SafetensorError
 
 from rediffuse.errors import CheckpointError, ConfigError
@@ -144,27 +145,7 @@ def test_a_full_disk_is_an_os_error(folder, monkeypatch):
     assert same(load_newest(folder), made(3))
 
 
-class KilledError(BaseException):
-    """Not an Exception, so that nothing tidies up after it."""
-
-
-def save_until(limit, folder, patch):
-    """Saves epoch 2, but is killed at its operation number `limit`; says whether it came to its end."""
-    count = iter(range(10**6))
-    for module, name in [(os, "fsync"), (os, "rename"), (checkpoint.shutil, "rmtree"), (checkpoint, "save_file")]:
-        real = getattr(module, name)
-
-        def shim(*args, real=real, **options):
-            if next(count) >= limit:
-                raise KilledError
-            return real(*args, **options)
-
-        patch.setattr(module, name, shim)
-    try:
-        save(folder, made(2), keep=1)
-    except KilledError:
-        return False
-    return True
+OPERATIONS = [(os, "fsync"), (os, "rename"), (checkpoint.shutil, "rmtree"), (checkpoint, "save_file")]
 
 
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(tmp_path, monkeypatch):
@@ -173,7 +154,7 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(tmp_path, monkey
         folder = tmp_path / str(limit)
         save(folder, made(1), keep=1)
         with monkeypatch.context() as patch:
-            done = save_until(limit, folder, patch)
+            done = killed_at(limit, OPERATIONS, lambda folder=folder: save(folder, made(2), keep=1), patch)
         found.append(load_newest(folder).epoch)
         save(folder, made(3), keep=1)
         assert load_newest(folder).epoch == 3

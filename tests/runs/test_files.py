@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+from killed import KilledError, killed_at
 
 import rediffuse
 from rediffuse import resume
@@ -137,35 +138,11 @@ def test_a_file_that_could_not_be_written_is_what_it_was(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-class KilledError(BaseException):
-    """Not an Exception, so that nothing is caught on its way."""
-
-
-OPERATIONS = ("open", "close", "fsync", "replace", "mkdir", "unlink", "rmdir")
-
-
-def killed_at(limit, work, patch):
-    """Does `work` up to its operation number `limit`, which ends the process as SIGKILL does: nothing runs after it, not even
-    what tidies up. Says whether the work came to its end.
-    """
-    count, dead = iter(range(10**6)), []
-    for module, name in [*((os, each) for each in OPERATIONS), (Path, "write_bytes"), (Path, "write_text")]:
-        patch.setattr(module, name, dying(getattr(module, name), count, limit, dead))
-    try:
-        work()
-    except KilledError:
-        return False
-    return True
-
-
-def dying(real, count, limit, dead):
-    def operation(*args, **options):
-        if dead or next(count) >= limit:
-            dead.append(True)
-            raise KilledError
-        return real(*args, **options)
-
-    return operation
+OPERATIONS = [
+    *((os, name) for name in ("open", "close", "fsync", "replace", "mkdir", "unlink", "rmdir")),
+    (Path, "write_bytes"),
+    (Path, "write_text"),
+]
 
 
 def filled(folder):
@@ -191,7 +168,7 @@ def test_a_kill_at_any_operation_leaves_the_old_or_the_new(kind, tmp_path, monke
         for name in ("file", "pictures/0.png", "pictures/1.png"):
             (folder / name).write_text("old\n")
         with monkeypatch.context() as patch:
-            done = killed_at(limit, lambda folder=folder: WRITES[kind](folder), patch)
+            done = killed_at(limit, OPERATIONS, lambda folder=folder: WRITES[kind](folder), patch)
         files.sweep(folder)
         assert {path.name for path in folder.rglob("*")} == {"file", "pictures", "0.png", "1.png"}
         found += [
@@ -204,15 +181,12 @@ def test_a_kill_at_any_operation_leaves_the_old_or_the_new(kind, tmp_path, monke
 
 @pytest.mark.parametrize("instant", ["link", "fsync"])
 def test_a_run_that_was_killed_while_it_was_made_is_no_obstacle(instant, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     def killed(*_):
-        raise Killed
+        raise KilledError
 
     with monkeypatch.context() as patch:
         patch.setattr(os, instant, killed)
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             create(tmp_path / "run", tiny.config())
     (tmp_path / "run" / ".staged-1-config.yaml").write_text("half")  # what a real kill leaves
     create(tmp_path / "run", tiny.config(seed=3))
@@ -261,7 +235,7 @@ def writers(source):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         value = getattr(node.func, "value", None)
         owner = getattr(value, "id", getattr(value, "attr", ""))
-        ours = name == "save" and isinstance(node.func, ast.Name)  # evaluate.save, which stages
+        ours = name == "save" and isinstance(node.func, ast.Name)  # of evaluation/pictures.py, which stages
         modes = [each.value for each in (*node.args, *(k.value for k in node.keywords)) if isinstance(each, ast.Constant)]
         opens = name in ("open", "fdopen") and any(
             isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes

@@ -1,8 +1,7 @@
 """Callbacks: what is done beside the loop, such as showing, evaluating, saving and tracking a run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -41,8 +40,9 @@ class Epoch:
         return self.scores.rewards
 
 
-class RunState(Protocol):
-    """The run as its callbacks see it; `rediffuse.Run` is one.
+@dataclass
+class RunState:
+    """The run as its callbacks see it; `rediffuse.Run` adds the loop.
 
     epoch: the number of whole epochs done
     folder: where the run leaves its files; the first process alone is sure to reach it
@@ -54,11 +54,12 @@ class RunState(Protocol):
     prompts: PromptSet
     learner: Learner
     scorer: RunScorer
-    epoch: int
+    epoch: int = 0
+    _stopping: bool = field(default=False, init=False)
 
     def stop(self) -> None:
         """Ends the run before its next epoch, in all processes, even if only one of them asks."""
-        ...
+        self._stopping = True
 
 
 class Callback:

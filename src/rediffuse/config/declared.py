@@ -22,7 +22,7 @@ HARMLESS = frozenset(
 """Words of a type whose values are numbers, choices, or text that names nothing outside of the run."""
 
 REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
-"""Types of config.py whose values may name what is outside of the run."""
+"""Types of config/schema.py whose values may name what is outside of the run."""
 
 TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
 

@@ -25,7 +25,7 @@ HubId = Annotated[str, "a model of the Hub, or of this machine"]
 Address = Annotated[str, "of a server"]
 Variable = Annotated[str, "of the environment"]
 Permit = Annotated[bool, "whether something unsafe is allowed"]
-"""What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust.py)."""
+"""What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust)."""
 LARGEST = 1_000_000_000
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]

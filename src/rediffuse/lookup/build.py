@@ -38,6 +38,7 @@ __all__ = [
     "declared_options",
     "find",
     "first_line",
+    "modality_of",
     "names",
     "text_options",
 ]
@@ -81,11 +82,16 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
     return parts
 
 
+def modality_of(family: "ModelFamily") -> str:
+    """The name of the modality that a family says it makes."""
+    return getattr(family, "modality", "image")
+
+
 def _refuse_another_modality(key: str, reward: "Reward", family: "ModelFamily") -> None:
     """Raises ConfigError where a reward, or one that it is made of, judges another kind of sample than the model makes."""
     from rediffuse.scoring.judging import name_of  # with torch, which a built reward has imported
 
-    made = getattr(family, "modality", "image")
+    made = modality_of(family)
     for each in (reward, *(term.reward for term in getattr(reward, "rewards", ()))):
         judged = getattr(each, "judges", made)
         if judged != made:

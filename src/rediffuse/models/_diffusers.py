@@ -66,6 +66,7 @@ class LatentDiffusion:
 
     @property
     def max_tokens(self) -> int:
+        """A tokenizer that does not say it would make texts of any length."""
         return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
 
     def num_tokens(self, text: str) -> int:
@@ -201,15 +202,10 @@ class LatentDiffusion:
     @torch.no_grad()
     def _embed(self, text: str) -> Tensor:
         """(tokens, width)"""
-        limits = {"padding": "max_length", "truncation": True, "max_length": self._max_tokens}
+        limits = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens}
         tokens = self.tokenizer(text, return_tensors="pt", **limits).input_ids
         embedding: Tensor = self.text_encoder(tokens.to(self.device)).last_hidden_state[0].float()
         return embedding
-
-    @property
-    def _max_tokens(self) -> int:
-        """A tokenizer that does not say it would make texts of any length."""
-        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         dtype = PRECISIONS[self.options.precision]

@@ -26,10 +26,6 @@ RESCUE_SECONDS = 60.0
 LEAVING_SECONDS = 5.0
 
 
-def _nothing() -> None:
-    """What a process has to save before its first epoch, and after its last."""
-
-
 @dataclass(frozen=True)
 class Word:
     """What a process tells of itself. beats: work that was done   alive: grows while it waits, or is busy with one long operation
@@ -57,7 +53,7 @@ class Heart:
 
     def __init__(self, rank: int, size: int, stall_seconds: float, hear: Callable[[int], None] = lambda number: None) -> None:
         self.rank, self.size, self.stall_seconds, self._hear = rank, size, stall_seconds, hear
-        self.rescue: Callable[[], None] = _nothing
+        self.rescue: Callable[[], None] = lambda: None
         self.saving = threading.RLock()
         self._ending = threading.RLock()
         self._where = f"pid {os.getpid()} on {platform.node()}"
