@@ -27,7 +27,7 @@ from pretraining import dataset
 from pretraining.scenes import number_word, plural
 from pretraining.train_vae import to_tensor
 from pretraining.vocabulary import ACTIVITIES, ALL_ACTIVITIES, ALL_ANIMALS, ANIMALS, COUNTS
-from rediffuse.prompts._draw import with_article
+from rediffuse.english import with_article
 
 LABELS = {
     "animal": [*ALL_ANIMALS, "none"],

@@ -1,7 +1,6 @@
 """Captioned 64 x 64 scenes: glyphs on varied, crisp backgrounds. Each scene depends on (seed, index) alone."""
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,7 +16,7 @@ from pretraining.vocabulary import (
     UNSEEN_ACTIVITIES,
     UNSEEN_ANIMALS,
 )
-from rediffuse.prompts._draw import english, with_article
+from rediffuse.english import number_word, plural, with_article
 
 SIZE_PIXELS = 64
 CANVAS = 2 * SIZE_PIXELS  # drawn twice as large, then averaged down
@@ -49,16 +48,6 @@ class Scene:
     animal: int = -1
     count: int = 1
     activity: int = -1
-
-
-@cache
-def plural(noun: str) -> str:
-    return english().plural(noun)
-
-
-@cache
-def number_word(n: int) -> str:
-    return english().number_to_words(n)
 
 
 class Painter:

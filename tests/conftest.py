@@ -1,5 +1,6 @@
 import pytest
 import torch
+from markupsafe import Markup
 from tiny import build_clip, build_encoder, build_pipeline, build_vlm
 
 
@@ -24,6 +25,12 @@ def _own_memory(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _one_thread():
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def without_charts(monkeypatch):
+    """For tests that train and never look at the page: its charts take longer than a toy's training."""
+    monkeypatch.setattr("rediffuse.report.charts.svg", lambda chart, prefix: Markup(""))
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,8 @@ from rediffuse.runs import log
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def bright(images):
     return images.mean((1, 2, 3))

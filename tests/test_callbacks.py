@@ -14,6 +14,8 @@ import rediffuse
 from rediffuse import Callback, begin, reopen, resume, train
 from rediffuse.errors import ConfigError, Interrupted, RewardError
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 class Told(Callback):
     """Notes each call with the number of whole epochs at that time."""

@@ -13,6 +13,8 @@ from rediffuse import train
 from rediffuse.errors import ConfigError, RewardError, UnusableRewardError
 from rediffuse.lookup.build import build
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 CONNECTION = sqlite3.connect(":memory:")
 
 

@@ -27,6 +27,8 @@ from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import Prompt
 from rediffuse.verdict import verdict
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 KINDS = {
     "ddpo_is": {"algorithm": {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1}},
     "rwr": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2}},

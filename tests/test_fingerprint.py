@@ -12,6 +12,8 @@ from rediffuse import resume, train
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.pictures import before_and_after
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 @pytest.fixture(scope="module")
 def trained(pipeline, tmp_path_factory):

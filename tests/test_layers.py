@@ -6,7 +6,7 @@ from pathlib import Path
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
     {"errors", "faults", "images", "maths", "terminal"},
-    {"config", "hub", "processes"},
+    {"config", "english", "hub", "processes"},
     {"types", "modalities"},
     {"models", "samplers", "prompts", "algorithms", "policy", "runs"},
     {"rollout", "learning", "verdict"},

@@ -7,6 +7,8 @@ from rediffuse.config.schema import merge, read_recipe, resolved
 from rediffuse.lookup.build import find, names
 from rediffuse.start import train
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 EPOCHS = 40
 
 

@@ -16,6 +16,8 @@ from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import checkpoint
 from rediffuse.types import Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 OWN_REWARDS = """
 import torch
 

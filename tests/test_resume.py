@@ -13,10 +13,12 @@ import tiny
 import torch
 from tiny import StoppedError, numbers, reward_that_dies_at, weights
 
-from rediffuse import resume, train
+from rediffuse import cli, resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
 from rediffuse.learning.update import Learner
 from rediffuse.runs import checkpoint, export
+
+pytestmark = pytest.mark.usefixtures("without_charts")
 
 EPOCHS = 4
 
@@ -309,23 +311,24 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused(tmp_path):
 
 FLAGS = {
     "epochs": 6,
-    "prompts-per-epoch": 16,
+    "prompts-per-epoch": 8,
     "micro-batch-size": 4,
     "model": f"{tiny.FILE}:Tiny",
     "model.train": "lora",
-    "sampler.num-steps": 8,
+    "sampler.num-steps": 4,
     "reward": "jpeg_incompressibility",
     "evaluation.every": 0,
+    "evaluation.num-prompts": 1,
 }
 
 
-def command(*words, launcher=()):
-    return [sys.executable, *launcher, "-m", "rediffuse", *map(str, words)]
+def words_of(run, pipeline, **over):
+    flags = (word for key, value in {**FLAGS, "model.path": pipeline, **over}.items() for word in (f"--{key}", str(value)))
+    return ["train", "--run-dir", str(run), *flags]
 
 
-def started(run, pipeline, launcher=(), **over):
-    flags = [word for key, value in {**FLAGS, "model.path": pipeline, **over}.items() for word in (f"--{key}", str(value))]
-    return subprocess.Popen(command("train", "--run-dir", run, *flags, launcher=launcher), stderr=subprocess.PIPE, text=True)
+def started(words, launcher=()):
+    return subprocess.Popen([sys.executable, *launcher, "-m", "rediffuse", *words], stderr=subprocess.PIPE, text=True)
 
 
 def wait_for(path, process, seconds=120):
@@ -339,7 +342,7 @@ def wait_for(path, process, seconds=120):
 @pytest.fixture(scope="module")
 def straight(pipeline, tmp_path_factory):
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert started(run, pipeline).wait() == 0
+    cli.run(words_of(run, pipeline))
     return run
 
 
@@ -347,7 +350,7 @@ def straight(pipeline, tmp_path_factory):
 def test_a_signal_in_the_middle_and_resume(number, straight, pipeline, tmp_path):
     """The command itself: exit 143 and 130 on SIGTERM and Ctrl-C; equal numbers and equal adapter bytes after any."""
     run = tmp_path / "run"
-    process = started(run, pipeline)
+    process = started(words_of(run, pipeline))
     wait_for(run / "checkpoints" / "epoch-00002", process)
     time.sleep(0.1)
     os.kill(process.pid, number)
@@ -356,7 +359,7 @@ def test_a_signal_in_the_middle_and_resume(number, straight, pipeline, tmp_path)
     assert "Traceback" not in said
     assert number == signal.SIGKILL or "rediffuse resume" in said
     assert len(numbers(run)) < FLAGS["epochs"]
-    subprocess.run(command("resume", run, "--trust-code"), check=True)
+    cli.run(["resume", str(run), "--trust-code"])
     assert_equal_to_the_bit(straight, run)
     adapter = "adapter/pytorch_lora_weights.safetensors"
     assert (run / adapter).read_bytes() == (straight / adapter).read_bytes()
@@ -369,7 +372,7 @@ SMOOTH = {"reward": "redness", "epochs": 2}
 def smooth(pipeline, tmp_path_factory):
     """A reward without steps: JPEG sizes jump by bytes where an image moves by a rounding error."""
     run = tmp_path_factory.mktemp("smooth") / "run"
-    assert started(run, pipeline, **SMOOTH).wait() == 0
+    cli.run(words_of(run, pipeline, **SMOOTH))
     return run
 
 
@@ -383,19 +386,19 @@ def assert_equal_within_float_tolerance(a, b):
 
 
 def test_another_micro_batch_gives_the_same(smooth, pipeline, tmp_path):
-    assert started(tmp_path / "run", pipeline, **SMOOTH, **{"micro-batch-size": 7}).wait() == 0
+    cli.run(words_of(tmp_path / "run", pipeline, **SMOOTH, **{"micro-batch-size": 3}))
     assert_equal_within_float_tolerance(smooth, tmp_path / "run")
 
 
 def test_two_processes_equal_one(smooth, pipeline, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    assert started(tmp_path / "run", pipeline, launcher, **SMOOTH).wait() == 0
+    assert started(words_of(tmp_path / "run", pipeline, **SMOOTH), launcher).wait() == 0
     assert_equal_within_float_tolerance(smooth, tmp_path / "run")
 
 
 def test_another_seed_is_seen(smooth, pipeline, tmp_path):
     """The control of the two tests above."""
-    assert started(tmp_path / "run", pipeline, **SMOOTH, seed=1).wait() == 0
+    cli.run(words_of(tmp_path / "run", pipeline, **SMOOTH, seed=1))
     with pytest.raises(AssertionError):
         assert_equal_within_float_tolerance(smooth, tmp_path / "run")
 
@@ -412,6 +415,6 @@ def test_processes_that_do_not_share_their_gradients_are_seen(smooth, pipeline, 
         "main(sys.argv[3:])\n"
     )
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(alone))
-    assert started(tmp_path / "run", pipeline, launcher, **SMOOTH).wait() == 0
+    assert started(words_of(tmp_path / "run", pipeline, **SMOOTH), launcher).wait() == 0
     with pytest.raises(AssertionError):
         assert_equal_within_float_tolerance(smooth, tmp_path / "run")

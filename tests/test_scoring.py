@@ -20,6 +20,8 @@ from rediffuse.scoring.scores import Scores, summary
 from rediffuse.start import train
 from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def scorer(reward, num_samples, stop_if_asked=lambda: None, **options):
     return scoring.Scorer(reward, Scoring(**options), num_samples=num_samples, stop_if_asked=stop_if_asked)

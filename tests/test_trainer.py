@@ -7,6 +7,8 @@ from rediffuse import train
 from rediffuse.errors import RewardError
 from rediffuse.evaluation.pictures import Pictures
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def test_a_run_that_fails_in_its_first_look_leaves_no_folder_in_the_way(tmp_path, monkeypatch):
     def broken(self, folder):

@@ -17,6 +17,8 @@ from rediffuse.samplers.ddim import DDIM
 from rediffuse.start import load, train
 from rediffuse.types import CleanSamples, Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 GROUPS = torch.tensor([1, 1, 2, 2])
 
 

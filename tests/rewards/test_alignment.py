@@ -22,6 +22,8 @@ from rediffuse.rewards._vlm import VisionLanguageModel
 from rediffuse.runs.folder import existing
 from rediffuse.types import Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 PROMPTS = [Prompt("a cat"), Prompt("a dog riding a bike"), Prompt("a bike")]
 
 

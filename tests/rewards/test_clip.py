@@ -19,6 +19,8 @@ from rediffuse.rewards.clip_score import ClipScore
 from rediffuse.rewards.pickscore import PickScore
 from rediffuse.types import HasFeatures, Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 PROMPTS = [Prompt("a cat"), Prompt("a dog that is much longer than twelve letters"), Prompt("")]
 REAL = Path(__file__).parents[3] / "shared" / "data" / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth"
 

@@ -13,6 +13,8 @@ from rediffuse.rewards._http import _message
 from rediffuse.rewards._served import _said
 from rediffuse.rewards._vlm import Answer, said
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 @pytest.mark.parametrize(
     ("text", "spoken"),

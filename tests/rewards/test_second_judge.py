@@ -13,6 +13,8 @@ from rediffuse.rewards.second_judge import chosen, cropped, free, recompressed
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, NeedsLoading, Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 IMAGES = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 PROMPTS = [Prompt("a cat")] * 40
 MINE = """

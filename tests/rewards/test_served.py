@@ -31,6 +31,8 @@ from rediffuse.rewards._served import Server
 from rediffuse.rewards._vlm import Answer
 from rediffuse.types import Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 
 def server(url, **over):
     plan = {"key_variable": None, "concurrency": 8, "timeout_seconds": 0.7, "deadline_seconds": 20.0}

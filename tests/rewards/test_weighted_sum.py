@@ -16,6 +16,8 @@ from rediffuse.rewards.weighted_sum import Term, WeightedSum
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, Prompt
 
+pytestmark = pytest.mark.usefixtures("without_charts")
+
 TERMS = [{"name": "redness", "weight": 2.0}, {"name": "jpeg_compressibility", "quality": 50, "weight": -1}]
 IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * torch.linspace(0.2, 1, 6).view(6, 1, 1, 1)
 PROMPTS = [Prompt("a cat")] * 6

@@ -1,15 +1,11 @@
 """Ways to choose n of a list of prompts, and the words they share."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING
 
 import torch
 
+from rediffuse.english import with_article
 from rediffuse.types import Prompt
-
-if TYPE_CHECKING:
-    import inflect
 
 
 def chosen(
@@ -34,18 +30,6 @@ def chosen(
 def asked(text: str, answers: Mapping[str, str]) -> Prompt:
     """A prompt whose metadata holds questions and, in their order, the answers; answers: by question."""
     return Prompt(text, {"questions": list(answers), "answers": list(answers.values())})
-
-
-@cache
-def english() -> "inflect.engine":
-    import inflect  # seconds to import, so not before a prompt is drawn
-
-    return inflect.engine()
-
-
-@cache
-def with_article(words: str) -> str:
-    return english().a(words)
 
 
 def nouns(names: Sequence[str], *, article: bool) -> list[Prompt]:

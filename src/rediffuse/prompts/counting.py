@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.prompts._draw import asked, chosen, english
+from rediffuse.english import plural
+from rediffuse.prompts._draw import asked, chosen
 from rediffuse.types import Prompt
 
 __all__ = ["Counting"]
@@ -31,6 +32,6 @@ class Counting:
 
 
 def _prompt(name: str, number: str) -> Prompt:
-    animals = english().plural(name)
+    animals = plural(name)
     questions = {f"How many {animals} are there in this image?": number, "What animal is in this image?": name}
     return asked(f"{number} {animals}", questions)

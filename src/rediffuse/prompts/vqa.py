@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from rediffuse.prompts._draw import asked, chosen, with_article
+from rediffuse.english import with_article
+from rediffuse.prompts._draw import asked, chosen
 from rediffuse.types import Prompt
 
 __all__ = ["VisualQuestions"]

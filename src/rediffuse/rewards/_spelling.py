@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
 
-from rediffuse.rewards._words import LONGEST, english, words_of
+from rediffuse.english import number_word
+from rediffuse.rewards._words import LONGEST, words_of
 
 WORD = re.compile(r"[^\W_]+")
 DOUBLED = re.compile(r"([^\W\d_])\1+")
@@ -37,7 +38,7 @@ def _telling(phrase: str) -> list[str]:
 def _spellings(words: list[str]) -> set[str]:
     """Each word as it stands and in the singular, numbers as digits and in letters, all as one word, and no letter doubled."""
     plain = words_of(" ".join(words))
-    numbers = [str(english().number_to_words(word)) for word in plain if word.isdecimal() and len(word) <= 2]
+    numbers = [number_word(word) for word in plain if word.isdecimal() and len(word) <= 2]
     return {DOUBLED.sub(r"\1", word) for word in (*words, *plain, *numbers, "".join(words)) if word}
 
 

@@ -2,11 +2,9 @@
 
 import re
 from collections.abc import Iterator
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from functools import cache
 
-if TYPE_CHECKING:
-    import inflect
+from rediffuse.english import number_word, singular
 
 LONGEST = 2000
 """Letters of an answer that are read."""
@@ -56,19 +54,11 @@ def _clauses(text: str) -> Iterator[list[str]]:
 
 
 @cache
-def english() -> "inflect.engine":
-    import inflect  # seconds to import
-
-    return inflect.engine()
-
-
-@cache
 def _numbers() -> dict[str, str]:
-    return {str(english().number_to_words(str(n))): str(n) for n in range(21)}
+    return {number_word(n): str(n) for n in range(21)}
 
 
-@lru_cache(10_000)
 def _singular(word: str) -> str:
     if word.lstrip("-").isdecimal():
         return str(int(word))
-    return str(english().singular_noun(word) or word) if word.isalpha() else word
+    return singular(word) if word.isalpha() else word

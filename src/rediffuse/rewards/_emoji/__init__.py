@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from rediffuse.english import number_word, plural, with_article
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import tensor
 from rediffuse.rewards._loading import reading
-from rediffuse.rewards._words import english
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -78,14 +78,10 @@ class Judge:
         log_probs = self(torch.stack([tensor(image) for image in images]))
         counts = [self.labels["count"][i] for i in log_probs["count"].argmax(1).tolist()]
         answers = zip(questions, counts, self.captions(log_probs), strict=True)
-        return [_number(count) if "how many" in question.lower() else caption for question, count, caption in answers]
+        return [number_word(count) if "how many" in question.lower() else caption for question, count, caption in answers]
 
 
 def _caption(animal: str, count: str, activity: str) -> str:
     thing = "thing" if animal == NONE else animal
-    who = str(english().a(thing)) if count == "1" else f"{_number(count)} {english().plural(thing)}"
+    who = with_article(thing) if count == "1" else f"{number_word(count)} {plural(thing)}"
     return who if activity == NONE else f"{who} {activity}"
-
-
-def _number(count: str) -> str:
-    return str(english().number_to_words(count))
