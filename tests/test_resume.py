@@ -8,6 +8,7 @@ import sys
 import time
 from functools import cache
 
+import forked
 import pytest
 import tiny
 import torch
@@ -16,6 +17,7 @@ from tiny import StoppedError, numbers, reward_that_dies_at, weights
 from rediffuse import cli, resume, train
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, RewardError
 from rediffuse.learning.update import Learner
+from rediffuse.processes.world import World
 from rediffuse.runs import checkpoint, export
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -327,14 +329,10 @@ def words_of(run, pipeline, **over):
     return ["train", "--run-dir", str(run), *flags]
 
 
-def started(words, launcher=()):
-    return subprocess.Popen([sys.executable, *launcher, "-m", "rediffuse", *words], stderr=subprocess.PIPE, text=True)
-
-
 def wait_for(path, process, seconds=120):
     end = time.time() + seconds
     while not path.exists():
-        assert process.poll() is None, process.stderr.read()
+        assert process.wait(0) is None, process.said
         assert time.time() < end
         time.sleep(0.02)
 
@@ -350,14 +348,13 @@ def straight(pipeline, tmp_path_factory):
 def test_a_signal_in_the_middle_and_resume(number, straight, pipeline, tmp_path):
     """The command itself: exit 143 and 130 on SIGTERM and Ctrl-C; equal numbers and equal adapter bytes after any."""
     run = tmp_path / "run"
-    process = started(words_of(run, pipeline))
+    process = forked.Process(tmp_path, forked.command, *words_of(run, pipeline))
     wait_for(run / "checkpoints" / "epoch-00002", process)
     time.sleep(0.1)
     os.kill(process.pid, number)
-    assert process.wait(timeout=10) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-    said = process.stderr.read()
-    assert "Traceback" not in said
-    assert number == signal.SIGKILL or "rediffuse resume" in said
+    assert process.wait(10) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert "Traceback" not in process.said
+    assert number == signal.SIGKILL or "rediffuse resume" in process.said
     assert len(numbers(run)) < FLAGS["epochs"]
     cli.run(["resume", str(run), "--trust-code"])
     assert_equal_to_the_bit(straight, run)
@@ -392,7 +389,8 @@ def test_another_micro_batch_gives_the_same(smooth, pipeline, tmp_path):
 
 def test_two_processes_equal_one(smooth, pipeline, tmp_path):
     launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
-    assert started(words_of(tmp_path / "run", pipeline, **SMOOTH), launcher).wait() == 0
+    words = words_of(tmp_path / "run", pipeline, **SMOOTH)
+    subprocess.run([sys.executable, *launcher, "-m", "rediffuse", *words], check=True)
     assert_equal_within_float_tolerance(smooth, tmp_path / "run")
 
 
@@ -403,18 +401,17 @@ def test_another_seed_is_seen(smooth, pipeline, tmp_path):
         assert_equal_within_float_tolerance(smooth, tmp_path / "run")
 
 
+def unshared(*words):
+    """The command, whose processes keep their gradients for themselves."""
+    real = World.summed
+    own = lambda tensors: tensors[0].dtype == torch.float32 and len(tensors) > 1  # noqa: E731
+    World.summed = lambda self, tensors: list(tensors) if own(tensors) else real(self, tensors)
+    forked.command(*words)
+
+
 def test_processes_that_do_not_share_their_gradients_are_seen(smooth, pipeline, tmp_path):
     """Another control: two processes, each with its own half of the gradient."""
-    alone = tmp_path / "alone.py"
-    alone.write_text(
-        "import sys, torch\n"
-        "from rediffuse.processes.world import World\n"
-        "real = World.summed\n"
-        "World.summed = lambda self, tensors: list(tensors) if tensors[0].dtype == torch.float32 and len(tensors) > 1 else real(self, tensors)\n"
-        "from rediffuse.cli import main\n"
-        "main(sys.argv[3:])\n"
-    )
-    launcher = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(alone))
-    assert started(words_of(tmp_path / "run", pipeline, **SMOOTH), launcher).wait() == 0
+    processes = forked.two(tmp_path, unshared, *words_of(tmp_path / "run", pipeline, **SMOOTH))
+    assert [process.wait() for process in processes] == [0, 0]
     with pytest.raises(AssertionError):
         assert_equal_within_float_tolerance(smooth, tmp_path / "run")

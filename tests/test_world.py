@@ -3,10 +3,12 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import forked
 import pytest
 import tiny
 import torch
@@ -14,6 +16,7 @@ from tiny import numbers, weights
 
 from rediffuse import cli
 from rediffuse.errors import Interrupted, NonFiniteError, RewardError
+from rediffuse.learning.update import Learner
 from rediffuse.processes.world import World
 
 TOY = {
@@ -35,18 +38,17 @@ def words_of(**over):
 
 
 def run(folder, **over):
-    """Trains the toy in two processes inside `folder`."""
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    words = [sys.executable, *launcher, "-m", "rediffuse", *words_of(**over)]
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    """Trains the toy in two processes inside `folder`: their exit codes, and what they said."""
+    processes = forked.two(folder, forked.command, *words_of(**over))
+    return [process.wait() for process in processes], " ".join(process.said for process in processes)
 
 
 def run_on_one_and_on_two(folder, **over):
     """Into the folders `1` and `2`; on one it is this very process, which has imported all already."""
     with contextlib.chdir(folder):
         cli.run(words_of(**over, **{"run-dir": "1"}))
-    done = run(folder, **over, **{"run-dir": "2"})
-    assert done.returncode == 0, done.stderr
+    codes, said = run(folder, **over, **{"run-dir": "2"})
+    assert codes == [0, 0], said
 
 
 def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
@@ -87,9 +89,9 @@ def test_a_reward_that_fails_in_one_process_loses_no_whole_epoch(tmp_path):
         "    assert os.environ.get('RANK') != '1' or next(calls) < 2, 'no more'\n"
         "    return images[:, 0].mean((1, 2))\n"
     )
-    done = run(tmp_path, reward="mine.py:mine", **{"run-dir": "run"})
-    assert "AssertionError: no more" in done.stderr
-    assert "failed in another process" in done.stderr
+    _, said = run(tmp_path, reward="mine.py:mine", **{"run-dir": "run"})
+    assert "AssertionError: no more" in said
+    assert "failed in another process" in said
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-00002"]
 
 
@@ -97,7 +99,8 @@ def test_a_reward_that_fails_in_one_process_loses_no_whole_epoch(tmp_path):
 def test_a_refused_run_takes_nothing_away(over, tmp_path):
     """No step that draws anything is seen late; the folder that is not empty, by the first process alone."""
     (tmp_path / "config.yaml").write_text("mine: 1")
-    assert run(tmp_path, **over).returncode != 0
+    codes, said = run(tmp_path, **over)
+    assert 0 not in codes, said
     assert (tmp_path / "config.yaml").read_text() == "mine: 1"
 
 
@@ -159,73 +162,45 @@ def test_samples_that_are_not_finite_are_masked_alike_on_one_process_and_on_two(
 
 
 def test_too_many_samples_that_are_not_finite_end_all_processes(tmp_path):
-    done = run(tmp_path, **{"model": f"{tiny.FILE}:Sick", "model.above": -9.0, "run-dir": tmp_path / "run"})
-    assert done.returncode != 0
-    assert "The decoder gave NaN in fp16" in " ".join(done.stderr.split())
-    assert "rediffuse/trainer.py" not in done.stderr  # no traceback of ours
+    codes, said = run(tmp_path, **{"model": f"{tiny.FILE}:Sick", "model.above": -9.0, "run-dir": tmp_path / "run"})
+    assert 0 not in codes
+    assert "The decoder gave NaN in fp16" in said
+    assert "rediffuse/trainer.py" not in said  # no traceback of ours
 
 
-MISBEHAVING = """\
-import os, signal, sys, time
-from pathlib import Path
-from rediffuse.cli import main
-from rediffuse.learning.update import Learner
+def misbehaving(deed, *words):
+    """The command, whose process of that rank, the last letter of the deed, does it in learning, in the third epoch."""
+    steps, real = iter(range(1000)), Learner._step
 
-rank, deed, real = os.environ["RANK"], os.environ["DEED"], Learner._step
-steps = iter(range(1000))
+    def step(self, *args, **options):
+        number, rank = next(steps), os.environ["RANK"]
+        if rank == "0" and number == 0:  # once, so that nobody reads it while it is written
+            Path("first").write_text(str(os.getpid()))
+        if number == 2 and deed.endswith(rank):
+            if deed.startswith("stop"):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            elif deed.startswith("die"):
+                os._exit(1)
+            elif deed.startswith("signal"):
+                os.kill(int(Path("first").read_text()), signal.SIGTERM)
+            if not deed.startswith("healthy"):
+                time.sleep(600)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, *args, **options)
 
-def step(self, *args, **options):
-    number = next(steps)
-    if rank == "0" and number == 0:  # once, so that nobody reads it while it is written
-        Path("first").write_text(str(os.getpid()))
-    if number == 2 and deed.endswith(rank):
-        if deed.startswith("stop"):
-            os.kill(os.getpid(), signal.SIGSTOP)
-        elif deed.startswith("die"):
-            os._exit(1)
-        elif deed.startswith("signal"):
-            os.kill(int(Path("first").read_text()), signal.SIGTERM)
-        if not deed.startswith("healthy"):
-            time.sleep(600)
-        os.kill(os.getpid(), signal.SIGTERM)
-    return real(self, *args, **options)
-
-Learner._step = step
-main(sys.argv[1:])
-"""
+    Learner._step = step
+    forked.command(*words)
 
 
 def two(folder, deed, **over):
-    """Both processes of a run, without a launcher that would end one for the other: their exit codes, and what they said.
-
-    The one whose number is the last letter of the deed does it in learning, in the third epoch; if it hangs, only its code is None.
-    """
-    (folder / "misbehaving.py").write_text(MISBEHAVING)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    flags = [f"--{key}={value}" for key, value in {**TOY, "epochs": 5, "stall-seconds": 6, "run-dir": "run", **over}.items()]
-    shared = {**os.environ, "DEED": deed, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    begun = [
-        subprocess.Popen(
-            [sys.executable, "misbehaving.py", "train", "demo/incompressibility", *flags],
-            cwd=folder,
-            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    codes, said = [None, None], ["", ""]
+    """The exit codes of both processes, and what they said; of one that hangs, the code is None."""
+    words = words_of(**{"epochs": 5, "stall-seconds": 6, "run-dir": "run", **over})
+    begun, codes = forked.two(folder, misbehaving, deed, *words), [None, None]
     rest = 1 if deed.startswith(("stop", "signal")) else 10  # these do not end by themselves
     for rank in (1, 0) if deed.endswith("0") else (0, 1):  # the one that did nothing wrong first
-        try:
-            said[rank] = " ".join(begun[rank].communicate(timeout=rest if codes != [None, None] else 90)[1].split())
-            codes[rank] = begun[rank].returncode
-        except subprocess.TimeoutExpired:
-            begun[rank].kill()
-            begun[rank].communicate()
-    return codes, said
+        codes[rank] = begun[rank].wait(rest if codes != [None, None] else 90)
+        begun[rank].kill()
+    return codes, [process.said for process in begun]
 
 
 @pytest.mark.parametrize(

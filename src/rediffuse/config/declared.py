@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def names(room: str) -> list[str]:
 
 def first_line(room: str, name: str) -> str:
     """What a file says it is for, read without importing it."""
-    return (ast.get_docstring(ast.parse(_source(room, name).read_text())) or "").split("\n")[0]
+    return (ast.get_docstring(_parsed(_source(room, name))) or "").split("\n")[0]
 
 
 def _source(room: str, name: str) -> Path:
@@ -65,11 +66,16 @@ def _source(room: str, name: str) -> Path:
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def declared_options(room: str, name: str) -> dict[str, Option]:
     """The fields of what a file of a room holds; none where no file bears the name, which `lookup.check_name` refuses."""
     if name not in names(room):
         return {}
-    tree = ast.parse(_source(room, name).read_text())
+    tree = _parsed(_source(room, name))
     exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
     return _fields(tree, exported)
 
@@ -82,7 +88,7 @@ def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
         if not places or not str(places[0]).startswith("rediffuse."):
             return {}
         path = PACKAGE.parent.joinpath(*str(places[0]).split(".")).with_suffix(".py")
-        return _fields(ast.parse(path.read_text()), class_name)
+        return _fields(_parsed(path), class_name)
     found: dict[str, Option] = {}
     for base in kind.bases:
         found |= _fields(tree, base.id) if isinstance(base, ast.Name) else {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -137,11 +138,17 @@ def components(given: Any) -> Any:
     return [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
 
 
+@cache
+def adapter(kind: type) -> TypeAdapter[Any]:
+    """Returns pydantic's validator of a dataclass, which takes milliseconds to make."""
+    return TypeAdapter(kind)
+
+
 def from_mapping(raw: Mapping[str, Any]) -> Config:
     """Raises ConfigError, naming the key, for anything that is not a run."""
     _refuse_unknown(raw, Config, "")
     try:
-        config = TypeAdapter(Config).validate_python(dict(raw))
+        config: Config = adapter(Config).validate_python(dict(raw))
     except ValidationError as error:
         raise ConfigError(problems(error)) from error
     if config.updates_per_epoch > config.num_samples:

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from rediffuse.config.declared import KEYS, declared_options, first_line, names
 from rediffuse.config.reading import other_kind
-from rediffuse.config.schema import Config, problems
+from rediffuse.config.schema import Config, adapter, problems
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 from rediffuse.scoring import cures
 
@@ -247,11 +247,13 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
             for each in nested(options)
         ]
     kind = find(key, given.pop("name", ""))
-    _check_options(key, options, [f.name for f in fields(kind) if f.init] if is_dataclass(kind) else [])
+    with_options = kind if isinstance(kind, type) and is_dataclass(kind) else None
+    _check_options(key, options, [f.name for f in fields(with_options) if f.init] if with_options else [])
     if not callable(kind):
         raise ConfigError(f"{key}.name: {quoted(options['name'])} is {type(kind).__name__}, not a class or a function.")
     try:
-        built = TypeAdapter(kind).validate_python(given) if is_dataclass(kind) else kind() if isinstance(kind, type) else kind
+        made = kind() if isinstance(kind, type) and not with_options else kind
+        built = adapter(with_options).validate_python(given) if with_options else made
     except ValidationError as error:
         raise ConfigError(problems(error, key)) from error
     except ConfigError:
