@@ -17,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import numpy as np
 import pytest
 import tiny
@@ -44,7 +45,7 @@ def exits(images, prompts):
 
 
 def hangs(images, prompts):
-    time.sleep(60)
+    time.sleep(15)
 
 
 def cannot_connect(images, prompts):
@@ -423,7 +424,6 @@ def test_no_thread_is_left(well):
     raise AssertionError([thread.name for thread in threading.enumerate()])
 
 
-TWO = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
 COUNTED = """
 import os
 from pathlib import Path
@@ -448,22 +448,17 @@ def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path, monkeypatc
     small |= {"model": f"{tiny.FILE}:Toy", "reward": "mine.py:brightness", "images-per-prompt": 1}
     words = [f"--{key}={value}" for key, value in small.items()]
 
-    def done(*command, asked):
-        environment = {**os.environ, "ASKED": str(tmp_path / asked)}
-        return subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         patch.setenv("ASKED", "one.txt")
         cli.run(["train", *words, "--run-dir", "one"])
-    failed = done(*TWO, "-m", "rediffuse", "train", *words, "--run-dir", "two", asked="two.txt")
-    assert failed.returncode != 0 and "KeyError: 'out of order'" in failed.stderr
-    before = len((tmp_path / "two.txt").read_text())
-    assert 8 < before < 16
-    resumed = done("-m", "rediffuse", "resume", "two", "--trust-code", asked="two.txt")
-    assert resumed.returncode == 0, resumed.stderr
+        patch.setenv("ASKED", "two.txt")
+        failed = forked.two(tmp_path, forked.command, "train", *words, "--run-dir", "two")
+        assert [process.wait() for process in failed] == [75, 75]
+        assert "KeyError: 'out of order'" in failed[1].said
+        before = len((tmp_path / "two.txt").read_text())
+        assert 8 < before < 16
+        cli.run(["resume", "two", "--trust-code"])
     assert len((tmp_path / "two.txt").read_text()) == 16
     assert [row["reward"] for row in tiny.numbers(tmp_path / "two", "rewards.jsonl")][:8] == [
         row["reward"] for row in tiny.numbers(tmp_path / "one", "rewards.jsonl")

@@ -2,9 +2,9 @@
 
 import json
 import os
-import subprocess
-import sys
+from pathlib import Path
 
+import forked
 import pytest
 import tiny
 import torch
@@ -203,36 +203,33 @@ def test_what_is_no_callback_is_refused_before_there_is_a_folder(given, tmp_path
     assert not (tmp_path / "run").exists()
 
 
-TWO = """
-import json, os, sys
-from pathlib import Path
-import tiny
-from rediffuse import Callback, train
-
 class Noted(Callback):
+    """What its process saw; the second one stops the run after two epochs."""
+
     def __init__(self):
         self.calls = []
+
     def scored(self, run, rollout, scores):
         self.calls.append(["scored", len(rollout.prompts), len(scores.rewards)])
+
     def epoch_ends(self, run, epoch):
         self.calls.append(["epoch_ends", run.epoch])
         if run.epoch == 2 and os.environ["RANK"] == "1":
             run.stop()
+
     def run_ends(self, run, error):
         self.calls.append(["run_ends", str(error)])
 
-noted = Noted()
-rows = train(tiny.config(epochs=4, logging={"checkpoint_every": 10}), sys.argv[1], callbacks=[noted])
-Path(f"calls-{os.environ['RANK']}.json").write_text(json.dumps([*noted.calls, len(rows)]))
-"""
+
+def noting():
+    noted = Noted()
+    rows = train(tiny.config(epochs=4, logging={"checkpoint_every": 10}), "run", callbacks=[noted])
+    Path(f"calls-{os.environ['RANK']}.json").write_text(json.dumps([*noted.calls, len(rows)]))
 
 
 def test_every_process_calls_its_callbacks_and_one_can_stop_all(tmp_path):
-    (tmp_path / "two.py").write_text(TWO)
-    paths = os.pathsep.join([os.path.dirname(tiny.__file__), os.environ.get("PYTHONPATH", "")])
-    command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "two.py", "run"]
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, check=True, timeout=120)
+    processes = forked.two(tmp_path, noting)
+    assert [process.wait() for process in processes] == [0, 0], [process.said for process in processes]
     for rank in (0, 1):
         calls = json.loads((tmp_path / f"calls-{rank}.json").read_text())
         scored = ["scored", 4, 8]

@@ -100,8 +100,8 @@ def test_a_diffusers_pipeline_learns(train_what, learning_rate, pipeline, tmp_pa
 ON_THE_EMBEDDED_MODEL = {
     "ddpo_sf": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
     "ddpo_is": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
-    "rwr": {"learning_rate": 5e-3, "algorithm": {"inverse_temperature": 20.0}},
-    "rwr_sparse": {"learning_rate": 5e-3, "algorithm": {"among": "epoch"}},
+    "rwr": {"learning_rate": 1e-2, "updates_per_epoch": 5, "algorithm": {"inverse_temperature": 20.0, "inner_epochs": 4}},
+    "rwr_sparse": {"learning_rate": 1e-2, "updates_per_epoch": 3, "algorithm": {"among": "epoch", "inner_epochs": 15}},
 }
 
 

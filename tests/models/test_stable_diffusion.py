@@ -242,38 +242,59 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.mark.parametrize(
-    ("source", "more", "said"),
-    [
-        ("someone/silent", [], "cannot reach the Hub"),
-        ("offline", ["--model.revision", "a1" * 20], "cannot reach the Hub"),
-        ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
-        ("someone/broken", [], "the Hub answers 500 for someone/broken"),
-        ("someone/stale", [], "the Hub refuses someone/stale (401); if your token is old, run: hf auth login"),
-        ("single.safetensors", [], "model.config: cannot reach the Hub for stable-diffusion-v1-5/stable-diffusion-v1-5"),
-        ("single.safetensors", ["--model.config", "someone/silent"], "model.config: cannot reach the Hub for someone/silent"),
-        ("single.safetensors", ["--model.config", "someone/misspelt"], "model.config: no folder and no model on the Hub"),
-        ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
-        ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
-        ("offline", [], "cannot reach the Hub"),
-    ],
-)
-def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(source, more, said, single_file, tmp_path):
+REFUSED = [
+    ("someone/silent", [], "cannot reach the Hub"),
+    ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
+    ("someone/broken", [], "the Hub answers 500 for someone/broken"),
+    ("someone/stale", [], "the Hub refuses someone/stale (401); if your token is old, run: hf auth login"),
+    ("single.safetensors", [], "model.config: cannot reach the Hub for stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    ("single.safetensors", ["--model.config", "someone/silent"], "model.config: cannot reach the Hub for someone/silent"),
+    ("single.safetensors", ["--model.config", "someone/misspelt"], "model.config: no folder and no model on the Hub"),
+    ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
+    ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
+]
+UNREACHABLE = [
+    ("someone/model", ["--model.revision", "a1" * 20], "cannot reach the Hub"),
+    ("someone/model", [], "cannot reach the Hub"),
+]
+ASK_ALL = """
+import contextlib, io, json, os, sys, time
+from pathlib import Path
+from rediffuse.cli import main
+
+answers = []
+for source, more in json.loads(sys.argv[1]):
+    began = time.monotonic()
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        try:
+            main(["train", "--model", "stable_diffusion", "--model.source", source, *more, "--run-dir", "run"])
+        except SystemExit as end:
+            code = end.code
+    answers.append([code, said.getvalue(), time.monotonic() - began, Path("run").exists()])
+print(json.dumps(answers), flush=True)
+os._exit(0)  # each answer has its exit code
+"""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(there, single_file, tmp_path):
+    """All cases in one process, whose environment names the Hub."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port}" if source != "offline" else "http://127.0.0.1:9"
-    source = "someone/model" if source == "offline" else source
-    command = ["-m", "rediffuse", "train", "--model", "stable_diffusion", "--model.source", source, *more, "--run-dir", "run"]
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    endpoint = f"http://127.0.0.1:{server.server_port if there else 9}"
+    cases = REFUSED if there else UNREACHABLE
     shutil.copy(single_file, tmp_path / "single.safetensors")
-    began = time.monotonic()
-    done = subprocess.run([sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", ASK_ALL, json.dumps([case[:2] for case in cases])]
+    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     server.shutdown()
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 30
-    assert not (tmp_path / "run").exists()
+    assert done.returncode == 0, done.stderr
+    for (source, _, wanted), (code, said, seconds, has_folder) in zip(
+        cases, json.loads(done.stdout.splitlines()[-1]), strict=True
+    ):
+        assert (code, has_folder) == (2, False), (source, said)
+        assert wanted in said and "Traceback" not in said, (source, said)
+        assert seconds < 30, source
 
 
 def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline, tmp_path):
