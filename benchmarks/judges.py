@@ -64,7 +64,7 @@ def sampled(path: Path, images_per_prompt: int) -> tuple[Tensor, Tensor, Sequenc
         return torch.cat([rollout.samples for rollout in collect(policy, draws, 20, world)])
 
     with World.joined(len(each)) as world:
-        with denoiser.frozen():
+        with denoiser.using("start"):
             before = images()
         return before, images(), prompts
 

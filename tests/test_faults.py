@@ -24,7 +24,7 @@ from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import existing
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import Prompt
+from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Transitions
 from rediffuse.verdict import verdict
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -51,7 +51,7 @@ def finite_redness(images, prompts):
     return red - (green + blue) / 2
 
 
-def drawn(place, keep="transitions", steps=None, **options):
+def drawn(place, keep=Transitions, steps=None, **options):
     denoiser = tiny.Sick(place=place, **options).load("cpu", 0)
     policy = DiffusionPolicy(denoiser, steps or DDIM(num_steps=3).bind(denoiser.schedule))
     draws = Draws(range(12), [Prompt("a cat"), Prompt("a dog!")] * 6, (3, 0, "noise"))
@@ -61,12 +61,12 @@ def drawn(place, keep="transitions", steps=None, **options):
 @pytest.mark.parametrize(
     ("place", "keep", "options", "said"),
     [
-        ("decoder", "latents", {}, {"decoder: NaN in fp16"}),
-        ("decoder", "transitions", {"value": math.inf}, {"decoder: infinite in fp16"}),
-        ("encoder", "samples", {"above": 0.1}, {"encoder: NaN in fp16"}),
-        ("network", "transitions", {"above": 1.0}, {f"network: NaN in fp16 at step {n} of 3" for n in (1, 2, 3)}),
-        ("network", "latents", {"value": -math.inf}, {f"network: infinite in fp16 at step {n} of 3" for n in (1, 2, 3)}),
-        ("text encoder", "latents", {}, {"text encoder: NaN in fp16"}),
+        ("decoder", CleanSamples, {}, {"decoder: NaN in fp16"}),
+        ("decoder", Transitions, {"value": math.inf}, {"decoder: infinite in fp16"}),
+        ("encoder", EncodedSamples, {"above": 0.1}, {"encoder: NaN in fp16"}),
+        ("network", Transitions, {"above": 1.0}, {f"network: NaN in fp16 at step {n} of 3" for n in (1, 2, 3)}),
+        ("network", CleanSamples, {"value": -math.inf}, {f"network: infinite in fp16 at step {n} of 3" for n in (1, 2, 3)}),
+        ("text encoder", CleanSamples, {}, {"text encoder: NaN in fp16"}),
     ],
 )
 def test_a_fault_is_told_with_its_place_its_step_and_its_precision(place, keep, options, said):

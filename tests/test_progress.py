@@ -9,7 +9,7 @@ METRICS = {
 def shown(capsys, **over):
     display = Display(2, shown=True)
     with display:
-        display.epoch_done({**METRICS, **over}, max_ratio_drift=1e-5)
+        display.epoch_done({**METRICS, "max_ratio_drift": 1e-5, **over})
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -41,7 +41,7 @@ def test_masked_rewards_and_skipped_updates_are_told(capsys):
 def test_only_one_process_speaks(capsys):
     display = Display(2, shown=False)
     with display:
-        display.epoch_done(METRICS, max_ratio_drift=1.0)
+        display.epoch_done(METRICS)
     assert not capsys.readouterr().out.strip()
 
 
@@ -52,5 +52,5 @@ def test_the_time_left_is_told_however_long_an_epoch_lasts():
     display._progress.start_task(task.id)
     for _ in range(3):
         now[0] += 40
-        display.epoch_done(METRICS, max_ratio_drift=1.0)
+        display.epoch_done(METRICS)
     assert task.time_remaining == 80

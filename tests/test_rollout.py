@@ -6,7 +6,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, denoise, group_of, joined
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import Prompt
+from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Transitions
 
 PROMPTS = [Prompt(text) for text in ("a cat", "a dog", "a cat", "an ant", "a whale")]
 
@@ -17,7 +17,7 @@ def policy():
     return DiffusionPolicy(denoiser, DDIM(num_steps=5).bind(denoiser.schedule))
 
 
-def sampled(policy, size, lanes=1, indices=range(5), keep="transitions"):
+def sampled(policy, size, lanes=1, indices=range(5), keep=Transitions):
     draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
     return joined(collect(policy, draws, size, World(lanes=lanes), keep), len(indices))
 
@@ -64,8 +64,8 @@ def test_groups_mean_the_same_everywhere():
 
 
 def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
-    whole, end = sampled(policy, 2), sampled(policy, 2, keep="latents").trajectory
+    whole, end = sampled(policy, 2), sampled(policy, 2, keep=CleanSamples).trajectory
     assert torch.equal(end.path, whole.trajectory.path[:, -1:])
     assert end.steps.shape == (0,) and end.log_probs.shape == (5, 0)
-    again = sampled(policy, 2, keep="samples").trajectory
+    again = sampled(policy, 2, keep=EncodedSamples).trajectory
     torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)  # the toy's decoder, undone

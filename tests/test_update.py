@@ -13,6 +13,7 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load
+from rediffuse.types import Transitions
 
 
 def trained_once(advantages=None, lanes=1, **over):
@@ -114,7 +115,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(collect(run.learner.policy, draws, 4, run.world, "transitions"), len(indices))
+        rollout = joined(collect(run.learner.policy, draws, 4, run.world, Transitions), len(indices))
         rows = run.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
         return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
 

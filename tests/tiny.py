@@ -230,7 +230,7 @@ class ToyDenoiser:
         return dict(self.net.named_parameters())
 
     @contextmanager
-    def frozen(self):
+    def using(self, weights):
         tuned, self.net = self.net, self.pretrained
         try:
             yield

@@ -219,14 +219,16 @@ def resume(args: argparse.Namespace) -> None:
 
 
 def plan(config: Config) -> None:
+    from rediffuse.types import Selects
+
     parts = assemble(config)
     queries = config.num_samples * config.epochs
-    updates = config.updates_per_epoch * parts.algorithm.inner_epochs
-    num_trained = parts.algorithm.num_trained(config)
+    updates = config.updates_per_epoch * parts.algorithm.passes.inner_epochs
+    num_trained = parts.algorithm.num_trained(config) if isinstance(parts.algorithm, Selects) else config.num_samples
     sizes = f"{num_trained // config.updates_per_epoch}"
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
-    if config.algorithm.get("threshold") is not None:
+    if isinstance(parts.algorithm, Selects):
         sizes = f"at most {sizes}"
     show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"

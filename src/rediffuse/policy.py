@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import noised, training_target
-from rediffuse.types import CleanSamples, Conditioning, Denoiser, Guided, Sampler
+from rediffuse.types import CleanSamples, Conditioning, Denoiser, Guided, Sampler, Weights
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class DiffusionPolicy:
         target = training_target(schedule.prediction, clean, batch.noise, level)
         return (output - target).square().flatten(1).mean(1)
 
-    def frozen(self) -> AbstractContextManager[None]:
-        return self.denoiser.frozen()
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        return self.denoiser.using(weights)

@@ -11,7 +11,7 @@ from rediffuse.faults import Check, magnitude, traced
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.types import HasPrecision, LearnsFrom, Prompt, Rollout, Trajectory
+from rediffuse.types import Batch, CleanSamples, EncodedSamples, HasPrecision, Prompt, Rollout, Trajectory, Transitions
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Draws:
 
 
 def collect(
-    policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World, keep: LearnsFrom = "latents"
+    policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World, keep: type[Batch] = CleanSamples
 ) -> Iterator[Rollout]:
-    """One rollout per micro-batch, in order, each as soon as it is done. keep: what of the way is remembered."""
+    """One rollout per micro-batch, in order, each as soon as it is done. keep: what the trajectories are for."""
 
     def one(batch: Draws) -> Rollout:
         return sampled(policy, batch, keep, world.stop_here_if_asked)
@@ -41,20 +41,19 @@ def collect(
 
 @torch.no_grad()
 def sampled(
-    policy: DiffusionPolicy, draws: Draws, keep: LearnsFrom = "latents", at_each_step: Callable[[], None] = lambda: None
+    policy: DiffusionPolicy, draws: Draws, keep: type[Batch] = CleanSamples, at_each_step: Callable[[], None] = lambda: None
 ) -> Rollout:
-    """All of them at once. keep: what of the way is remembered."""
+    """All of them at once. keep: what the trajectories are for."""
     trajectory = denoise(policy, draws, at_each_step)
     samples = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device), draws.prompts)
     checks: list[Check] = [("decoder", _precision(policy), magnitude(samples))]
-    kept = trajectory
-    if keep == "latents":
-        kept = arrived(trajectory.latents)
-    elif keep == "samples":
+    kept = arrived(trajectory.latents)
+    if keep is EncodedSamples:
         mean, std = policy.denoiser.encode_samples(samples)
         checks.append(("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std))))
         kept = arrived(mean.cpu(), std.cpu())
-    else:
+    elif keep is Transitions:
+        kept = trajectory
         checks = [*_of_log_probs(trajectory, len(policy.sampler.noisy)), *checks]
     faults = [before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)]
     groups = torch.tensor([group_of(prompt) for prompt in draws.prompts])

@@ -68,7 +68,7 @@ class Run(RunState):
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
-        batches = collect(learner.policy, draws, self.config.micro_batch_size, self.world, learner.algorithm.learns_from)
+        batches = collect(learner.policy, draws, self.config.micro_batch_size, self.world, learner.algorithm.trains_on)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:

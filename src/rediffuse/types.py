@@ -102,7 +102,7 @@ class Transitions:
     """What a policy-gradient algorithm learns from: N single steps.
 
     state, next_state: (N, *L)   step: (N,) int64 in [0, T), on the host   log_prob, advantage: (N,)
-    reference_mean: (N, *L), of the pretrained model's step, for algorithms that ask for it
+    reference_mean: (N, *L), of the same step under the weights that `Passes.reference` names
     """
 
     state: Tensor
@@ -127,6 +127,38 @@ class CleanSamples:
     time: Tensor
     weight: Tensor
     conditioning: Conditioning
+
+
+@dataclass(frozen=True)
+class EncodedSamples(CleanSamples):
+    """Clean samples whose latents are those of the decoded samples, encoded again: each pass draws them anew from the
+    distribution that the encoder gives.
+    """
+
+
+Batch = Transitions | CleanSamples
+Weights = Literal["start"]
+"""Weights besides those that learn: `start` are those that training started from."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How the updates of an epoch go through its samples.
+
+    Attributes:
+        inner_epochs: How many times all samples are gone through.
+        rows_per_sample: On how many of a trajectory's K random steps, or at how many times of a clean sample, each pass
+            trains; None: on all K.
+        restart_optimizer: Whether each epoch begins with fresh moments.
+        reshuffle: Whether each pass has minibatches of its own.
+        reference: The weights whose mean of each step the loss is given besides.
+    """
+
+    inner_epochs: int = 1
+    rows_per_sample: int | None = None
+    restart_optimizer: bool = False
+    reshuffle: bool = True
+    reference: Weights | None = None
 
 
 @dataclass(frozen=True)
@@ -253,8 +285,8 @@ class Denoiser(Protocol):
         """What learns, by name."""
         ...
 
-    def frozen(self) -> AbstractContextManager[None]:
-        """Inside, predictions are those of the pretrained weights."""
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        """Inside, predictions are made with those weights."""
         ...
 
     def export(self, folder: Path) -> None:
@@ -337,67 +369,73 @@ class Policy(Protocol):
         """
         ...
 
-    def frozen(self) -> AbstractContextManager[None]: ...
-
-
-LearnsFrom = Literal["transitions", "latents", "samples"]
-"""Transitions; CleanSamples of the latents that were sampled; or of the decoded samples, encoded again."""
+    def using(self, weights: Weights) -> AbstractContextManager[None]:
+        """Inside, the denoiser predicts with those weights."""
+        ...
 
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """max_ratio_drift: how far from 1 the ratio may be before the first update without spoiling the loss."""
+    """How an epoch's rewards become a loss.
 
-    metric_names: Sequence[str]
-    """Of what its losses report."""
+    Attributes:
+        groups: What `advantages` is told apart: prompts by all that the model sees of them, or each draw of a prompt.
+    """
 
     groups: Literal["prompt", "draw"]
-    """What `advantages` is told apart: prompts by their text, or each draw of one, with its images."""
 
     @property
-    def learns_from(self) -> LearnsFrom: ...
-    @property
-    def inner_epochs(self) -> int: ...
-    @property
-    def steps_per_sample(self) -> int | None:
-        """How many of a trajectory's K random steps, or how many times of a clean sample, each pass trains on; None: all K."""
+    def trains_on(self) -> type[Batch]:
+        """What `loss` is given."""
         ...
 
     @property
-    def restart_optimizer(self) -> bool:
-        """Whether each epoch's updates begin with fresh moments."""
+    def passes(self) -> Passes: ...
+    @property
+    def metric_names(self) -> Sequence[str]:
+        """The names of the metrics that its losses report."""
         ...
 
-    @property
-    def reshuffle(self) -> bool:
-        """Whether each pass over an epoch's samples has minibatches of its own."""
-        ...
-
-    @property
-    def needs_reference(self) -> bool:
-        """Whether its loss asks for the pretrained model's means."""
-        ...
-
-    @property
-    def max_ratio_drift(self) -> float: ...
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         """Finite rewards (B,) and their groups (B,), as `groups` asks -> (B,); NaN: not to be trained on."""
         ...
 
     def loss(self, policy: Policy, batch: Any) -> Loss:
-        """batch: Transitions or CleanSamples, as `learns_from` says."""
-        ...
-
-    def num_trained(self, config: Config) -> int:
-        """Of an epoch's samples, how many it trains on if all prompts differ."""
+        """Returns the loss of a batch, which is of the type `trains_on`."""
         ...
 
     def check(self, config: Config) -> None:
         """Raises ConfigError where the algorithm's mathematics forbids the plan."""
         ...
 
+
+@runtime_checkable
+class Remembers(Protocol):
+    """An algorithm that keeps something from epoch to epoch."""
+
     def state(self) -> dict[str, Any]:
-        """What it remembers from epoch to epoch, as JSON would hold it."""
+        """Returns it as JSON would hold it."""
         ...
 
-    def load(self, state: dict[str, Any]) -> None: ...
+    def load(self, state: dict[str, Any]) -> None:
+        """Puts back what `state` gave."""
+        ...
+
+
+@runtime_checkable
+class HasRatio(Protocol):
+    """An algorithm whose loss tells the likelihood of a sample from the one that it was drawn with."""
+
+    @property
+    def max_ratio_drift(self) -> float:
+        """How far from 1 their ratio may be before the first update without spoiling the loss."""
+        ...
+
+
+@runtime_checkable
+class Selects(Protocol):
+    """An algorithm that trains on some of an epoch's samples."""
+
+    def num_trained(self, config: Config) -> int:
+        """Returns how many they are at most, if all prompts differ and no two rewards are equal."""
+        ...

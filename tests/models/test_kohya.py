@@ -111,7 +111,7 @@ def test_the_policy_is_the_same_after_the_file_was_compared(pipeline, tmp_path):
     before = ours(denoiser)
     denoiser.export_as("kohya", tmp_path / "lora.safetensors")
     assert torch.equal(ours(denoiser), before)
-    with denoiser.frozen():
+    with denoiser.using("start"):
         assert not torch.equal(ours(denoiser), before)
 
 

@@ -11,7 +11,7 @@ from rediffuse.config.schema import Config, Positive, PositiveInt
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.maths.gaussian import Gaussian
-from rediffuse.types import Metrics, Policy, Transitions
+from rediffuse.types import Loss, Metrics, Passes, Policy, Transitions
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,16 @@ class DDPO:
     kl_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     statistics: adv.PromptStatistics = field(init=False, repr=False, compare=False)
 
-    learns_from = "transitions"
+    trains_on = Transitions
     groups = "prompt"
-    restart_optimizer = False
-    reshuffle = True
 
     @property
-    def needs_reference(self) -> bool:
-        return self.kl_weight > 0
+    def passes(self) -> Passes:
+        return Passes(self.inner_epochs, self.steps_per_sample, reference="start" if self.kl_weight else None)
 
     @property
     def metric_names(self) -> tuple[str, ...]:
-        return ("kl_to_pretrained",) if self.needs_reference else ()
+        return ("kl_to_pretrained",) if self.kl_weight else ()
 
     def __post_init__(self) -> None:
         if self.min_count > self.buffer_size:
@@ -68,6 +66,28 @@ class DDPO:
             advantages = adv.standardized(rewards)
         return advantages.clamp(-self.advantage_clip, self.advantage_clip)
 
+    def loss(self, policy: Policy, batch: Transitions) -> Loss:
+        distribution = policy.act(batch.state, batch.step, batch.conditioning)
+        log_prob = distribution.log_prob(batch.next_state)
+        log_ratio = log_prob - batch.log_prob
+        surrogate = self.surrogate(log_prob, batch)
+        weights = self.step_weights(policy, batch.step).to(surrogate)
+        penalty, metrics = self.penalty(distribution, batch)
+        value = (weights * surrogate).mean() + penalty.to(surrogate)
+        return Loss(value, log_ratio.detach(), {**self.measured(log_ratio.detach()), **metrics})
+
+    def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:
+        """Returns the loss of each row, (N,), from its log-probability under the policy that learns, (N,)."""
+        return self.objective(log_prob - batch.log_prob, batch.advantage)
+
+    def objective(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Returns the loss of each row from the ratio of its likelihoods and its advantage; all are (N,)."""
+        raise NotImplementedError
+
+    def measured(self, log_ratio: Tensor) -> Metrics:
+        """Returns metrics of a batch, from its log-ratios (N,)."""
+        return {}
+
     def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
         """step (N,) on the host -> (N,), with mean 1 over the random steps; or a plain 1."""
         if not self.equal_steps:
@@ -77,15 +97,12 @@ class DDPO:
         weights = weights / weights[sensitivity.isfinite()].mean()
         return weights[step]
 
-    def penalty(self, law: Gaussian, batch: Transitions) -> tuple[Tensor, Metrics]:
+    def penalty(self, distribution: Gaussian, batch: Transitions) -> tuple[Tensor, Metrics]:
         """What the divergence from the pretrained model adds to the loss, and the divergence."""
         if batch.reference_mean is None:
             return torch.zeros(()), {}
-        divergence = law.kl(Gaussian(batch.reference_mean, law.std)).mean()
+        divergence = distribution.kl(Gaussian(batch.reference_mean, distribution.std)).mean()
         return self.kl_weight * divergence, {"kl_to_pretrained": divergence.item()}
-
-    def num_trained(self, config: Config) -> int:
-        return config.num_samples
 
     def check(self, config: Config) -> None:
         """Any number of updates will do."""

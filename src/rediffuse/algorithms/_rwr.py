@@ -1,10 +1,10 @@
 """What both forms of reward-weighted regression share: the weighted loss of pretraining on their own samples."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from rediffuse.config.schema import Config, PositiveInt
-from rediffuse.types import CleanSamples, Loss, Policy
+from rediffuse.types import CleanSamples, EncodedSamples, Loss, Passes, Policy
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,21 @@ class WeightedRegression:
     guided: bool = True
     metric_names = ()
     groups = "prompt"
-    steps_per_sample = 1
-    needs_reference = False
-    max_ratio_drift = float("inf")
 
     def __post_init__(self) -> None:
         if self.learns_from == "images":
             object.__setattr__(self, "learns_from", "samples")
 
+    @property
+    def trains_on(self) -> type[CleanSamples]:
+        return EncodedSamples if self.learns_from == "samples" else CleanSamples
+
+    @property
+    def passes(self) -> Passes:
+        return Passes(self.inner_epochs, 1, self.restart_optimizer, self.reshuffle)
+
     def loss(self, policy: Policy, batch: CleanSamples) -> Loss:
         return Loss((batch.weight * policy.denoising_error(batch, guided=self.guided)).mean())
 
-    def num_trained(self, config: Config) -> int:
-        return config.num_samples
-
     def check(self, config: Config) -> None:
         """Any number of updates will do."""
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Nothing is remembered."""

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rediffuse.algorithms._ddpo import DDPO
 from rediffuse.config.schema import Positive
 from rediffuse.maths.objectives import clipped_surrogate
-from rediffuse.types import Loss, Policy, Transitions
+from rediffuse.types import Metrics
 
 __all__ = ["DDPOImportanceSampling"]
 
@@ -27,15 +29,9 @@ class DDPOImportanceSampling(DDPO):
     def max_ratio_drift(self) -> float:
         return 0.1 * self.clip_range
 
-    def loss(self, policy: Policy, batch: Transitions) -> Loss:
-        law = policy.act(batch.state, batch.step, batch.conditioning)
-        log_ratio = law.log_prob(batch.next_state) - batch.log_prob
-        surrogate = clipped_surrogate(log_ratio, batch.advantage, self.clip_range)
-        outside = (log_ratio.detach().exp() - 1).abs() > self.clip_range
-        weights = self.step_weights(policy, batch.step).to(surrogate)
-        penalty, metrics = self.penalty(law, batch)
-        return Loss(
-            (weights * surrogate).mean() + penalty.to(surrogate),
-            log_ratio.detach(),
-            {"clip_fraction": outside.float().mean().item(), **metrics},
-        )
+    def objective(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        return clipped_surrogate(log_ratio, advantage, self.clip_range)
+
+    def measured(self, log_ratio: Tensor) -> Metrics:
+        outside = (log_ratio.exp() - 1).abs() > self.clip_range
+        return {"clip_fraction": outside.float().mean().item()}

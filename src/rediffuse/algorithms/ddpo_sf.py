@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from rediffuse.algorithms._ddpo import DDPO
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.maths.objectives import score_function
-from rediffuse.types import Loss, Policy, Transitions
+from rediffuse.types import Transitions
 
 __all__ = ["DDPOScoreFunction"]
 
@@ -25,10 +27,5 @@ class DDPOScoreFunction(DDPO):
                     " no longer the policy's own. Set it to 1, or use --algorithm ddpo_is, which corrects for that."
                 )
 
-    def loss(self, policy: Policy, batch: Transitions) -> Loss:
-        law = policy.act(batch.state, batch.step, batch.conditioning)
-        log_prob = law.log_prob(batch.next_state)
-        objective = score_function(log_prob, batch.advantage)
-        weights = self.step_weights(policy, batch.step).to(objective)
-        penalty, metrics = self.penalty(law, batch)
-        return Loss((weights * objective).mean() + penalty.to(objective), (log_prob - batch.log_prob).detach(), metrics)
+    def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:
+        return score_function(log_prob, batch.advantage)

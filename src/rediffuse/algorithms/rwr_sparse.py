@@ -45,7 +45,6 @@ class SparseRegression(WeightedRegression):
         return torch.where(kept, torch.ones_like(rewards), torch.nan)
 
     def num_trained(self, config: Config) -> int:
-        """At most, where a threshold or the rewards so far decide."""
         if self.threshold is not None:
             return config.num_samples
         groups, size = (config.prompts_per_epoch, config.images_per_prompt) if self.among == "prompt" else (1, config.num_samples)

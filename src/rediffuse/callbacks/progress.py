@@ -1,5 +1,6 @@
 """What a run shows while it works: a bar, and a line for each epoch done."""
 
+import math
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -77,7 +78,7 @@ class Display(Callback):
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
         self.broken(epoch.scores.faults)
-        self.epoch_done(epoch.metrics, run.learner.algorithm.max_ratio_drift)
+        self.epoch_done(epoch.metrics)
 
     def say(self, message: str) -> None:
         self.console.print(message)
@@ -97,7 +98,7 @@ class Display(Callback):
             + WHAT_NOW[action]
         )
 
-    def epoch_done(self, metrics: Metrics, max_ratio_drift: float) -> None:
+    def epoch_done(self, metrics: Metrics) -> None:
         mean, std = metrics["reward_mean"], metrics["reward_std"]
         usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
         line = f"epoch {metrics['epoch']:3.0f}   reward " + (f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}")
@@ -114,11 +115,12 @@ class Display(Callback):
         if not metrics["trained_samples"]:
             line += "   nothing learned"
         self.console.print(line)
-        if metrics.get("ratio_drift", 0) > max_ratio_drift and not self._warned:
+        drift, most = metrics.get("ratio_drift", 0), metrics.get("max_ratio_drift", math.inf)
+        if drift > most and not self._warned:
             self._warned = True
             self.console.print(
-                f"Before the first update the ratio should be 1; it is off by {metrics['ratio_drift']:.1e}, and more than"
-                f" {max_ratio_drift:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
+                f"Before the first update the ratio should be 1; it is off by {drift:.1e}, and more than"
+                f" {most:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
                 " or --sampler.num_quiet_steps 1 to leave out the most sensitive step."
             )
         self._progress.update(self._task, advance=1)

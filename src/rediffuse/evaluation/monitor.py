@@ -224,7 +224,7 @@ def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[i
 
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     own = list(world.map(laws, parts))
-    with policy.frozen():
+    with policy.using("start"):
         pretrained = list(world.map(laws, parts))
     each = [torch.stack([p.kl(q) for p, q in zip(*pair, strict=True)]).sum(0) for pair in zip(own, pretrained, strict=True)]
     return torch.cat(each).cpu() * way.path[0, 0].numel()

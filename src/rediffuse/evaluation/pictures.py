@@ -22,7 +22,7 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import LearnsFrom, Prompt, PromptSet, Rollout
+from rediffuse.types import Batch, CleanSamples, Prompt, PromptSet, Rollout, Transitions
 
 
 class Pictures:
@@ -41,7 +41,7 @@ class Pictures:
         The rollout holds the way to them where the divergence along it is to be measured.
         """
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
-        keep: LearnsFrom = "transitions" if self._config.evaluation.kl else "latents"
+        keep: type[Batch] = Transitions if self._config.evaluation.kl else CleanSamples
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
         made = joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
@@ -106,7 +106,7 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
     policy = tuned(run, name)
     lengths.warn(policy.denoiser, [prompt])
     draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
-    with policy.frozen():
+    with policy.using("start"):
         before, faults_before = pictured(policy, draws)
     after, faults_after = pictured(policy, draws)
     if faults := [*faults_before, *faults_after]:

@@ -101,7 +101,7 @@ class Pair:
             total = -(-len(draws.prompts) // size)
             return list(track(rollouts, told, total, console=errors, transient=True, disable=not errors.is_terminal))
 
-        with policy.frozen():
+        with policy.using("start"):
             before = sample("before")
         return cls(before, sample("after"), draws.prompts, policy.denoiser.modality)
 

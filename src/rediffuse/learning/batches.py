@@ -41,9 +41,6 @@ class Batches(ABC):
     rollout: Rollout
     advantages: Tensor
 
-    has_ratio = False
-    """Whether the policy that sampled gave what is learned from a likelihood."""
-
     @property
     @abstractmethod
     def choices(self) -> tuple[int, int]:
@@ -54,7 +51,7 @@ class Batches(ABC):
         """reference: what `references` gave for these rows."""
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
-        """The pretrained model's means, (N, *L) of each part, if the algorithm asks for them."""
+        """The means under the weights that the algorithm refers to, (N, *L) of each part, if it does."""
         return [None] * len(parts)
 
     def rows(self, samples: Tensor, key: tuple[int, int]) -> Rows:
@@ -77,16 +74,15 @@ class Batches(ABC):
 
 
 class TransitionBatches(Batches):
-    has_ratio = True
-
     @property
     def choices(self) -> tuple[int, int]:
-        asked, num_random = self.algorithm.steps_per_sample, len(self.rollout.trajectory.steps)
+        asked, num_random = self.algorithm.passes.rows_per_sample, len(self.rollout.trajectory.steps)
         return min(asked or num_random, num_random), num_random
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
-        """The adapter is off for all lanes at once."""
-        if not self.algorithm.needs_reference:
+        """All lanes at once: they share the network whose weights are exchanged."""
+        weights = self.algorithm.passes.reference
+        if weights is None:
             return [None] * len(parts)
 
         @torch.no_grad()
@@ -94,7 +90,7 @@ class TransitionBatches(Batches):
             batch = self.batch(part, None)
             return self.policy.act(batch.state, batch.step, batch.conditioning).mean.cpu()
 
-        with self.policy.frozen():
+        with self.policy.using(weights):
             return list(self.world.map(means, parts))
 
     def batch(self, rows: Rows, reference: Tensor | None) -> Transitions:
@@ -114,7 +110,7 @@ class TransitionBatches(Batches):
 class CleanBatches(Batches):
     @property
     def choices(self) -> tuple[int, int]:
-        times = self.algorithm.steps_per_sample or 1
+        times = self.algorithm.passes.rows_per_sample or 1
         return times, times
 
     def batch(self, rows: Rows, reference: Tensor | None) -> CleanSamples:
@@ -137,4 +133,4 @@ class CleanBatches(Batches):
 
 
 def kind_for(algorithm: Algorithm) -> type[Batches]:
-    return TransitionBatches if algorithm.learns_from == "transitions" else CleanBatches
+    return TransitionBatches if algorithm.trains_on is Transitions else CleanBatches

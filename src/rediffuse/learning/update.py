@@ -16,7 +16,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.runs import checkpoint
 from rediffuse.runs.checkpoint import Checkpoint
-from rediffuse.types import Algorithm, Loss, Metrics, Rollout
+from rediffuse.types import Algorithm, HasRatio, Loss, Metrics, Remembers, Rollout
 
 MOST_SKIPPED = 3
 """Updates in a row without a finite loss and gradient; then the run ends."""
@@ -45,7 +45,7 @@ class Learner:
         parameters = self.policy.denoiser.parameters()
         memory = {
             "algorithm_name": self.config.algorithm["name"],
-            "algorithm": self.algorithm.state(),
+            "algorithm": self.algorithm.state() if isinstance(self.algorithm, Remembers) else {},
             "loss_scale": self.scaler.state_dict(),
         }
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
@@ -62,7 +62,8 @@ class Learner:
         self.load_weights(saved)
         checkpoint.restore_optimizer(self.optimizer, self.policy.denoiser.parameters(), saved.optimizer)
         self.scaler.load_state_dict(saved.state["loss_scale"])
-        self.algorithm.load(saved.state["algorithm"])
+        if isinstance(self.algorithm, Remembers):
+            self.algorithm.load(saved.state["algorithm"])
 
     def load_weights(self, saved: Checkpoint) -> None:
         """Puts back the weights and their average alone, to export them: the run cannot go on from there."""
@@ -76,12 +77,13 @@ class Learner:
         finite, and where what was learned gives no finite numbers.
         """
         batches = self._batches(rollout, advantages)
-        totals = Totals(self.algorithm.metric_names, has_ratio=batches.has_ratio)
+        totals = Totals(self.algorithm.metric_names, has_ratio=isinstance(self.algorithm, HasRatio))
         valid = advantages.isfinite().nonzero().flatten()
-        if self.algorithm.restart_optimizer:
+        passes = self.algorithm.passes
+        if passes.restart_optimizer:
             self.optimizer.state.clear()
-        for inner in range(self.algorithm.inner_epochs):
-            drawn = inner if self.algorithm.reshuffle else 0
+        for inner in range(passes.inner_epochs):
+            drawn = inner if passes.reshuffle else 0
             order = valid[torch.randperm(len(valid), generator=noise.generator(self.config.seed, epoch, "order", drawn))]
             for number, minibatch in enumerate(order.tensor_split(self.config.updates_per_epoch)):
                 self.world.stop_if_asked()
@@ -90,7 +92,7 @@ class Learner:
                 if num_rows:
                     self._step(batches, rows, num_rows, totals, first=inner == number == 0)
         self._try_out(self._batches(rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)), epoch)
-        limit = {"max_ratio_drift": self.algorithm.max_ratio_drift} if batches.has_ratio else {}
+        limit = {"max_ratio_drift": self.algorithm.max_ratio_drift} if isinstance(self.algorithm, HasRatio) else {}
         return {"trained_samples": len(valid), **totals.means(self.world), **limit}
 
     def _batches(self, rollout: Rollout, advantages: Tensor) -> Batches:

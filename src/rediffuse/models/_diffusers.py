@@ -22,7 +22,7 @@ from rediffuse.modalities.image import Image
 from rediffuse.models import _kohya
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.models._sources import Source, quiet
-from rediffuse.types import Conditioning, Prompt
+from rediffuse.types import Conditioning, Prompt, Weights
 
 Network = TypeVar("Network", bound=nn.Module)
 MAX_EMBEDDINGS = 1024
@@ -104,8 +104,8 @@ class LatentDiffusion:
         return self._learning
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Switches the adapter off; for full fine-tuning it loads the pretrained U-Net, once."""
+    def using(self, weights: Weights) -> Iterator[None]:
+        """Switches the adapter off; where all of the U-Net learns, it loads the one that training started from, once."""
         if self.options.train == "lora":
             self.unet.disable_adapters()
             try:
