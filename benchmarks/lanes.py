@@ -10,7 +10,8 @@ import torch
 
 from rediffuse.config.schema import read_recipe, resolved
 from rediffuse.lookup.build import assemble
-from rediffuse.processes.world import World, _num_cores
+from rediffuse.processes.cores import num_cores
+from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load
 
@@ -34,7 +35,7 @@ def images_per_second(lanes: int, threads: int) -> float:
 
 
 def main() -> None:
-    cores = _num_cores()
+    cores = num_cores()
     for lanes, threads in [(1, 1), (1, cores), (cores, 1)] * 2:
         print(f"{lanes} lanes x {threads} threads: {images_per_second(lanes, threads):5.1f} images/s", flush=True)
 

@@ -75,7 +75,7 @@ def test_stop_anywhere_and_resume_is_as_if_never_stopped(variant, call, tmp_path
 
 def test_fp16_and_the_pretrained_model_in_lanes(pipeline, tmp_path, monkeypatch):
     """Loss scaling and an adapter that is switched off for a while: stopped and resumed, the same to the bit."""
-    monkeypatch.setattr("rediffuse.processes.world._num_cores", lambda: 3)
+    monkeypatch.setattr("rediffuse.processes.world.num_cores", lambda: 3)
     targets = ["to_q", "to_k", "conv1"]
     config = tiny.config(
         epochs=3,

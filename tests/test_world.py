@@ -127,7 +127,7 @@ def test_what_stops_another_process_stops_this_one(theirs, error):
 
 def test_a_signal_is_seen_by_work_that_processes_reach_at_different_times():
     world = World(lanes=1)
-    world.stop_signal = signal.SIGTERM
+    world.stop.hear(signal.SIGTERM)
     with pytest.raises(Interrupted) as stop:
         world.together(world.stop_here_if_asked)
     assert stop.value.exit_code == 143
@@ -141,7 +141,7 @@ with World.joined(1) as world:
     for seconds, number in (0.5, signal.SIGTERM), (0.6, signal.SIGTERM), (4.0, signal.SIGINT):
         threading.Timer(seconds, os.kill, (os.getpid(), number)).start()
     time.sleep(3)
-    print(world.stop_signal, flush=True)
+    print(world.stop.number, flush=True)
     time.sleep(60)
 """
 

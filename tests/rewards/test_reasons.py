@@ -9,9 +9,9 @@ import tiny
 
 from rediffuse import train
 from rediffuse.errors import RewardError
+from rediffuse.rewards._answers import Answer, said
 from rediffuse.rewards._http import _message
 from rediffuse.rewards._served import _said
-from rediffuse.rewards._vlm import Answer, said
 
 pytestmark = pytest.mark.usefixtures("without_charts")
 

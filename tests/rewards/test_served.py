@@ -26,9 +26,9 @@ from PIL import Image
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup.build import build
+from rediffuse.rewards._answers import Answer
 from rediffuse.rewards._http import Http, _asked_wait
 from rediffuse.rewards._served import Server
-from rediffuse.rewards._vlm import Answer
 from rediffuse.types import Prompt
 
 pytestmark = pytest.mark.usefixtures("without_charts")

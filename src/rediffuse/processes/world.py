@@ -1,4 +1,4 @@
-"""Processes, devices, cores and signals: the only file that imports accelerate."""
+"""The processes of a run and their devices: the only file that imports accelerate."""
 
 import os
 import resource
@@ -6,20 +6,19 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
-from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
 from torch import Tensor
 
 from rediffuse.errors import ConfigError, Interrupted, LostProcessError, NonFiniteError, RewardError, RunError
+from rediffuse.processes.cores import Lanes, num_cores
 from rediffuse.processes.heartbeat import Heart
+from rediffuse.processes.signals import StopSignal
 from rediffuse.terminal.output import say
 
 Item = TypeVar("Item")
@@ -33,8 +32,6 @@ JOIN_SECONDS = 50.0
 PATIENCE = timedelta(days=1)
 """Of one process with another, which may be waiting for its rewards; one that is silent is noticed by its heartbeat."""
 STALL_SECONDS = 120.0
-STOPS = (signal.SIGTERM, signal.SIGINT)
-SAME_SIGNAL_SECONDS = 1.0
 LOST_SECONDS = 3.0
 """Until those that are still there have told so, after a connection broke."""
 
@@ -43,12 +40,7 @@ _AT_WORK = threading.Lock()
 
 
 class World:
-    """This process's place among all.
-
-    On a CPU it works in lanes: micro-batches run side by side, one torch thread each. For small
-    networks that is faster than one micro-batch on many threads, and as fast as a process per core
-    (benchmarks/lanes.py). A lane never changes a number.
-    """
+    """Rank, size, device and lanes of this process, and what it does together with the others."""
 
     def __init__(self, lanes: int | None = None, stall_seconds: float = STALL_SECONDS) -> None:
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
@@ -57,15 +49,12 @@ class World:
         self.rank, self.size = state.process_index, state.num_processes
         self.device = str(state.device)
         self.is_main = state.is_main_process
-        self.stop_signal = 0
-        self._noted = False
-        self.heart = Heart(self.rank, self.size, stall_seconds, self._hear)
+        self.stop = StopSignal()
+        self.heart = Heart(self.rank, self.size, stall_seconds, self.stop.hear)
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self.lanes = lanes or (max(1, _num_cores() // local) if self.device == "cpu" else 1)
         if self.device == "cpu":
             torch.set_num_threads(1)
-        threads = torch.get_num_threads()  # of each lane, whatever a reward asks of torch while a lane starts
-        self._pool = ThreadPoolExecutor(self.lanes, initializer=torch.set_num_threads, initargs=(threads,))
+        self.lanes = Lanes(lanes or (max(1, num_cores() // local) if self.device == "cpu" else 1))
 
     @classmethod
     @contextmanager
@@ -83,14 +72,8 @@ class World:
             world = cls(stall_seconds=stall_seconds)
             if num_samples < world.size:
                 raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
-            before = world._listen()
-            try:
-                with world.heart.watched():
-                    yield world
-            finally:
-                for number, handler in before.items():
-                    signal.signal(number, handler)
-                world._pool.shutdown(cancel_futures=True)
+            with closing(world.lanes), world.stop.noted(), world.heart.watched():
+                yield world
         finally:
             torch.set_num_threads(threads)
             _AT_WORK.release()
@@ -100,26 +83,13 @@ class World:
         return range(self.rank, num_samples, self.size)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Results in the order of the items, worked on in lanes, never far ahead of who takes them."""
+        """Yields the results in the order of the items, worked on in lanes; each item is a beat of the heart."""
 
         def beating(item: Item) -> Result:
             self.heart.beat()
             return function(item)
 
-        return map(beating, items) if self.lanes == 1 else self._in_lanes(beating, items)
-
-    def _in_lanes(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        begun: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                begun.append(self._pool.submit(function, item))
-                if len(begun) > 2 * self.lanes:
-                    yield begun.popleft().result()
-            while begun:
-                yield begun.popleft().result()
-        finally:
-            for future in begun:
-                future.cancel()
+        return self.lanes.map(beating, items)
 
     def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
         """(B,) of this process -> (num_samples,) of all, each at its index."""
@@ -159,26 +129,6 @@ class World:
         flat = on_device.to(flat.device)
         return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
 
-    def _listen(self) -> dict[int, Any]:
-        """From now on SIGTERM and Ctrl-C set a flag; a second one, of either kind, ends the process at once."""
-        if threading.current_thread() is not threading.main_thread():
-            return {}
-        return {number: signal.signal(number, self._note) for number in STOPS}
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its processes were sent as well."""
-        if self._noted:
-            return
-        self._noted = True
-        self.stop_signal = number
-        time.sleep(SAME_SIGNAL_SECONDS)  # Python calls this again, for other signals, meanwhile
-        for each in STOPS:
-            signal.signal(each, signal.SIG_DFL)
-
-    def _hear(self, number: int) -> None:
-        """Of a signal that another process was sent, so that none has to wait for it to say so."""
-        self.stop_signal = self.stop_signal or number
-
     def stop_if_asked(self) -> None:
         """Raises Interrupted in every process if any was asked to stop; all must call it together."""
         self.together(self.stop_here_if_asked)
@@ -186,8 +136,8 @@ class World:
     def stop_here_if_asked(self) -> None:
         """For work inside `together`, at places that processes reach at different times."""
         self.heart.beat()
-        if self.stop_signal:
-            raise Interrupted(self.stop_signal)
+        if self.stop.number:
+            raise Interrupted(self.stop.number)
 
     def together(self, work: Callable[[], Result]) -> Result:
         """What `work` gives; a signal, a failed reward or numbers that are not finite in one process are raised in all, so that
@@ -205,7 +155,7 @@ class World:
         if failure:
             raise failure
         if stopped:
-            raise Interrupted(self.stop_signal or signal.SIGTERM)
+            raise Interrupted(self.stop.number or signal.SIGTERM)
         if failed:
             raise RewardError("The reward failed in another process, which says how.")
         if broken:
@@ -231,8 +181,8 @@ class World:
         except (torch.OutOfMemoryError, torch.AcceleratorError):
             raise
         except RuntimeError as error:
-            if self.stop_signal:
-                raise Interrupted(self.stop_signal) from error
+            if self.stop.number:
+                raise Interrupted(self.stop.number) from error
             time.sleep(LOST_SECONDS)
             raise LostProcessError(
                 f"The connection to another process is lost ({str(error).partition(chr(10))[0]}); silent for the longest is"
@@ -272,7 +222,3 @@ def _joining() -> Iterator[None]:
         raise ConfigError(f"{variables} cannot be reached: {str(error).partition(chr(10))[0]} {cure}") from error
     finally:
         timer.cancel()
-
-
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -13,8 +13,8 @@ from PIL import Image
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.images import encoded
 from rediffuse.processes.threads import Pool
+from rediffuse.rewards._answers import Answer, said
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt
-from rediffuse.rewards._vlm import Answer, said
 
 UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
 """What a message may hold instead of its content."""

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from rediffuse.config.schema import HubId, PositiveInt, Text
 from rediffuse.errors import ConfigError, Status
+from rediffuse.rewards._answers import reasons
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import make_absolute, pin
-from rediffuse.rewards._vlm import VlmReward, reasons
+from rediffuse.rewards._vlm import VlmReward
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Alignment"]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import Status
-from rediffuse.rewards._vlm import Answer, VlmReward, reasons
+from rediffuse.rewards._answers import Answer, reasons
+from rediffuse.rewards._vlm import VlmReward
 from rediffuse.rewards._words import says
 from rediffuse.types import Judgement, Prompt
 
