@@ -13,7 +13,7 @@ from rediffuse.lookup.build import assemble
 from rediffuse.processes.cores import num_cores
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
-from rediffuse.start import load
+from rediffuse.start import load_run
 
 EPOCHS = 3
 
@@ -22,7 +22,7 @@ def images_per_second(lanes: int, threads: int) -> float:
     config = resolved(read_recipe("demo/incompressibility"), {"evaluation": {"every": 0}, "prompts_per_epoch": 64})
     world = World(lanes)
     torch.set_num_threads(threads)
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     best = 0.0
     for epoch in range(EPOCHS):
         began = time.perf_counter()

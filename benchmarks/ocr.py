@@ -22,7 +22,7 @@ from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
 from rediffuse.rewards._ocr import Reader, text_of
-from rediffuse.rewards._spelling import names
+from rediffuse.rewards._spelling import names_any
 from rediffuse.rollout import Draws, denoise
 from rediffuse.types import Denoiser, Prompt
 
@@ -84,7 +84,7 @@ def tell(title: str, reader: Reader, drawn: Drawn) -> None:
     seen = [share(text_of(each, floor) != "" for each in lines) for floor in FLOORS]
     prompts = [prompt for _, prompt in drawn]
     named = [
-        share(names(text_of(each, 0.6), [prompt]) for each, prompt in zip(lines, those, strict=True))
+        share(names_any(text_of(each, 0.6), [prompt]) for each, prompt in zip(lines, those, strict=True))
         for those in (prompts, prompts[4:] + prompts[:4])
     ]
     print(f"{title:64}{''.join(f'{each:7.1f}' for each in [*seen, *named])}", flush=True)

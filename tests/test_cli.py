@@ -16,7 +16,7 @@ from rediffuse.cli import COMMANDS, flags, main
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import trust
 from rediffuse.runs.folder import create
-from rediffuse.terminal.commands import command, completed
+from rediffuse.terminal.commands import command, pasteable
 
 TOY = [
     "--model",
@@ -448,7 +448,7 @@ def test_odd_words_of_a_command_are_quoted():
     for word in ("a b", "it's", "$x", "-r", "a\nb", "a\x1b[2Jb", "ö"):
         assert json.loads(pasted(command("resume", Path(word))))[1].removeprefix("./") == word
     assert (
-        completed("go: rediffuse sample RUN --seed 1", Path("a b"), lambda run: True)
+        pasteable("go: rediffuse sample RUN --seed 1", Path("a b"), lambda run: True)
         == "go: rediffuse sample 'a b' --trust-code --seed 1"
     )
-    assert completed("what `rediffuse report` makes", Path("a"), lambda run: True) == "what `rediffuse report` makes"
+    assert pasteable("what `rediffuse report` makes", Path("a"), lambda run: True) == "what `rediffuse report` makes"

@@ -143,7 +143,7 @@ def test_the_page_and_the_verdict_name_the_decoder_and_not_the_reward(tmp_path):
     run = tmp_path / "run"
     over = {"epochs": 4, "model": sick(above=0.8), "scoring": {"max_failed": 0.7}, "evaluation": {"num_prompts": 2}}
     train(tiny.config(**over), run, finite_redness)
-    found = verdict.of(existing(run))
+    found = verdict.of_run(existing(run))
     assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {f.rule for f in found.findings}
     assert found.suggestion == "Look for numbers in the weights of the decoder that are not finite."
     said = {**json.loads((run / "verdict.json").read_text())}["suggestion"]
@@ -158,7 +158,7 @@ def test_the_suggestion_goes_by_the_place_and_the_precision():
     given = {"learning_rate": 1, "epochs": 5, "prompts_per_epoch": 10, "images_per_prompt": 10, "reward": {"name": "redness"}}
 
     def suggested(precision, rows=rows):
-        return verdict.judged(verdict.Evidence({**given, "model": {"precision": precision}}, rows)).suggestion
+        return verdict.conclude(verdict.Evidence({**given, "model": {"precision": precision}}, rows)).suggestion
 
     assert suggested("fp16") == "Set model.precision to bf16 or fp32."
     assert suggested("bf16") == "Set model.precision to fp32."
@@ -226,7 +226,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
     first, second, last = log.read(run / "monitor.jsonl")
     assert first["statistics"] == last["statistics"] == {"kl": None} and first["held_out"]["redness_2"]["mean"] is None
     assert second["statistics"]["brightness"] is not None and "distance" not in second["statistics"]
-    found = verdict.of(existing(run))
+    found = verdict.of_run(existing(run))
     assert "2 of the fixed pictures were not finite" in " ".join(finding.text for finding in found.findings)
     assert (run / "report.html").is_file()
 

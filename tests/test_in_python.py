@@ -8,7 +8,7 @@ import tiny
 import torch
 
 import rediffuse
-from rediffuse.config.schema import chosen, read_recipe, resolved
+from rediffuse.config.schema import config_from, read_recipe, resolved
 from rediffuse.errors import ConfigError, RunError
 from rediffuse.processes.world import World
 
@@ -29,12 +29,12 @@ def test_keys_and_values_are_a_run_too(tmp_path):
 
 def test_a_run_is_the_same_whatever_it_is_named_by(tmp_path):
     usual = resolved(read_recipe("demo/incompressibility"), {"epochs": 4, "algorithm": {"name": "rwr"}})
-    assert chosen("demo/incompressibility", {"epochs": 4, "algorithm": "rwr"}) == usual
-    assert chosen({"extends": "demo/incompressibility", "epochs": 4, "algorithm": "rwr"}, {}) == usual
-    assert chosen(usual, {"seed": 3}).seed == 3 and chosen(usual, {}) is usual
+    assert config_from("demo/incompressibility", {"epochs": 4, "algorithm": "rwr"}) == usual
+    assert config_from({"extends": "demo/incompressibility", "epochs": 4, "algorithm": "rwr"}, {}) == usual
+    assert config_from(usual, {"seed": 3}).seed == 3 and config_from(usual, {}) is usual
     path = tmp_path / "mine.yaml"
     path.write_text("extends: demo/incompressibility\nepochs: 4\nalgorithm: {name: rwr}\n")
-    assert chosen(path, {}) == usual == chosen(str(path), {})
+    assert config_from(path, {}) == usual == config_from(str(path), {})
     with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
         rediffuse.train("demo/incompressibility", epoch=4)
     with pytest.raises(ConfigError, match="No recipe 'demo/nothing'"):

@@ -49,7 +49,7 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     seen = tmp_path / "run" / "samples" / "epoch-00004"
     columns = 1 if kind == "unconditional" else 2
     assert len(list(seen.glob(f"*{suffix}"))) == len(list(seen.glob("[0-9]*.png"))) == 2 * columns
-    assert page.frames(page.read(RunFolder(tmp_path / "run")))[-1].sheet.columns == columns
+    assert page.slider_frames(page.read(RunFolder(tmp_path / "run")))[-1].sheet.columns == columns
     found = evaluate(tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=2))
     assert found["suites"][0]["num_prompts"] == columns
     if columns == 2:

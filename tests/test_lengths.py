@@ -40,13 +40,13 @@ def test_all_lines_of_a_file_are_known_and_what_was_drawn_of_other_sets(tmp_path
     (tmp_path / "mine.txt").write_text("a cat\na dog\na cat\n")
     mine = TextFile(tmp_path / "mine.txt")
     assert isinstance(mine, ListsPrompts)
-    assert lengths.known(mine, []) == ["a cat", "a dog"]
+    assert lengths.known_texts(mine, []) == ["a cat", "a dog"]
 
     class Drawn:
         def draw(self, n, generator):
             return [Prompt("x")] * n
 
-    assert lengths.known(Drawn(), [Prompt("y"), Prompt("y")]) == ["y"]
+    assert lengths.known_texts(Drawn(), [Prompt("y"), Prompt("y")]) == ["y"]
 
 
 def test_the_embedded_model_tells_its_limit():

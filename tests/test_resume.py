@@ -264,16 +264,16 @@ def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, 
 
 def test_a_stop_in_the_last_look_leaves_an_adapter(tmp_path, monkeypatch):
     """Which needs a reward no more."""
-    from rediffuse.evaluation.callback import Evaluation
+    from rediffuse.evaluation.callback import Evaluator
 
-    real = Evaluation._look
+    real = Evaluator._look
 
     def interrupted(self, run):
         if run.epoch == run.config.epochs:
             raise Interrupted(15)
         real(self, run)
 
-    monkeypatch.setattr(Evaluation, "_look", interrupted)
+    monkeypatch.setattr(Evaluator, "_look", interrupted)
     with pytest.raises(Interrupted):
         train(tiny.config(), tmp_path / "run")
     assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists() and (tmp_path / "run" / "report.html").exists()

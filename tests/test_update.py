@@ -12,7 +12,7 @@ from rediffuse.lookup.build import assemble
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder
-from rediffuse.start import load
+from rediffuse.start import load_run
 from rediffuse.types import Transitions
 
 
@@ -20,7 +20,7 @@ def trained_once(advantages=None, lanes=1, **over):
     """The weights after one update, and its metrics."""
     config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **over)
     world = World(lanes=lanes)
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     prompts = run.draw()
     rollout, scores = run.sample(prompts)
     given = run.advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     """Against the plainest loop: one row at a time, all steps, divided by their number."""
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch"}, updates_per_epoch=1)
     world = World(lanes=1)
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), world).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     prompts = run.draw()
     rollout, scores = run.sample(prompts)
     advantages = run.advantages(scores.rewards, prompts)
@@ -110,7 +110,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
 
 def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
     config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2}, updates_per_epoch=1)
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     prompts = run.draw()
 
     def chosen(indices):
@@ -198,7 +198,7 @@ def test_the_first_moment_can_be_kept_in_fewer_bits():
 
 def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
     config = tiny.config(algorithm={"name": "rwr"})
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     prompts = run.draw()
     rollout, _ = run.sample(prompts)
     batches = run.learner._batches(rollout, torch.ones(8))
@@ -215,7 +215,7 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
 def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
     """Around the encoder's mean with its standard deviation, 0.001 in the toy, and whoever else is in the batch."""
     config = tiny.config(algorithm={"name": "rwr", "learns_from": "samples"})
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     rollout, _ = run.sample(run.draw())
     batches = run.learner._batches(rollout, torch.ones(8))
 
@@ -235,7 +235,7 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
 
     def moved(kl_weight):
         config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight}))
-        run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+        run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
         for epoch in range(12):
             run.epoch = epoch
             prompts = run.draw()

@@ -18,7 +18,7 @@ from rediffuse.lookup import trust
 from rediffuse.lookup.build import KEYS, assemble, build, check_names, first_line, names, text_options
 from rediffuse.scoring import loopback
 from rediffuse.terminal.commands import command as printed
-from rediffuse.terminal.commands import completed
+from rediffuse.terminal.commands import pasteable
 from rediffuse.terminal.output import console, say, show, show_traceback, warnings_shown
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
 
 def _completed(message: object, run: Path | None = None) -> str:
     """With its commands as they can be pasted here."""
-    return completed(str(message), run, _needs_trust)
+    return pasteable(str(message), run, _needs_trust)
 
 
 def _needs_trust(run: Path) -> bool:
@@ -121,18 +121,18 @@ def run(arguments: list[str]) -> None:
         config = resolved(recipe, given)
         if not args.trust_code and args.recipe not in recipe_names():
             trust.refuse(args.recipe, config, given)
-        train(config, args) if args.command == "train" else plan(config)
+        _train(config, args) if args.command == "train" else _plan(config)
     elif args.command == "serve":
-        serve(args, flags(["--reward.name", args.reward, *rest]))
+        _serve(args, flags(["--reward.name", args.reward, *rest]))
     else:
         {
-            "resume": resume,
-            "sample": sample,
-            "evaluate": evaluate,
-            "report": report,
-            "compare": compare,
-            "export": export,
-            "list": show_list,
+            "resume": _resume,
+            "sample": _sample,
+            "evaluate": _evaluate,
+            "report": _report,
+            "compare": _compare,
+            "export": _export,
+            "list": _list,
         }[args.command](args)
 
 
@@ -191,7 +191,7 @@ def _name_of(key: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> s
     return named.get(key) or str(known.get("name") if isinstance(known, Mapping) else known)
 
 
-def train(config: Config, args: argparse.Namespace) -> None:
+def _train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.runs.folder import fresh_path
 
     assemble(config)  # what is wrong with it is said before anything heavy is imported
@@ -208,7 +208,7 @@ def train(config: Config, args: argparse.Namespace) -> None:
     _tell(run_dir)
 
 
-def resume(args: argparse.Namespace) -> None:
+def _resume(args: argparse.Namespace) -> None:
     assemble(_allowed(args).config())
     from rediffuse.start import resume as go_on
 
@@ -218,7 +218,7 @@ def resume(args: argparse.Namespace) -> None:
         _tell(args.run)
 
 
-def plan(config: Config) -> None:
+def _plan(config: Config) -> None:
     from rediffuse.types import Selects
 
     parts = assemble(config)
@@ -257,14 +257,14 @@ def _only_its_model(config: Config) -> Config:
     return replace(_without_rewards(config), prompts={})
 
 
-def sample(args: argparse.Namespace) -> None:
+def _sample(args: argparse.Namespace) -> None:
     _allowed(args, _only_its_model)
     from rediffuse.evaluation.pictures import before_and_after
 
     show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
 
 
-def export(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> None:
     run = _allowed(args, _only_its_model)
     from rediffuse.evaluation.pictures import tuned
     from rediffuse.runs.export import converted
@@ -273,7 +273,7 @@ def export(args: argparse.Namespace) -> None:
     show(converted(tuned(run, args.checkpoint).denoiser, args.to, path))
 
 
-def evaluate(args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> None:
     run = _allowed(args, _without_rewards if args.rewards else lambda config: config)
     for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
         if number < 1:
@@ -287,7 +287,7 @@ def evaluate(args: argparse.Namespace) -> None:
     show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
 
-def report(args: argparse.Namespace) -> None:
+def _report(args: argparse.Namespace) -> None:
     from rediffuse.report import follow, index, page
     from rediffuse.runs.folder import RunFolder, existing
     from rediffuse.verdict import verdict
@@ -297,14 +297,14 @@ def report(args: argparse.Namespace) -> None:
             raise ConfigError("--out: --follow writes no file. Leave out one of the two.")
         if not (args.run / "config.yaml").is_file():
             raise ConfigError(f"--follow: {args.run} is not a run; it follows one run at a time.")
-        follow.serve(RunFolder(args.run), args.port)
+        follow.follow(RunFolder(args.run), args.port)
         return
     with _writable(args):
         if args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
             show(index.write(args.run, args.out))
             return
         run = existing(args.run)
-        said = verdict.of(run) if args.out else verdict.write(run)
+        said = verdict.of_run(run) if args.out else verdict.write(run)
         _say(said, args.run)
         show(page.write(run, args.out, asdict(said) if said else None))
 
@@ -324,7 +324,7 @@ def _writable(args: argparse.Namespace) -> Iterator[None]:
         ) from error
 
 
-def compare(args: argparse.Namespace) -> None:
+def _compare(args: argparse.Namespace) -> None:
     from rediffuse.report.compare import compared, write
 
     comparison = compared(args.runs, args.reach)
@@ -332,7 +332,7 @@ def compare(args: argparse.Namespace) -> None:
     show(write(comparison, args.out))
 
 
-def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+def _serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     unknown = [key for key in options if key != "reward"]
     if unknown:
         raise ConfigError(f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE.")
@@ -360,10 +360,10 @@ def serve(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError(f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'") from error
     limits = {"device": args.device, "batch_size": args.batch_size, "token": token or None}
-    service.run(args.reward, reward, host=args.host, port=args.port, **limits)
+    service.listen(args.reward, reward, host=args.host, port=args.port, **limits)
 
 
-def show_list(args: argparse.Namespace) -> None:
+def _list(args: argparse.Namespace) -> None:
     if args.what:
         _show_room(args.what)
         return
@@ -493,7 +493,7 @@ def _tell(run: Path) -> None:
     from rediffuse.verdict import verdict
 
     folder = existing(run)
-    _say(verdict.of(folder), run)
+    _say(verdict.of_run(folder), run)
     show(f"done: {folder.report} is the page, {folder.adapter} what was learned")
 
 

@@ -60,7 +60,7 @@ def told(faults: Iterable[str]) -> str:
     return f"The {place} gave {what} ({count} sample{'s' * (count > 1)}). {cure(place, precision)}"
 
 
-def broken_pictures(broken: int, of: int) -> str:
+def count_of_broken(broken: int, of: int) -> str:
     return f"{broken} of {of} pictures {'is' if broken == 1 else 'are'} not finite and crossed out."
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
-from rediffuse.config.schema import Config, chosen, recipe_names
+from rediffuse.config.schema import Config, config_from, recipe_names
 from rediffuse.errors import CheckpointError, ConfigError, Interrupted, LostProcessError, RediffuseError, RewardError, quoted
 from rediffuse.evaluation import lengths
-from rediffuse.evaluation.callback import Evaluation
+from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
 from rediffuse.learning.update import Learner
@@ -96,7 +96,7 @@ def begin(
     """
     if isinstance(reward, str | Mapping):
         reward, options = None, {**options, "reward": reward}
-    given, config = config, chosen(config, options)
+    given, config = config, config_from(config, options)
     if isinstance(given, str | Path) and str(given) not in recipe_names():
         trust.refuse(given, config, options)
     _refuse_other_objects(callbacks)
@@ -106,7 +106,7 @@ def begin(
         place = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or UNKNOWN))
         with place.locked() if world.is_main else nullcontext():
             with _discarded_on_error(place, world), world.heart.busy("loading the models"):
-                loaded = load(config, parts, place, world, callbacks)
+                loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
                 _describe(loaded.run, completed(config, parts, given_in_python=reward is not None))
             with _discarded_on_error(place, world, unless_saved=True), loaded.under_way():
@@ -138,7 +138,7 @@ def reopen(
         with world.heart.busy("loading the models and the checkpoint"):
             if world.is_main and not accept_changed_files:
                 fingerprint.refuse_changed(files.read_json(place.path / "environment.json").get("files", {}), config)
-            loaded = load(config, parts, place, world, callbacks)
+            loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main and accept_changed_files:
                 place.note("files", fingerprint.of(config))
             loaded.restore(drop_damaged_lines=drop_damaged_lines)
@@ -154,7 +154,7 @@ class Loaded:
 
     run: Run
     display: Display
-    evaluation: Evaluation
+    evaluation: Evaluator
 
     def restore(self, *, drop_damaged_lines: bool = False) -> None:
         """Puts back the newest whole checkpoint, or leaves the run at its start if none was reached.
@@ -197,12 +197,12 @@ class Loaded:
     def _warn_of_long_prompts(self) -> None:
         run = self.run
         if run.world.is_main and run.epoch < run.config.epochs:
-            texts = lengths.known(run.prompts, run.draw())
+            texts = lengths.known_texts(run.prompts, run.draw())
             if warning := lengths.warning(run.learner.policy.denoiser, texts):
                 self.display.say(warning)
 
 
-def load(config: Config, parts: Parts, place: RunFolder, world: World, callbacks: Sequence[Callback] = ()) -> Loaded:
+def load_run(config: Config, parts: Parts, place: RunFolder, world: World, callbacks: Sequence[Callback] = ()) -> Loaded:
     """Loads the models of a run. Raises ConfigError where they do not fit the configuration."""
     display = Display(config.epochs, shown=world.is_main)
     scorer = RunScorer(parts.reward, config, world, Paid(place.paid(world.rank), config.reward), display.say)
@@ -222,7 +222,7 @@ def load(config: Config, parts: Parts, place: RunFolder, world: World, callbacks
     monitor = Monitor(policy, held_out, parts.reward, config, place, world, display.say, scorer.caller)
     if world.is_main:
         monitor.prepare()
-    evaluation = Evaluation(pictures, monitor, display)
+    evaluation = Evaluator(pictures, monitor, display)
     own = (Keeper(), evaluation, Ending(evaluation, display.say), display)
     run = Run(config, place, world, parts.prompts, learner, scorer, callbacks=(*own, *callbacks))
     return Loaded(run, display, evaluation)
@@ -234,7 +234,7 @@ class Ending(Callback):
     Of a run that is stopped, or whose reward fails, both are those of the last whole epoch.
     """
 
-    def __init__(self, evaluation: Evaluation, say: Callable[[str], None]) -> None:
+    def __init__(self, evaluation: Evaluator, say: Callable[[str], None]) -> None:
         self._evaluation, self._say = evaluation, say
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:

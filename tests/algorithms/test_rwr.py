@@ -14,7 +14,7 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.start import load, train
+from rediffuse.start import load_run, train
 from rediffuse.types import CleanSamples, Prompt
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -45,7 +45,7 @@ def test_what_the_percentile_is_of():
 def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
     """As published: 256 batches of 32 images of one prompt give 1,024, whichever prompts are drawn."""
     config = tiny.config(algorithm={"name": "rwr_sparse"}, prompts_per_epoch=256, images_per_prompt=32, updates_per_epoch=8)
-    run = load(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
+    run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     rewards = torch.rand(256 * 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights = run.advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
     assert weights.isfinite().sum() == 1024 == run.learner.algorithm.num_trained(config)

@@ -15,7 +15,7 @@ from rediffuse.prompts.text_file import TextFile
 from rediffuse.prompts.unseen_activities import UnseenActivities
 from rediffuse.prompts.unseen_animals import UnseenAnimals
 from rediffuse.prompts.unseen_animals_activities import UnseenAnimalsActivities
-from rediffuse.prompts.vqa import VisualQuestions
+from rediffuse.prompts.vqa import QuestionPrompts
 from rediffuse.types import Prompt
 
 
@@ -68,7 +68,7 @@ def test_154_herds_and_what_is_asked_of_them():
 
 
 def test_15_and_14_prompts_with_three_questions_each():
-    prompts = {prompt.text: prompt.metadata for prompt in taken(VisualQuestions(balanced=True), 15)}
+    prompts = {prompt.text: prompt.metadata for prompt in taken(QuestionPrompts(balanced=True), 15)}
     assert len(prompts) == 15
     assert prompts["a monkey washing dishes"] == {
         "questions": ["who is washing the dishes?", "what is the monkey doing?", "what is the monkey washing?"],
@@ -78,7 +78,7 @@ def test_15_and_14_prompts_with_three_questions_each():
         "who is riding the bike?", "what is the bear doing?", "what is the bear riding?",
     ]  # fmt: skip
     assert prompts["a dog playing chess"]["questions"][0] == "who is playing chess?"
-    older = {prompt.text: prompt.metadata for prompt in taken(VisualQuestions("v0", balanced=True), 14)}
+    older = {prompt.text: prompt.metadata for prompt in taken(QuestionPrompts("v0", balanced=True), 14)}
     assert len(older) == 14
     assert older["an elephant playing basketball"]["answers"] == ["elephant", "playing", "basketball"]
     assert older["a cat playing piano"]["questions"] == [

@@ -48,7 +48,11 @@ def metrics(*rewards):
 def test_the_table_by_hand():
     config = tiny.config()
     method = compare.Method(
-        "a", [compare.Run(None, config, metrics(0.0, 1.0, 2.0, 9.0)), compare.Run(None, config, metrics(0.0, 3.0, 6.0))]
+        "a",
+        [
+            compare.ComparedRun(None, config, metrics(0.0, 1.0, 2.0, 9.0)),
+            compare.ComparedRun(None, config, metrics(0.0, 3.0, 6.0)),
+        ],
     )
     assert method.curve() == [(0, 0.0, 0.0, 0.0), (8, 2.0, 1.0, 3.0), (16, 4.0, 2.0, 6.0)]
     standing = compare._standing(method, reach=2.0)

@@ -101,7 +101,7 @@ def test_serving_ends_at_ctrl_c(run, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(follow.Server, "serve_forever", interrupted)
-    follow.serve(run, port=0)
+    follow.follow(run, port=0)
     assert f"Following {run.path} at http://127.0.0.1:" in capsys.readouterr().out
 
 

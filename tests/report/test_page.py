@@ -93,25 +93,25 @@ def test_a_run_without_an_epoch_is_told_so(tmp_path):
 
 def test_the_slider_says_what_each_stage_is(run):
     told = page.read(run)
-    captions = page.captions(page.frames(told), told)
+    captions = page.captions(page.slider_frames(told), told)
     assert captions[0].startswith("before training · emoji_judge 0")
     assert captions[4] == "after 4 epochs · emoji_judge 0.500 · best"
     assert captions[7].endswith("over-optimised from here")
-    del (sparse := page.frames(told))[4]
+    del (sparse := page.slider_frames(told))[4]
     assert page.captions(sparse, told)[4].endswith("best: epoch 4")
 
 
 def test_without_a_look_the_training_reward_stands_there(run):
     (run.path / "monitor.jsonl").unlink()
     told = page.read(run)
-    assert page.captions(page.frames(told), told)[4] == "after 4 epochs · training reward 2 · best"
+    assert page.captions(page.slider_frames(told), told)[4] == "after 4 epochs · training reward 2 · best"
 
 
 def test_what_the_verdict_marks_has_its_frame(run, monkeypatch):
     monkeypatch.setattr(pictures, "MOST_FRAMES", 3)
     told = page.read(run)
-    assert [frame.epoch for frame in page.frames(told)] == [0, 4, 7, 8]
-    assert page._on_the_slider(page.frames(told), told) == [(1 / 3, "best"), (2 / 3, "over-optimised from here")]
+    assert [frame.epoch for frame in page.slider_frames(told)] == [0, 4, 7, 8]
+    assert page._on_the_slider(page.slider_frames(told), told) == [(1 / 3, "best"), (2 / 3, "over-optimised from here")]
 
 
 def test_a_part_of_the_reward_has_a_panel(run):
@@ -159,7 +159,7 @@ def test_two_hundred_epochs_stay_small_and_quick(tmp_path):
     start = time.perf_counter()
     assert page.write(run).stat().st_size < LARGEST_BYTES
     assert time.perf_counter() - start < 15  # about 1.3 s with a core of its own
-    assert len(page.frames(page.read(run))) <= pictures.MOST_FRAMES + 3
+    assert len(page.slider_frames(page.read(run))) <= pictures.MOST_FRAMES + 3
 
 
 def test_the_largest_pictures_keep_a_page_under_its_limit():

@@ -95,7 +95,7 @@ def test_a_normalised_reward_is_told_by_its_terms_and_their_weights(weight, leve
     config = asdict(tiny.config()) | {"reward": {"name": "weighted_sum", "rewards": terms}}
     more = [{"relative_reward": 1.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i} for i in range(EPOCHS)]
     rows = [row(i, 0.01 * (-1) ** i, each) for i, each in enumerate(more)]
-    learning = verdict.judged(Evidence(config, rows, healthy_looks())).findings[0]
+    learning = verdict.conclude(Evidence(config, rows, healthy_looks())).findings[0]
     assert learning.level == level
     assert "a rises, b is flat" in learning.text
 
@@ -143,9 +143,9 @@ def test_the_worst_of_several_held_out_rewards_is_the_headline(judged):
     assert judged(looks=[two(0, 0, 0), two(12, 0.9, 0.9)]).headline.endswith("rose too.")
     evidence = Evidence(asdict(tiny.config()), [row(i, 2.8, {}) for i in range(EPOCHS)], [two(0, 0, 0), two(12, -0.9, 0.9)])
     rising = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
-    found = verdict.judged(Evidence(evidence.config, rising, [two(0, 0, 0), two(2, 1.5, 0), two(12, 0.9, 0.9)]))
+    found = verdict.conclude(Evidence(evidence.config, rising, [two(0, 0, 0), two(2, 1.5, 0), two(12, 0.9, 0.9)]))
     assert found.level == "bad" and found.overoptimised_at == 12
-    found = verdict.judged(evidence)
+    found = verdict.conclude(evidence)
     assert [each.level for each in found.findings if each.rule == "held_out"] == ["bad", "good"]
 
 
@@ -173,7 +173,7 @@ def test_a_held_out_reward_that_fell_is_no_reason_to_go_on(judged):
 def test_where_pictures_became_alike_a_checkpoint_of_before_is_named_that_is_there(checkpoints, suggested):
     rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
     looks = [look(0), look(4, diversity=0.8), look(6, diversity=0.6), look(8, diversity=0.4), look(12, diversity=0.1)]
-    assert suggested in verdict.judged(Evidence(asdict(tiny.config()), rows, looks, checkpoints=checkpoints)).suggestion
+    assert suggested in verdict.conclude(Evidence(asdict(tiny.config()), rows, looks, checkpoints=checkpoints)).suggestion
 
 
 def test_over_optimisation_comes_before_a_reward_that_may_be_rising(judged):
@@ -210,7 +210,7 @@ def test_appearance_tells_what_changed_in_all_pictures(judged, name, inside, out
     evidence = Evidence(
         asdict(tiny.config()), [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)], [look(0), look(12, **{name: inside})]
     )
-    assert not [each for each in verdict.judged(evidence).findings if each.rule == "appearance"]
+    assert not [each for each in verdict.conclude(evidence).findings if each.rule == "appearance"]
 
 
 def test_clipping_explains_a_flat_reward(judged):
@@ -278,7 +278,7 @@ def test_text_that_names_the_prompt_is_an_attack(judged):
 def test_a_second_judge_that_stays_behind_is_told(gap, error, level):
     gaps = [{"epoch": 0, "gap": 0.0, "gap_error": 0.1}, {"epoch": 11, "gap": gap, "gap_error": error}]
     rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
-    assert said(verdict.judged(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)), "second_judge").level == level
+    assert said(verdict.conclude(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)), "second_judge").level == level
 
 
 def test_the_second_judge_is_read_from_the_journal(tmp_path):

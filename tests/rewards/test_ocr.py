@@ -14,7 +14,7 @@ from rediffuse.images import pictures, tensor
 from rediffuse.lookup.build import build
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rewards import _ocr
-from rediffuse.rewards._ocr import Line, Reader
+from rediffuse.rewards._ocr import Reader, TextLine
 from rediffuse.rollout import Draws, denoise
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import Prompt
@@ -93,11 +93,11 @@ def test_a_reading_is_the_same_alone_together_and_with_another_reader(reader, an
     ],
 )
 def test_a_letter_or_two_must_be_sure(text, confidence, counts):
-    assert Line(text, confidence).counts(0.6) is counts
+    assert TextLine(text, confidence).counts(0.6) is counts
 
 
 def test_a_floor_above_that_holds_for_all():
-    assert Line("six", 0.99).counts(0.98) and not Line("6", 0.97).counts(0.98)
+    assert TextLine("six", 0.99).counts(0.98) and not TextLine("6", 0.97).counts(0.98)
 
 
 def test_nothing_is_fetched_or_said(monkeypatch, capfd):

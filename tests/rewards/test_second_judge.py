@@ -9,7 +9,7 @@ import torch
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup.build import build
-from rediffuse.rewards.second_judge import chosen, cropped, free, recompressed
+from rediffuse.rewards.second_judge import cropped, free, recompressed, rows_to_ask
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Judgement, NeedsLoading, Prompt
 
@@ -103,7 +103,7 @@ def test_a_second_judge_that_fails_harms_nobody(name, mine):
 
 
 def asked():
-    return [i for i in chosen(IMAGES, 0.25) if i % 5]
+    return [i for i in rows_to_ask(IMAGES, 0.25) if i % 5]
 
 
 @pytest.mark.parametrize("name", ["raises", "refuses"])
@@ -137,11 +137,11 @@ def test_what_the_second_does_to_its_pictures_is_its_own(mine):
 def test_a_picture_is_chosen_for_itself():
     """Whoever else is in the batch, whenever; and about as many as the share says."""
     images = torch.rand(2000, 3, 4, 4, generator=torch.Generator().manual_seed(1))
-    rows = chosen(images, 0.25)
+    rows = rows_to_ask(images, 0.25)
     assert abs(len(rows) - 500) < 80
-    assert chosen(images.flip(0), 0.25) == [1999 - i for i in reversed(rows)]
-    assert [i for i in range(50) if chosen(images[i : i + 1], 0.25)] == [i for i in rows if i < 50]
-    assert set(rows) < set(chosen(images, 0.5)) and chosen(images, 1.0) == list(range(2000))
+    assert rows_to_ask(images.flip(0), 0.25) == [1999 - i for i in reversed(rows)]
+    assert [i for i in range(50) if rows_to_ask(images[i : i + 1], 0.25)] == [i for i in rows if i < 50]
+    assert set(rows) < set(rows_to_ask(images, 0.5)) and rows_to_ask(images, 1.0) == list(range(2000))
 
 
 def test_a_part_of_the_same_name_is_not_lost(mine):
@@ -227,6 +227,6 @@ def test_a_run_learns_from_the_first_alone_and_goes_on_to_the_same_numbers(tmp_p
 
 def test_a_judgement_of_nobody_is_nobody_s():
     """A batch of which none is chosen asks nothing."""
-    rows = set(range(40)) - set(chosen(IMAGES, 0.25))
+    rows = set(range(40)) - set(rows_to_ask(IMAGES, 0.25))
     got = judged(second("redness", "redness"), IMAGES[sorted(rows)], PROMPTS[: len(rows)])
     assert got.parts["second_opinion"].isnan().all() and isinstance(got, Judgement)

@@ -28,7 +28,7 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup.build import build
 from rediffuse.rewards._answers import Answer
 from rediffuse.rewards._http import Http, _asked_wait
-from rediffuse.rewards._served import Server
+from rediffuse.rewards._served import ServedModel
 from rediffuse.types import Prompt
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 
 def server(url, **over):
     plan = {"key_variable": None, "concurrency": 8, "timeout_seconds": 0.7, "deadline_seconds": 20.0}
-    return Server(Http(url, **plan | over), "eye", max_tokens=8, jpeg_quality=None)
+    return ServedModel(Http(url, **plan | over), "eye", max_tokens=8, jpeg_quality=None)
 
 
 @pytest.fixture(scope="module")

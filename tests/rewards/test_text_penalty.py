@@ -93,7 +93,7 @@ def test_a_run_learns_from_it_and_its_parts_are_logged(tmp_path):
 
 
 def test_what_was_asked_may_be_one_phrase_or_several_or_none():
-    from rediffuse.rewards.text_penalty import asked
+    from rediffuse.rewards.text_penalty import words_asked_for
 
-    assert asked(Prompt("a", {"questions": "how many?", "answers": ["six", 6]})) == ["a", "how many?", "six", "6"]
-    assert asked(Prompt("a", {"questions": None, "answers": 6})) == ["a", "6"]
+    assert words_asked_for(Prompt("a", {"questions": "how many?", "answers": ["six", 6]})) == ["a", "how many?", "six", "6"]
+    assert words_asked_for(Prompt("a", {"questions": None, "answers": 6})) == ["a", "6"]

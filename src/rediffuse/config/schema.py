@@ -89,7 +89,7 @@ class Evaluation:
     every: NonNegativeInt = 1
     num_prompts: PositiveInt = 12
     images_per_prompt: PositiveInt = 2
-    held_out: Annotated[list[Options], BeforeValidator(lambda given: components(given))] = field(default_factory=list)
+    held_out: Annotated[list[Options], BeforeValidator(lambda given: listed(given))] = field(default_factory=list)
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
     kl: bool = True
 
@@ -132,14 +132,14 @@ class Config:
         return self.prompts_per_epoch * self.images_per_prompt
 
 
-def components(given: Any) -> Any:
+def listed(given: Any) -> Any:
     """A name or a mapping, or several, as a list of mappings; anything else as it is, to be refused."""
     listed = [given] if isinstance(given, str | Mapping) else given
     return [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
 
 
 @cache
-def adapter(kind: type) -> TypeAdapter[Any]:
+def validator(kind: type) -> TypeAdapter[Any]:
     """Returns pydantic's validator of a dataclass, which takes milliseconds to make."""
     return TypeAdapter(kind)
 
@@ -148,7 +148,7 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
     """Raises ConfigError, naming the key, for anything that is not a run."""
     _refuse_unknown(raw, Config, "")
     try:
-        config: Config = adapter(Config).validate_python(dict(raw))
+        config: Config = validator(Config).validate_python(dict(raw))
     except ValidationError as error:
         raise ConfigError(problems(error)) from error
     if config.updates_per_epoch > config.num_samples:
@@ -211,7 +211,7 @@ def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
 
 
-def chosen(given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]) -> Config:
+def config_from(given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]) -> Config:
     """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options go over it."""
     over = _with_names(options)
     if isinstance(given, Config):

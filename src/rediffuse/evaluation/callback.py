@@ -8,7 +8,7 @@ from rediffuse.runs import checkpoint, log
 from rediffuse.verdict.overoptimisation import Course, course
 
 
-class Evaluation(Callback):
+class Evaluator(Callback):
     """Samples the fixed prompts, measures the images, and stops an over-optimised run where the configuration asks for that.
 
     course: whether the run is over-optimised, and which checkpoint is the best; known to the first process alone.

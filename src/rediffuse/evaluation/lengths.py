@@ -11,7 +11,7 @@ MOST_ASKED = 20_000
 NUM_SHOWN = 3
 
 
-def known(prompts: PromptSet, drawn: Sequence[Prompt]) -> Sequence[str]:
+def known_texts(prompts: PromptSet, drawn: Sequence[Prompt]) -> Sequence[str]:
     """All texts of a set that lists them, or those that were drawn; each once."""
     return list(dict.fromkeys(prompt.text for prompt in (prompts.prompts if isinstance(prompts, ListsPrompts) else drawn)))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.config.schema import Config
-from rediffuse.faults import broken_pictures, told
+from rediffuse.faults import count_of_broken, told
 from rediffuse.images import read
 from rediffuse.maths import appearance
 from rediffuse.maths.gaussian import Gaussian
@@ -18,7 +18,7 @@ from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.scoring.journal import finite
+from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.judging import name_of, prepare
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.types import HasFeatures, Prompt, Reward, Rollout
@@ -99,20 +99,20 @@ class Monitor:
         }
         if broken := {str(i): fault for i, fault in enumerate(pictures.faults) if fault}:
             row["broken"] = broken
-            self._tell(f"{broken_pictures(len(broken), len(pictures.prompts))} {told(broken.values())}")
+            self._tell(f"{count_of_broken(len(broken), len(pictures.prompts))} {told(broken.values())}")
         log.append(self._run.monitor, [row])
 
     def _asked(self, name: str, seen: Rollout, *, first: bool) -> dict[str, Any]:
         values, parts = self._values(name, seen)
         entry: dict[str, Any] = {
-            "mean": finite(values.nanmean().item()),
-            "values": [finite(value) for value in values.tolist()],
-            "parts": {part: [finite(value) for value in each.tolist()] for part, each in parts.items()},
+            "mean": finite_or_none(values.nanmean().item()),
+            "values": [finite_or_none(value) for value in values.tolist()],
+            "parts": {part: [finite_or_none(value) for value in each.tolist()] for part, each in parts.items()},
         }
         if first:  # what there is to lose: each prompt's pictures are held against the next prompt
             turn = _images_per_prompt(seen.prompts)
             others, _ = self._values(name, replace(seen, prompts=[*seen.prompts[turn:], *seen.prompts[:turn]]))
-            entry["of_other_prompts"] = finite(others.nanmean().item())
+            entry["of_other_prompts"] = finite_or_none(others.nanmean().item())
         return entry
 
     def _values(self, name: str, seen: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
@@ -164,7 +164,7 @@ class Monitor:
             found["diversity"] = appearance.diversity(features, groups) / base.apart
             found["near_identical"] = (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
             found["distance"] = base.distance(features, places)
-        return {name: finite(value.item()) for name, value in found.items()}
+        return {name: finite_or_none(value.item()) for name, value in found.items()}
 
     def _base_of(self, epoch: int, features: Tensor, seen: Rollout) -> Base | None:
         """Of a run that goes on, from its first pictures; None where they are gone, or none of them was finite."""
@@ -203,7 +203,7 @@ class Monitor:
         if not first:
             return {"kl": None}
         found = kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world)
-        return {"kl": finite(found.mean().item())}
+        return {"kl": finite_or_none(found.mean().item())}
 
 
 def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World) -> Tensor:

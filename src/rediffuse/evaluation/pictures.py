@@ -11,7 +11,7 @@ from torch import Tensor
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
-from rediffuse.faults import broken_pictures, told
+from rediffuse.faults import count_of_broken, told
 from rediffuse.images import grid, picture
 from rediffuse.learning.average import PREFIX
 from rediffuse.lookup import fingerprint
@@ -110,7 +110,7 @@ def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = N
         before, faults_before = pictured(policy, draws)
     after, faults_after = pictured(policy, draws)
     if faults := [*faults_before, *faults_after]:
-        warnings.warn(f"{broken_pictures(len(faults), 2)} {told(faults)}", stacklevel=2)
+        warnings.warn(f"{count_of_broken(len(faults), 2)} {told(faults)}", stacklevel=2)
     which = "" if name == "newest" else f"-{name}"
     path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
     files.make_folder(path.parent)

@@ -30,7 +30,7 @@ from rediffuse.processes.world import World
 from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import files, folder, log
-from rediffuse.scoring.journal import finite
+from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.judging import distinct_names, prepare
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.terminal.output import console, printable
@@ -73,7 +73,7 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
         policy = tuned(run, question.checkpoint)
         for number, (name, prompts) in enumerate(suites.items(), start=1):
             draws, picture = _draws(prompts, question), f"suite-{number}.png"
-            lengths.warn(policy.denoiser, lengths.known(prompts, draws.prompts))
+            lengths.warn(policy.denoiser, lengths.known_texts(prompts, draws.prompts))
             pair = Pair.sampled(policy, draws, config, world, name)
             save(pair.picture(), run.evaluation / picture)
             compared = pair.compared(rewards, config, question, caller)
@@ -138,7 +138,7 @@ def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: tor
     was, now = (each.where(known, torch.nan).view(-1, images_per_prompt).nanmean(1) for each in (before, after))
     gains = (now - was)[was.isfinite()]
     low, high = interval(gains, generator) if len(gains) > 1 else (None, None)
-    means = [finite(each.nanmean().item()) for each in (was, now, now - was)]
+    means = [finite_or_none(each.nanmean().item()) for each in (was, now, now - was)]
     named = dict(zip(("before", "after", "difference"), means, strict=True))
     return {**named, "low": low, "high": high, "num_images": int(known.sum())}
 

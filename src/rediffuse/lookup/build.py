@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from rediffuse.config.declared import KEYS, declared_options, first_line, names
 from rediffuse.config.reading import other_kind
-from rediffuse.config.schema import Config, adapter, problems
+from rediffuse.config.schema import Config, problems, validator
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 from rediffuse.scoring import cures
 
@@ -253,7 +253,7 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(f"{key}.name: {quoted(options['name'])} is {type(kind).__name__}, not a class or a function.")
     try:
         made = kind() if isinstance(kind, type) and not with_options else kind
-        built = adapter(with_options).validate_python(given) if with_options else made
+        built = validator(with_options).validate_python(given) if with_options else made
     except ValidationError as error:
         raise ConfigError(problems(error, key)) from error
     except ConfigError:

@@ -139,7 +139,7 @@ class Flow:
         return torch.rand(1, generator=generator, dtype=torch.float64)
 
 
-class Parts(NamedTuple):
+class Meaning(NamedTuple):
     """What one kind of prediction says of a state's two parts, the clean sample and the noise.
 
     Attributes:
@@ -152,20 +152,20 @@ class Parts(NamedTuple):
     solve: Callable[[Tensor, Tensor, NoiseLevel], tuple[Tensor, Tensor]]
 
 
-PARTS: dict[Prediction, Parts] = {
-    "epsilon": Parts(
+PARTS: dict[Prediction, Meaning] = {
+    "epsilon": Meaning(
         lambda at: (0.0, 1.0),
         lambda output, state, at: ((state - at.sigma * output) / at.alpha, output),
     ),
-    "v_prediction": Parts(  # Salimans & Ho 2022, app. D
+    "v_prediction": Meaning(  # Salimans & Ho 2022, app. D
         lambda at: (-at.sigma, at.alpha),
         lambda output, state, at: (at.alpha * state - at.sigma * output, at.alpha * output + at.sigma * state),
     ),
-    "sample": Parts(
+    "sample": Meaning(
         lambda at: (1.0, 0.0),
         lambda output, state, at: (output, (state - at.alpha * output) / at.sigma),
     ),
-    "flow": Parts(
+    "flow": Meaning(
         lambda at: (-1.0, 1.0),
         lambda output, state, at: (
             (state - at.sigma * output) / (at.alpha + at.sigma),

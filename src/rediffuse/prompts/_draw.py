@@ -8,7 +8,7 @@ from rediffuse.english import with_article
 from rediffuse.types import Prompt
 
 
-def chosen(
+def pick(
     prompts: Sequence[Prompt],
     n: int,
     generator: torch.Generator,
@@ -27,7 +27,7 @@ def chosen(
     return [prompts[i] for i in order.tolist()]
 
 
-def asked(text: str, answers: Mapping[str, str]) -> Prompt:
+def with_questions(text: str, answers: Mapping[str, str]) -> Prompt:
     """A prompt whose metadata holds questions and, in their order, the answers; answers: by question."""
     return Prompt(text, {"questions": list(answers), "answers": list(answers.values())})
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import NAMES
-from rediffuse.prompts._draw import chosen, nouns
+from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
 
 __all__ = ["Animals"]
@@ -23,4 +23,4 @@ class Animals:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(nouns(NAMES, article=self.article), n, generator, balanced=self.balanced)
+        return pick(nouns(NAMES, article=self.article), n, generator, balanced=self.balanced)

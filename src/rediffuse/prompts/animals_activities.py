@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import NAMES
-from rediffuse.prompts._draw import chosen, doing
+from rediffuse.prompts._draw import doing, pick
 from rediffuse.types import Prompt
 
 __all__ = ["AnimalsActivities"]
@@ -26,4 +26,4 @@ class AnimalsActivities:
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         deeds = ("", *ACTIVITIES) if self.alone else ACTIVITIES
-        return chosen(doing(NAMES, deeds), n, generator, balanced=self.balanced)
+        return pick(doing(NAMES, deeds), n, generator, balanced=self.balanced)

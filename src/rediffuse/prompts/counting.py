@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.english import plural
-from rediffuse.prompts._draw import asked, chosen
+from rediffuse.prompts._draw import pick, with_questions
 from rediffuse.types import Prompt
 
 __all__ = ["Counting"]
@@ -28,10 +28,10 @@ class Counting:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen([_prompt(name, number) for name in NAMES for number in NUMBERS], n, generator, balanced=self.balanced)
+        return pick([_prompt(name, number) for name in NAMES for number in NUMBERS], n, generator, balanced=self.balanced)
 
 
 def _prompt(name: str, number: str) -> Prompt:
     animals = plural(name)
     questions = {f"How many {animals} are there in this image?": number, "What animal is in this image?": name}
-    return asked(f"{number} {animals}", questions)
+    return with_questions(f"{number} {animals}", questions)

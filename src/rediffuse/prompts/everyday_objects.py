@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.prompts._draw import chosen, nouns
+from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
 
 __all__ = ["EverydayObjects"]
@@ -26,4 +26,4 @@ class EverydayObjects:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(nouns(NAMES, article=self.article), n, generator, balanced=self.balanced)
+        return pick(nouns(NAMES, article=self.article), n, generator, balanced=self.balanced)

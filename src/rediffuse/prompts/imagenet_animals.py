@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from rediffuse.prompts._draw import chosen
+from rediffuse.prompts._draw import pick
 from rediffuse.types import Prompt
 
 __all__ = ["ImagenetAnimals"]
@@ -28,7 +28,7 @@ class ImagenetAnimals:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(_prompts()[DOGS if self.only == "dogs" else slice(None)], n, generator, balanced=self.balanced)
+        return pick(_prompts()[DOGS if self.only == "dogs" else slice(None)], n, generator, balanced=self.balanced)
 
 
 @cache

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, V
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.config.schema import FilePath, problems
 from rediffuse.errors import ConfigError
-from rediffuse.prompts._draw import chosen
+from rediffuse.prompts._draw import pick
 from rediffuse.types import Prompt
 
 __all__ = ["TextFile"]
@@ -21,7 +21,7 @@ MOST_LETTERS = 1_000_000
 """Of a line; a text encoder reads a few hundred."""
 
 
-class Line(BaseModel):
+class PromptLine(BaseModel):
     """Of a .jsonl file; what else stands in it becomes the prompt's metadata.
 
     Attributes:
@@ -72,8 +72,8 @@ class TextFile:
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         if self.balanced:
-            return chosen([p for p, w in zip(self.prompts, self.weights, strict=True) if w], n, generator, balanced=True)
-        return chosen(self.prompts, n, generator, weights=self.weights)
+            return pick([p for p, w in zip(self.prompts, self.weights, strict=True) if w], n, generator, balanced=True)
+        return pick(self.prompts, n, generator, weights=self.weights)
 
 
 def _plain_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
@@ -87,7 +87,7 @@ def _plain_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
 def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
     for number, text in _lines(path):
         try:
-            line = Line.model_validate(json.loads(text))
+            line = PromptLine.model_validate(json.loads(text))
             if line.model_extra:
                 json.dumps(line.model_extra, ensure_ascii=False).encode()
         except ValidationError as error:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import NAMES, UNSEEN_ACTIVITIES
-from rediffuse.prompts._draw import chosen, doing
+from rediffuse.prompts._draw import doing, pick
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenActivities"]
@@ -22,4 +22,4 @@ class UnseenActivities:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(doing(NAMES, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)
+        return pick(doing(NAMES, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import UNSEEN
-from rediffuse.prompts._draw import chosen, nouns
+from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenAnimals"]
@@ -23,4 +23,4 @@ class UnseenAnimals:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(nouns(UNSEEN, article=self.article), n, generator, balanced=self.balanced)
+        return pick(nouns(UNSEEN, article=self.article), n, generator, balanced=self.balanced)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from rediffuse.prompts._animals import UNSEEN, UNSEEN_ACTIVITIES
-from rediffuse.prompts._draw import chosen, doing
+from rediffuse.prompts._draw import doing, pick
 from rediffuse.types import Prompt
 
 __all__ = ["UnseenAnimalsActivities"]
@@ -19,4 +19,4 @@ class UnseenAnimalsActivities:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return chosen(doing(UNSEEN, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)
+        return pick(doing(UNSEEN, UNSEEN_ACTIVITIES), n, generator, balanced=self.balanced)

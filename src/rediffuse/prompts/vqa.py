@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 
 from rediffuse.english import with_article
-from rediffuse.prompts._draw import asked, chosen
+from rediffuse.prompts._draw import pick, with_questions
 from rediffuse.types import Prompt
 
-__all__ = ["VisualQuestions"]
+__all__ = ["QuestionPrompts"]
 
 # Each: subject, verb, object.
 _ANIMALS = ("monkey", "squirrel", "raccoon", "dog", "bear")
@@ -27,7 +27,7 @@ _DEFINITE = {"dishes": "the dishes", "piano": "the piano"}
 
 
 @dataclass(frozen=True)
-class VisualQuestions:
+class QuestionPrompts:
     """Each prompt's metadata holds its questions and answers, for a reward that asks.
 
     version: v2, five animals at three activities, or v0, fourteen mixed prompts.
@@ -39,7 +39,7 @@ class VisualQuestions:
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         deeds = V2 if self.version == "v2" else V0
-        return chosen([_prompt(*deed) for deed in deeds], n, generator, balanced=self.balanced)
+        return pick([_prompt(*deed) for deed in deeds], n, generator, balanced=self.balanced)
 
 
 def _prompt(subject: str, verb: str, thing: str) -> Prompt:
@@ -50,4 +50,4 @@ def _prompt(subject: str, verb: str, thing: str) -> Prompt:
         f"what is the {subject} doing?": verb,
         f"what is the {subject} {verb}?": bare,
     }
-    return asked(f"{with_article(subject)} {verb} {thing}", questions)
+    return with_questions(f"{with_article(subject)} {verb} {thing}", questions)

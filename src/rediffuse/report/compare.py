@@ -31,7 +31,7 @@ NUM_PICTURES = 12
 
 
 @dataclass(frozen=True)
-class Run:
+class ComparedRun:
     folder: RunFolder
     config: Config
     metrics: Sequence[Mapping[str, float]]
@@ -50,7 +50,7 @@ class Method:
     """Runs that differ in their seed alone."""
 
     label: str
-    runs: Sequence[Run]
+    runs: Sequence[ComparedRun]
 
     def curve(self) -> list[tuple[int, float, float, float]]:
         """(queries, mean over seeds, least, most), as far as every seed went."""
@@ -83,7 +83,7 @@ class Comparison:
     reach: float
 
     @property
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[ComparedRun]:
         return [run for method in self.methods for run in method.runs]
 
     def table(self) -> Table:
@@ -145,7 +145,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     return out / "compare.html"
 
 
-def refuse_incomparable(runs: Iterable[Run]) -> None:
+def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
     """Raises RunError, naming the key, if two runs differ in their task, their prompts or their model."""
     first, *others = runs
     if first.config.reward.get("normalize"):
@@ -163,9 +163,9 @@ def refuse_incomparable(runs: Iterable[Run]) -> None:
                 )
 
 
-def grouped(runs: Sequence[Run]) -> list[Method]:
+def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
     """Runs that differ in their seed alone are one method; its label says what sets it apart."""
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault(str(_settings(run.config)), []).append(run)
     of_algorithm: dict[str, list[Mapping[str, Any]]] = {}
@@ -195,12 +195,12 @@ def chart(methods: Sequence[Method], reward: str) -> Figure:
     return figure
 
 
-def _read(path: Path) -> Run:
+def _read(path: Path) -> ComparedRun:
     folder = existing(path)
     metrics = log.read(folder.metrics)
     if not metrics:
         raise RunError(f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}")
-    return Run(folder, folder.config(), metrics)
+    return ComparedRun(folder, folder.config(), metrics)
 
 
 def _task(config: Config) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
     return [("before", _row(_grids(chosen[0][1])[0])), *((label, _row(_grids(run)[-1])) for label, run in chosen)]
 
 
-def _grids(run: Run) -> list[Path]:
+def _grids(run: ComparedRun) -> list[Path]:
     """Of the stages of training, in their order."""
     return sorted(run.folder.samples.glob("epoch-*/grid.png"))
 

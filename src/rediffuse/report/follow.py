@@ -50,7 +50,7 @@ class Live:
         """The last page, where the files cannot be read now."""
         try:
             told = page.read(self._run)
-            if said := verdict.of(self._run):
+            if said := verdict.of_run(self._run):
                 told = replace(told, verdict=asdict(said))
             return page.render(told, version=version)
         except (RediffuseError, OSError, ValueError, KeyError, TypeError) as error:
@@ -122,7 +122,7 @@ def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
         raise RunError(f"Cannot serve on {host}:{port}: {error}. Choose another port.") from error
 
 
-def serve(run: RunFolder, port: int, host: str = "127.0.0.1") -> None:
+def follow(run: RunFolder, port: int, host: str = "127.0.0.1") -> None:
     """Until Ctrl-C. Raises RunError where the port cannot be had."""
     with server(run, port, host) as ready:
         show(f"Following {run.path} at http://{host}:{ready.server_port}/ until Ctrl-C")

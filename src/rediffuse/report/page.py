@@ -14,7 +14,7 @@ from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
 from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.terminal.commands import command, completed
+from rediffuse.terminal.commands import command, pasteable
 from rediffuse.verdict.changes import finite, held_out
 from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import Rows
@@ -87,7 +87,7 @@ def render(told: Told, *, version: str | None = None) -> str:
     """version: of a page that asks the server it came from whether there is another by now; None: of a file."""
     drawing = Drawing(told.marks)
     main_reward = str(component(told.config, "reward"))
-    shown = frames(told)
+    shown = slider_frames(told)
     table = tables.per_prompt(told.rewards)
     measured, silent = panels.diagnostics(told.metrics, told.looks, drawing)
     return rendered(
@@ -123,7 +123,7 @@ def _with_commands(told: Told) -> Mapping[str, Any]:
     suggestion = told.verdict.get("suggestion")
     if not isinstance(suggestion, str):
         return told.verdict
-    return {**told.verdict, "suggestion": completed(suggestion, Path(told.name), lambda _: False)}
+    return {**told.verdict, "suggestion": pasteable(suggestion, Path(told.name), lambda _: False)}
 
 
 def component(config: Mapping[str, Any], kind: str) -> object:
@@ -132,7 +132,7 @@ def component(config: Mapping[str, Any], kind: str) -> object:
     return options.get("name", "") if isinstance(options, Mapping) else options
 
 
-def frames(told: Told) -> list[Frame]:
+def slider_frames(told: Told) -> list[Frame]:
     """The stages that the slider goes through."""
     found = pictures.stages(told.run.samples)
     shown = pictures.milestones(found, pictures.MOST_FRAMES, [epoch for epoch, _ in told.marks])

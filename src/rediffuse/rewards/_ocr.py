@@ -20,7 +20,7 @@ SURE = 0.95
 """An eye, a chess-board or a wave looks like a letter or two, hardly like three: so fewer than SHORT count from here on."""
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """confidence: in [0, 1], the mean over the letters."""
 
     text: str
@@ -63,13 +63,13 @@ class Reader:
         """images (B, 3, H, W) in [0, 1] -> what is written in each, line by line; "" where nothing is."""
         return [text_of(self.lines(picture), min_confidence) for picture in pictures(images)]
 
-    def lines(self, picture: Image.Image) -> list[Line]:
+    def lines(self, picture: Image.Image) -> list[TextLine]:
         """From top to bottom, whatever the confidence."""
         found = self.engine(_enlarged(picture), use_det=True, use_cls=False)
-        return [Line(*each) for each in zip(found.txts or (), found.scores or (), strict=True)]
+        return [TextLine(*each) for each in zip(found.txts or (), found.scores or (), strict=True)]
 
 
-def text_of(lines: Sequence[Line], min_confidence: float) -> str:
+def text_of(lines: Sequence[TextLine], min_confidence: float) -> str:
     return "; ".join(line.text.strip() for line in lines if line.counts(min_confidence))
 
 

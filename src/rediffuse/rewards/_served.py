@@ -21,7 +21,7 @@ UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
 
 
 @dataclass(frozen=True)
-class Server:
+class ServedModel:
     """http: its address goes up to and with /v1   jpeg_quality: of the file that is sent; None: PNG."""
 
     http: Http

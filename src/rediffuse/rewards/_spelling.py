@@ -24,7 +24,7 @@ IDLE = frozenset(
 """Words that every question has."""
 
 
-def names(text: str, phrases: Iterable[str]) -> bool:
+def names_any(text: str, phrases: Iterable[str]) -> bool:
     """Whether `text` holds a word of `phrases` that says something: misspelt, in any number, 6 for six, or run together."""
     read = _spellings(WORD.findall(text[:LONGEST].lower()))
     asked = {spelling for phrase in phrases for spelling in _spellings(_telling(phrase))}

@@ -123,10 +123,10 @@ class VlmReward:
             pin(self, "vlm", "revision", self._loaded["vlm"].model)
         else:
             from rediffuse.rewards._http import Http
-            from rediffuse.rewards._served import Server
+            from rediffuse.rewards._served import ServedModel
 
             http = Http(self.server, self.key_variable, self.concurrency, self.timeout_seconds, self.deadline_seconds)
-            server = Server(http, self.vlm, self.max_tokens, self.jpeg_quality)
+            server = ServedModel(http, self.vlm, self.max_tokens, self.jpeg_quality)
             server.check()
             self._loaded["vlm"] = server
 

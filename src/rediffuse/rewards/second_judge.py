@@ -70,10 +70,10 @@ class SecondJudge:
         first = judged(self.rewards[0].reward, images, prompts)
         values = torch.full((len(prompts),), torch.nan, dtype=torch.float64)
         errors = [""] * len(prompts)
-        rows = [i for i in chosen(images, self.share) if first.statuses[i] == "ok"]
+        rows = [i for i in rows_to_ask(images, self.share) if first.statuses[i] == "ok"]
         if rows:
             try:
-                values[rows] = known(self._second(images[rows], [prompts[i] for i in rows]))
+                values[rows] = known_values(self._second(images[rows], [prompts[i] for i in rows]))
             except (RewardError, TimeoutError) as error:
                 errors = [str(error) if i in rows else "" for i in range(len(prompts))]
         notes = {f"{PART}_error": errors} if any(errors) else {}
@@ -97,13 +97,13 @@ class SecondJudge:
         return judged(self.rewards[-1].reward, seen, prompts)
 
 
-def chosen(images: Tensor, share: float) -> list[int]:
+def rows_to_ask(images: Tensor, share: float) -> list[int]:
     """Which of images (B, 3, H, W): those whose 8-bit pixels' SHA-256 is among the lowest."""
     digests = [hashlib.sha256(each.tobytes()).digest() for each in pixels(images)]
     return [i for i, digest in enumerate(digests) if int.from_bytes(digest[:8], "big") < share * 2**64]
 
 
-def known(judgement: Judgement) -> Tensor:
+def known_values(judgement: Judgement) -> Tensor:
     """(B,), NaN where its status is not ok."""
     return judgement.values.where(torch.tensor([status == "ok" for status in judgement.statuses]), torch.nan)
 

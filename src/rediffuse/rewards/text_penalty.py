@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.rewards._ocr import Reader
-from rediffuse.rewards._spelling import names
+from rediffuse.rewards._spelling import names_any
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["TextPenalty"]
@@ -42,12 +42,12 @@ class TextPenalty:
             self.prepare("cpu")
         texts = self._loaded["reader"].read(images, self.min_confidence)
         has_text = torch.tensor([float(bool(text)) for text in texts])
-        attacks = torch.tensor([float(names(*each)) for each in zip(texts, map(asked, prompts), strict=True)])
+        attacks = torch.tensor([float(names_any(*each)) for each in zip(texts, map(words_asked_for, prompts), strict=True)])
         values = 0 - (self.text * has_text + self.attack * attacks)  # and not -0.0
         return Judgement(values, {"has_text": has_text, "names_the_prompt": attacks}, {"text": texts})
 
 
-def asked(prompt: Prompt) -> list[str]:
+def words_asked_for(prompt: Prompt) -> list[str]:
     """All that a reader of the picture may have been asked."""
     told = [prompt.metadata.get(key) or [] for key in ("questions", "answers")]
     return [prompt.text, *(str(each) for phrases in told for each in (phrases if isinstance(phrases, list) else [phrases]))]

@@ -76,10 +76,10 @@ class Paid:
 
 
 def _row(sample: Scored) -> dict[str, Any]:
-    return {**asdict(sample), "parts": {name: finite(value) for name, value in sample.parts.items()}}
+    return {**asdict(sample), "parts": {name: finite_or_none(value) for name, value in sample.parts.items()}}
 
 
-def finite(value: float) -> float | None:
+def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 

@@ -13,7 +13,7 @@ from rediffuse import faults
 from rediffuse.config.schema import Scoring
 from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
 from rediffuse.processes.world import World
-from rediffuse.scoring.journal import Scored, finite
+from rediffuse.scoring.journal import Scored, finite_or_none
 from rediffuse.scoring.judging import STATUSES
 from rediffuse.types import Combines, Metrics, Prompt
 
@@ -145,13 +145,13 @@ def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
             "epoch": epoch,
             "index": index,
             "prompt": prompt.shown,
-            "reward": finite(value),
+            "reward": finite_or_none(value),
             "status": STATUSES[int(status)],
             "attempts": int(attempts),
             "image_hash": f"{int(image):012x}",
         }
         if scores.parts:
-            row["parts"] = {part: finite(values[index].item()) for part, values in scores.parts.items()}
+            row["parts"] = {part: finite_or_none(values[index].item()) for part, values in scores.parts.items()}
         notes = {note: texts[index] for note, texts in scores.notes.items() if note != faults.NOTE or texts[index]}
         if notes:
             row["notes"] = notes

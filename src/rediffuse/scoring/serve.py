@@ -37,7 +37,7 @@ class AskedPrompt(BaseModel):
     metadata: dict[str, Any] = {}
 
 
-class Asked(BaseModel):
+class ScoreRequest(BaseModel):
     """images: PNG or JPEG files in base64."""
 
     images: Annotated[list[str], Field(min_length=1, max_length=MOST_IMAGES)]
@@ -71,7 +71,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
                 raise HTTPException(408, "nobody waits for the answer")
             return await run_in_threadpool(caller.call, lambda: _answer(asked))
 
-    def _answer(asked: Asked) -> dict[str, Any]:
+    def _answer(asked: ScoreRequest) -> dict[str, Any]:
         prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
         try:
             return _as_json(together(_scored(reward, _images(asked.images), prompts, batch_size)))
@@ -82,7 +82,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
     return service
 
 
-def run(name: str, reward: Reward, *, host: str, port: int, device: str, batch_size: int, token: str | None) -> None:
+def listen(name: str, reward: Reward, *, host: str, port: int, device: str, batch_size: int, token: str | None) -> None:
     """Until it is stopped."""
     caller = Caller()
     prepare(reward, device, caller)
@@ -108,9 +108,9 @@ async def _body(request: Request) -> bytes:
     return bytes(read)
 
 
-def _read(body: bytes) -> Asked:
+def _read(body: bytes) -> ScoreRequest:
     try:
-        asked = Asked.model_validate_json(body)
+        asked = ScoreRequest.model_validate_json(body)
     except ValidationError as error:
         raise HTTPException(422, [f"{each['loc']}: {each['msg']}" for each in error.errors()]) from error
     if len(asked.images) != len(asked.prompts):

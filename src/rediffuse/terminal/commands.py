@@ -31,7 +31,7 @@ def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
-def completed(message: str, run: Path | None, needs_trust: Callable[[Path], bool]) -> str:
+def pasteable(message: str, run: Path | None, needs_trust: Callable[[Path], bool]) -> str:
     """The message with its commands as they can be pasted here: RUN is the run's path, and --trust-code is given where the run
     needs it.
     """

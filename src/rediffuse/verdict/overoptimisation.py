@@ -29,7 +29,7 @@ MIN_RISE = 2.0
 
 
 @dataclass(frozen=True)
-class Change:
+class Shift:
     """Of the same pictures, from one look to another. n: of prompts, whose pictures are not independent, with a value at both
     error: standard error of the mean difference over prompts, 0 for fewer than two
     """
@@ -46,7 +46,7 @@ class Fall:
     epoch: int
     reward: str
     since: int
-    change: Change
+    change: Shift
     share: float
 
 
@@ -74,7 +74,7 @@ def relative(metrics: Rows) -> bool:
     return any(row.get("relative_reward") for row in metrics)
 
 
-def change(before: Sequence[float | None], after: Sequence[float | None], images_per_prompt: int = 1) -> Change:
+def change(before: Sequence[float | None], after: Sequence[float | None], images_per_prompt: int = 1) -> Shift:
     """Of values at the same places, prompt by prompt; those that one of them lacks are left out. Of a single prompt, its
     pictures are taken for independent: there is nothing else to go by.
     """
@@ -83,8 +83,8 @@ def change(before: Sequence[float | None], after: Sequence[float | None], images
     prompts = (gains[i : i + images_per_prompt] for i in range(0, len(gains), images_per_prompt))
     means = [fmean(known) for prompt in prompts if (known := [gain for gain in prompt if gain is not None])]
     if not means:
-        return Change(math.nan, math.nan, 0)
-    return Change(fmean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0, len(means))
+        return Shift(math.nan, math.nan, 0)
+    return Shift(fmean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else 0.0, len(means))
 
 
 def to_lose(first: Mapping[str, Any]) -> float:

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from rediffuse.faults import Place, metric, place_of, told
 from rediffuse.maths.trend import trend
 from rediffuse.verdict.disagreement import Gap
-from rediffuse.verdict.overoptimisation import MIN_SHARE, Change, Course, Rows, change, course, relative, to_lose
+from rediffuse.verdict.overoptimisation import MIN_SHARE, Course, Rows, Shift, change, course, relative, to_lose
 
 Level = Literal["good", "warning", "bad", "unknown", "note"]
 FEWEST_EPOCHS = 4
@@ -115,7 +115,7 @@ def collapse(evidence: Evidence) -> Finding | None:
     return Finding("collapse", "bad", text, {"peak": top["epoch"], "won": won, "lost": lost})
 
 
-def held_out(evidence: Evidence) -> list[Finding]:
+def held_out_trend(evidence: Evidence) -> list[Finding]:
     """What rewards say that nothing was trained on, of the same pictures first and last."""
     looks = evidence.looks
     if len(looks) < 2 or not looks[0]["held_out"]:
@@ -137,7 +137,7 @@ def overoptimised(evidence: Evidence) -> Finding | None:
     return Finding("overoptimised", "bad", text, numbers)
 
 
-def diversity(evidence: Evidence) -> Finding | None:
+def loss_of_diversity(evidence: Evidence) -> Finding | None:
     """Whether pictures of one prompt have come to be the same."""
     if len(evidence.looks) < 2:
         return None
@@ -218,7 +218,7 @@ def broken_pictures(evidence: Evidence) -> Finding | None:
     return Finding("broken_pictures", "warning", text, {"pictures": len(found), "place": place_of(next(iter(found.values())))})
 
 
-def masked(evidence: Evidence) -> Finding | None:
+def masked_rewards(evidence: Evidence) -> Finding | None:
     count = sum(row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics)
     share = count / max(1, evidence.metrics[-1]["reward_queries"])
     if share <= MASKED:
@@ -261,14 +261,14 @@ def second_judge(evidence: Evidence) -> Finding | None:
 
 
 RULES: Sequence[Callable[[Evidence], Finding | None]] = (
-    overoptimised, text_in_pictures, second_judge, collapse, diversity, appearance, spread, divergence, clipping, precision,
-    skipped, broken, broken_pictures, masked,
+    overoptimised, text_in_pictures, second_judge, collapse, loss_of_diversity, appearance, spread, divergence, clipping,
+    precision, skipped, broken, broken_pictures, masked_rewards,
 )  # fmt: skip
 
 
 def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
     first, last = before["held_out"][name], after["held_out"].get(name)
-    moved = Change(math.nan, math.nan, 0)
+    moved = Shift(math.nan, math.nan, 0)
     if last:
         moved = change(first["values"], last["values"], before.get("images_per_prompt", 1))
     if not moved.n:
@@ -306,7 +306,7 @@ def _part_along(evidence: Evidence, part: str) -> list[float]:
     return [row[name] for row in evidence.metrics if name in row] if name else []
 
 
-def _errors(moved: Change) -> float | None:
+def _errors(moved: Shift) -> float | None:
     return moved.mean / moved.error if moved.error else None
 
 

@@ -11,7 +11,17 @@ from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import relative
-from rediffuse.verdict.rules import FEWEST_EPOCHS, RULES, UNMOVED_NATS, Evidence, Finding, Level, diversity, held_out, learning
+from rediffuse.verdict.rules import (
+    FEWEST_EPOCHS,
+    RULES,
+    UNMOVED_NATS,
+    Evidence,
+    Finding,
+    Level,
+    held_out_trend,
+    learning,
+    loss_of_diversity,
+)
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,8 @@ WORST_FIRST: Sequence[Level] = ("bad", "warning", "unknown", "note", "good")
 KEEP = "Keep the best checkpoint (--checkpoint best); next time stop there"
 
 
-def judged(evidence: Evidence) -> Verdict:
-    others = held_out(evidence)
+def conclude(evidence: Evidence) -> Verdict:
+    others = held_out_trend(evidence)
     findings = [learning(evidence), *others, *(said for rule in RULES if (said := rule(evidence)))]
     told = {each.rule: each for each in findings} | {"held_out": min(others, key=lambda each: WORST_FIRST.index(each.level))}
     fall, best = evidence.course.fall, evidence.course.best
@@ -39,19 +49,19 @@ def judged(evidence: Evidence) -> Verdict:
     return Verdict(_headline(told, best), _level(findings), findings, _suggestion(told, evidence), at, best)
 
 
-def of(run: RunFolder) -> Verdict | None:
+def of_run(run: RunFolder) -> Verdict | None:
     """None where no epoch is done."""
     metrics = log.read(run.metrics)
     if not metrics:
         return None
     config = read_yaml(run.path / "config.yaml")
     kept = run.planned_checkpoints(int(config.get("logging", {}).get("checkpoint_every", 1)), int(config["epochs"]))
-    return judged(Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None))
+    return conclude(Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None))
 
 
 def write(run: RunFolder) -> Verdict | None:
     """RUN/verdict.json, all or nothing; None where no epoch is done."""
-    verdict = of(run)
+    verdict = of_run(run)
     if verdict is not None:
         files.write_json(run.verdict, asdict(verdict))
     return verdict
@@ -120,7 +130,7 @@ def _go_back(evidence: Evidence) -> str:
     """To the last look whose checkpoint is there and whose pictures had neither lost by a held-out reward nor become alike."""
     for number in range(len(evidence.looks) - 1, 0, -1):
         then = replace(evidence, looks=evidence.looks[: number + 1])
-        told, epoch = [*held_out(then), diversity(then)], evidence.looks[number]["epoch"]
+        told, epoch = [*held_out_trend(then), loss_of_diversity(then)], evidence.looks[number]["epoch"]
         kept = evidence.checkpoints is None or epoch in evidence.checkpoints
         if kept and not any(finding and finding.level in ("bad", "warning") for finding in told):
             return f"Look at the pictures of epoch {epoch}, before that: rediffuse sample RUN --checkpoint {epoch} --prompt TEXT"
