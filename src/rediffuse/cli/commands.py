@@ -1,0 +1,270 @@
+"""What each command does."""
+
+import argparse
+import errno
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rediffuse.cli.arguments import LISTED
+from rediffuse.config.schema import Config, Evaluation, read_recipe, recipe_names
+from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
+from rediffuse.lookup import trust
+from rediffuse.lookup.build import assemble, build, check_names, first_line, names
+from rediffuse.scoring import loopback
+from rediffuse.terminal.commands import command as printed
+from rediffuse.terminal.commands import pasteable
+from rediffuse.terminal.output import console, say, show, show_traceback
+
+if TYPE_CHECKING:
+    from rediffuse.runs.folder import RunFolder
+    from rediffuse.verdict.verdict import Verdict
+
+
+def _train(config: Config, args: argparse.Namespace) -> None:
+    from rediffuse.runs.folder import fresh_path
+
+    assemble(config)  # what is wrong with it is said before anything heavy is imported
+    from rediffuse.start import train as run_training
+
+    if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
+        with _resumable(args.run_dir):
+            run_training(config, args.run_dir)
+        return
+    run_dir = args.run_dir or fresh_path(args.recipe)
+    show(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
+    with _resumable(run_dir):
+        run_training(config, run_dir)
+    _tell(run_dir)
+
+
+def _resume(args: argparse.Namespace) -> None:
+    assemble(_allowed(args).config())
+    from rediffuse.start import resume as go_on
+
+    with _resumable(args.run):
+        go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines, accept_changed_files=args.accept_changed_files)
+    if os.environ.get("RANK", "0") == "0":
+        _tell(args.run)
+
+
+def _plan(config: Config, _: argparse.Namespace) -> None:
+    from rediffuse.types import Selects
+
+    parts = assemble(config)
+    queries = config.num_samples * config.epochs
+    updates = config.updates_per_epoch * parts.algorithm.passes.inner_epochs
+    num_trained = parts.algorithm.num_trained(config) if isinstance(parts.algorithm, Selects) else config.num_samples
+    sizes = f"{num_trained // config.updates_per_epoch}"
+    if num_trained % config.updates_per_epoch:
+        sizes += f" or {num_trained // config.updates_per_epoch + 1}"
+    if isinstance(parts.algorithm, Selects):
+        sizes = f"at most {sizes}"
+    show(
+        f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
+        f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"
+        f" then {updates} updates of {sizes} samples\n"
+        f"in all       {config.epochs} epochs: {queries:,} samples and reward queries, {updates * config.epochs:,} updates"
+    )
+
+
+def _allowed(args: argparse.Namespace, seen: Callable[[Config], Config] = lambda config: config) -> "RunFolder":
+    """The run, once all that is asked for is allowed. seen: what the command uses of its configuration"""
+    from rediffuse.runs.folder import existing
+
+    run = existing(args.run)
+    if not args.trust_code:
+        trust.refuse(args.run, seen(run.config()), run=run.path)
+    return run
+
+
+def _without_rewards(config: Config) -> Config:
+    return replace(config, reward={}, evaluation=Evaluation())
+
+
+def _only_its_model(config: Config) -> Config:
+    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked for."""
+    return replace(_without_rewards(config), prompts={})
+
+
+def _sample(args: argparse.Namespace) -> None:
+    _allowed(args, _only_its_model)
+    from rediffuse.evaluation.pictures import before_and_after
+
+    show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+
+
+def _export(args: argparse.Namespace) -> None:
+    run = _allowed(args, _only_its_model)
+    from rediffuse.evaluation.pictures import tuned
+    from rediffuse.runs.export import converted
+
+    path = args.out or run.exported(args.to, args.checkpoint)
+    show(converted(tuned(run, args.checkpoint).denoiser, args.to, path))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    run = _allowed(args, _without_rewards if args.rewards else lambda config: config)
+    for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
+        if number < 1:
+            raise ConfigError(f"{name}: {number} asked; 1 is the least.")
+    from rediffuse.evaluation import suites
+    from rediffuse.report import page
+
+    sizes = {"num_prompts": args.num_prompts, "images_per_prompt": args.images_per_prompt, "seed": args.seed}
+    question = suites.Question(args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes)
+    console().print(suites.table(suites.evaluate(args.run, question)))
+    show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from rediffuse.report import follow, index, page
+    from rediffuse.runs.folder import RunFolder, existing
+    from rediffuse.verdict import verdict
+
+    if args.follow:
+        if args.out:
+            raise ConfigError("--out: --follow writes no file. Leave out one of the two.")
+        if not (args.run / "config.yaml").is_file():
+            raise ConfigError(f"--follow: {args.run} is not a run; it follows one run at a time.")
+        follow.follow(RunFolder(args.run), args.port)
+        return
+    with _writable(args):
+        if args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
+            show(index.write(args.run, args.out))
+            return
+        run = existing(args.run)
+        said = verdict.of_run(run) if args.out else verdict.write(run)
+        _say(said, args.run)
+        show(page.write(run, args.out, asdict(said) if said else None))
+
+
+@contextmanager
+def _writable(args: argparse.Namespace) -> Iterator[None]:
+    """Where nothing can be written, as on read-only media, the error says what can be done."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        where = error.filename or args.out or args.run
+        raise RunError(
+            f"Cannot write to {where}: {error.strerror}. Name a file elsewhere:"
+            f" {printed('report', args.run, '--out', 'report.html')}"
+        ) from error
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from rediffuse.report.compare import compared, write
+
+    comparison = compared(args.runs, args.reach)
+    console().print(comparison.table())
+    show(write(comparison, args.out))
+
+
+def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    unknown = [key for key in options if key != "reward"]
+    if unknown:
+        raise ConfigError(f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE.")
+    token = os.environ.get(args.token_variable, "") if args.token_variable else ""
+    if args.token_variable and not token:
+        raise ConfigError(f"--token-variable: the environment has no {args.token_variable}.")
+    if not token and args.host not in loopback.NAMES:
+        raise ConfigError(
+            f"--host: {args.host} can be reached by others, so a token is needed: put one in an environment variable and name"
+            " that with --token-variable."
+        )
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size: {args.batch_size} asked; 1 is the least.")
+    chosen = options["reward"]
+    check_names("reward", chosen)
+    reward = build("reward", chosen)
+    from rediffuse.types import Combines
+
+    if isinstance(reward, Combines):
+        raise ConfigError(
+            f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote` rewards in the sum."
+        )
+    try:
+        from rediffuse.scoring import serve as service
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'") from error
+    limits = {"device": args.device, "batch_size": args.batch_size, "token": token or None}
+    service.listen(args.reward, reward, host=args.host, port=args.port, **limits)
+
+
+def _list(args: argparse.Namespace) -> None:
+    if args.what:
+        _show_room(args.what)
+        return
+    for number, what in enumerate(LISTED):
+        show(f"{chr(10) if number else ''}{what}")
+        _show_room(what, margin="  ")
+
+
+def _show_room(what: str, margin: str = "") -> None:
+    if what == "recipes":
+        lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
+    else:
+        lines = {name: first_line(what, name) for name in names(what)}
+    width = max(map(len, lines))
+    for name, line in lines.items():
+        show(f"{margin}{name:{width}}  {line}", indent=width + 2)
+
+
+@contextmanager
+def _resumable(run: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except RewardError as error:
+        if error.__cause__ is not None:
+            show_traceback(error.__cause__)
+        say(completed(error, run))
+        os._exit(error.exit_code)  # at once: requests under way may last for minutes
+    except Interrupted as stop:
+        say(completed(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", run))
+        os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
+
+
+def _tell(run: Path) -> None:
+    """The run itself has written verdict and page."""
+    from rediffuse.runs.folder import existing
+    from rediffuse.verdict import verdict
+
+    folder = existing(run)
+    _say(verdict.of_run(folder), run)
+    show(f"done: {folder.report} is the page, {folder.adapter} what was learned")
+
+
+def _say(verdict: "Verdict | None", run: Path) -> None:
+    if verdict is not None:
+        show(f"{verdict.headline}\n{completed(verdict.suggestion, run)}")
+
+
+def completed(message: object, run: Path | None = None) -> str:
+    """With its commands as they can be pasted here."""
+    return pasteable(str(message), run, _needs_trust)
+
+
+def _needs_trust(run: Path) -> bool:
+    from rediffuse.runs.folder import existing
+
+    try:
+        return bool(trust.unallowed(existing(run).config(), run=run))
+    except (RediffuseError, OSError):  # it will say so itself when it is asked for
+        return False
+
+
+WITH_CONFIG: dict[str, Callable[[Config, argparse.Namespace], None]] = {"train": _train, "plan": _plan}
+OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "resume": _resume,
+    "sample": _sample,
+    "evaluate": _evaluate,
+    "report": _report,
+    "compare": _compare,
+    "export": _export,
+    "list": _list,
+}
