@@ -1,7 +1,10 @@
 """Every algorithm raises a reward whose optimum is known; with its rewards' signs flipped it lowers it."""
 
+from pathlib import Path
+
 import pytest
 import tiny
+import yaml
 
 from rediffuse.config.schema import merge, read_recipe, resolved
 from rediffuse.lookup.build import find, names
@@ -12,13 +15,10 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 EPOCHS = 40
 
 
-# What an algorithm needs that differs from the usual.
-OWN = {
-    "ddpo_sf": {"algorithm": {"advantage": "batch"}},
-    "ddpo_is": {"updates_per_epoch": 2, "algorithm": {"advantage": "batch", "clip_range": 0.1, "inner_epochs": 2}},
-    "rwr": {"epochs": 10, "images_per_prompt": 64, "algorithm": {"inner_epochs": 10, "inverse_temperature": 30.0}},
-    "rwr_sparse": {"epochs": 6, "images_per_prompt": 64, "algorithm": {"inner_epochs": 20}},
-}
+def own(name, where):
+    """The settings of an algorithm that differ from the usual; its file may be missing."""
+    path = Path(__file__).parent / "algorithms" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text())[where] if path.exists() else {}
 
 
 def settings(name):
@@ -30,7 +30,7 @@ def settings(name):
         "updates_per_epoch": 1,
         "algorithm": {"name": name},
     }
-    return merge(usual, OWN.get(name, {}))
+    return merge(usual, own(name, "on_the_toy"))
 
 
 def redness_gained(run_dir, **over):
@@ -97,14 +97,6 @@ def test_a_diffusers_pipeline_learns(train_what, learning_rate, pipeline, tmp_pa
     assert max(row["ratio_drift"] for row in history) < 1e-4
 
 
-ON_THE_EMBEDDED_MODEL = {
-    "ddpo_sf": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
-    "ddpo_is": {"learning_rate": 1e-2, "algorithm": {"advantage": "batch", "steps_per_sample": 3}},
-    "rwr": {"learning_rate": 1e-2, "updates_per_epoch": 5, "algorithm": {"inverse_temperature": 20.0, "inner_epochs": 4}},
-    "rwr_sparse": {"learning_rate": 1e-2, "updates_per_epoch": 3, "algorithm": {"among": "epoch", "inner_epochs": 15}},
-}
-
-
 @pytest.mark.parametrize("name", names("algorithms"))
 def test_the_embedded_models_reward_rises(name, tmp_path):
     """By more than the spread of its first samples, after two updates, or two rounds of regression, of 30 images."""
@@ -117,6 +109,6 @@ def test_the_embedded_models_reward_rises(name, tmp_path):
         "sampler": {"num_steps": 4},
         "evaluation": {"every": 0, "num_prompts": 1, "images_per_prompt": 1},
     }
-    config = resolved(read_recipe("demo/incompressibility"), merge(usual, ON_THE_EMBEDDED_MODEL.get(name, {})))
+    config = resolved(read_recipe("demo/incompressibility"), merge(usual, own(name, "on_the_embedded_model")))
     history = train(config, tmp_path / "run")
     assert history[-1]["reward_mean"] - history[0]["reward_mean"] > history[0]["reward_std"]

@@ -1,0 +1,56 @@
+"""What rewards and prompt sets can do."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from rediffuse.types.data import Judgement, Prompt
+
+
+class PromptSet(Protocol):
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]: ...
+
+
+class Reward(Protocol):
+    """Scores samples. One that judges a single kind of sample has an attribute `judges`, the name of that modality."""
+
+    def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
+        """samples (B, *S), images are (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
+        ...
+
+
+@runtime_checkable
+class Combines(Protocol):
+    """A reward that is made of its parts when all of an epoch are known."""
+
+    def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """parts: (N,) each, NaN where one is not known -> (N,)."""
+        ...
+
+
+@runtime_checkable
+class NeedsLoading(Protocol):
+    """A reward with a model of its own."""
+
+    def prepare(self, device: str) -> None:
+        """Loads it; called once, before anything is sampled. Raises ConfigError."""
+        ...
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """A reward whose network can tell how alike pictures are."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host; far apart where the pictures differ."""
+        ...
+
+
+@runtime_checkable
+class ListsPrompts(Protocol):
+    """A prompt set that knows all that it may draw."""
+
+    @property
+    def prompts(self) -> Sequence[Prompt]: ...
