@@ -1,4 +1,4 @@
-"""What docs/rewards.md, docs/hacking.md and docs/samples.md show works as it stands there."""
+"""What CONTRIBUTING.md and the pages of docs/ show works as it stands there."""
 
 import json
 import re
@@ -21,7 +21,14 @@ from rediffuse.types import Prompt
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "rewards.md").read_text()
-FILES = dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", PAGE, re.DOTALL))
+
+
+def files_of(page):
+    """The files that a page shows, each after its name."""
+    return dict(re.findall(r"<!-- file: (\w+\.py) -->\n```python\n(.*?)```", page, re.DOTALL))
+
+
+FILES = files_of(PAGE)
 
 
 @pytest.fixture
@@ -105,13 +112,60 @@ def test_there_are_such_runs():
     assert len(COMMANDS) == 4 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)
 
 
-def test_a_model_of_numbers_learns_as_the_page_says(tmp_path, monkeypatch):
+@pytest.fixture
+def points(tmp_path, monkeypatch):
+    """An empty folder of one's own with the model and the recipe of docs/samples.md; its page."""
     page = (DOCS / "samples.md").read_text()
     for kind, name in (("python", "points.py"), ("yaml", "points.yaml")):
         (tmp_path / name).write_text(re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL)[1])
-    [line] = re.findall(r"^    rediffuse (train .*)$", page, re.MULTILINE)
     monkeypatch.chdir(tmp_path)
+    return page
+
+
+def run_of(page):
+    [line] = re.findall(r"^    rediffuse (train .*)$", page, re.MULTILINE)
     command(shlex.split(line))
+
+
+def test_a_model_of_numbers_learns_as_the_page_says(points, tmp_path):
+    run_of(points)
     rewards = [row["reward_mean"] for row in tiny.numbers(tmp_path / "runs" / "points")]
     assert rewards[-1] > rewards[0] + 0.5
     assert len(list((tmp_path / "runs" / "points" / "samples" / "epoch-00020").glob("*.json"))) == 6
+
+
+def test_the_examples_of_each_room_train_together(points, tmp_path):
+    page = (DOCS.parent / "CONTRIBUTING.md").read_text()
+    files = files_of(page)
+    assert set(files) == {"dark.py", "signed.py", "ancestral.py", "place.py", "places.py"}
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    run_of(page)
+    run = tmp_path / "runs" / "places"
+    rewards = [row["reward_mean"] for row in tiny.numbers(run)]
+    assert rewards[-1] > rewards[0] + 0.5
+    shown = sorted((run / "samples" / "epoch-00020").glob("*.json"))
+    assert len(shown) == 6 and len(json.loads(shown[0].read_text())) == 2
+    assert judged(build("reward", {"name": "dark.py:dark"}), IMAGES, [Prompt("a cat")] * 2).values.tolist() == pytest.approx(
+        [-1 / 3] * 2
+    )
+
+
+def test_an_ancestral_sampler_is_short_and_draws_the_variance_of_the_paper(tmp_path):
+    """On betas of DDPM, beta itself, and the mean of Ho et al. 2020, eq. 7."""
+    page = (DOCS.parent / "CONTRIBUTING.md").read_text()
+    code = files_of(page)["ancestral.py"]
+    assert len([line for line in code.splitlines() if line.strip()]) < 25
+    (tmp_path / "ancestral.py").write_text(code)
+    bound = build("sampler", {"name": f"{tmp_path / 'ancestral.py'}:Ancestral", "num_steps": 1000}).bind(
+        tiny.ToyDenoiser.schedule
+    )
+    alpha_bar = tiny.ToyDenoiser.schedule.alpha_bar.double()
+    before = torch.cat([torch.ones(1), alpha_bar[:-1]]).double()
+    beta = 1 - alpha_bar / before
+    assert bound.std[:-1].square() == pytest.approx(beta.flip(0)[:-1], rel=1e-6) and bound.std[-1] == 0
+    step, t = torch.tensor([600]), 399
+    state, noise = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    clean = (state - (1 - alpha_bar[t]).sqrt() * noise) / alpha_bar[t].sqrt()
+    mean = before[t].sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before[t]) * state
+    assert torch.allclose(bound.step(noise, state, step).mean, mean / (1 - alpha_bar[t]), atol=1e-6)
