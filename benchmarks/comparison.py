@@ -1,9 +1,10 @@
-"""The published comparison, on the embedded model: each method tuned by one rule on one seed, then run on more.
+"""The published comparison, on the embedded model: each method tuned by one rule on one seed, then
+run on more.
 
 python benchmarks/comparison.py demo/compressibility runs/comparison/compressibility
 
-Every run goes through the command line, one at a time; a second call goes on where the first was stopped. At the end the
-folder holds compare.html, .svg, .png, .csv, and pictures.png.
+Every run goes through the command line, one at a time; a second call goes on where the first was
+stopped. At the end the folder holds compare.html, .svg, .png, .csv, and pictures.png.
 """
 
 import argparse
@@ -31,7 +32,9 @@ Flags = dict[str, float]
 
 
 def climbed(ladder: Sequence[float], start: int, reward: Callable[[float], float]) -> float:
-    """The best value of a ladder, from `start` and its upper neighbour on: a step further while the last one was the best."""
+    """The best value of a ladder, from `start` and its upper neighbour on: a step further while the
+    last one was the best.
+    """
     low, high = start, start + 1
     best = max((low, high), key=lambda i: reward(ladder[i]))
     step = 1 if best == high else -1
@@ -43,16 +46,36 @@ def climbed(ladder: Sequence[float], start: int, reward: Callable[[float], float
 def last_reward(recipe: str, method: str, flags: Flags, seed: int, out: Path) -> tuple[Path, float]:
     """Of the epoch sampled after QUERIES rewards; the run's folder with it."""
     run = out / "-".join([method, *(f"{value:g}" for value in flags.values()), str(seed)])
-    epochs = QUERIES // resolved(read_recipe(recipe), {"algorithm": {"name": method}}).num_samples + 1
-    options = {"algorithm": method, **flags, "seed": seed, "epochs": epochs, "evaluation.every": 0, "run-dir": run}
-    command = ["train", recipe, *(str(word) for key, value in options.items() for word in (f"--{key}", value))]
+    epochs = (
+        QUERIES // resolved(read_recipe(recipe), {"algorithm": {"name": method}}).num_samples + 1
+    )
+    options = {
+        "algorithm": method,
+        **flags,
+        "seed": seed,
+        "epochs": epochs,
+        "evaluation.every": 0,
+        "run-dir": run,
+    }
+    command = [
+        "train",
+        recipe,
+        *(str(word) for key, value in options.items() for word in (f"--{key}", value)),
+    ]
     if run.exists():
         command = ["resume", str(run)]
     if not (run / "adapter").exists():  # the last thing that a run writes
-        subprocess.run([sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL)
-    rewards = [float(json.loads(line)["reward_mean"]) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        subprocess.run(
+            [sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL
+        )
+    rewards = [
+        float(json.loads(line)["reward_mean"])
+        for line in (run / "metrics.jsonl").read_text().splitlines()
+    ]
     settings = "  ".join(f"{key} {value:g}" for key, value in flags.items())
-    print(f"{method:10}  {settings}  seed {seed}: {rewards[0]:+.3f} to {rewards[-1]:+.3f}", flush=True)
+    print(
+        f"{method:10}  {settings}  seed {seed}: {rewards[0]:+.3f} to {rewards[-1]:+.3f}", flush=True
+    )
     return run, rewards[-1]
 
 
@@ -70,7 +93,10 @@ def tuned(recipe: str, method: str, out: Path) -> Flags:
     rate = climbed(LEARNING_RATES, 3, lambda value: reward({"learning_rate": value, **clip}))
     if not clip:
         return {"learning_rate": rate}
-    return {"learning_rate": rate, CLIP: climbed(CLIP_RANGES, 1, lambda value: reward({"learning_rate": rate, CLIP: value}))}
+    return {
+        "learning_rate": rate,
+        CLIP: climbed(CLIP_RANGES, 1, lambda value: reward({"learning_rate": rate, CLIP: value})),
+    }
 
 
 def pictured(runs: Sequence[Path]) -> Image.Image:
@@ -81,19 +107,35 @@ def pictured(runs: Sequence[Path]) -> Image.Image:
     for number, path in enumerate(grids):
         with Image.open(path) as grid:
             side = grid.height // 2
-            row = grid.crop((0, 0, COLUMNS * side, side)).resize((COLUMNS * SIDE, SIDE), Image.Resampling.LANCZOS)
+            row = grid.crop((0, 0, COLUMNS * side, side)).resize(
+                (COLUMNS * SIDE, SIDE), Image.Resampling.LANCZOS
+            )
         shown.paste(row, (0, number * (SIDE + GAP)))
     return shown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("recipe")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     best = {method: tuned(arguments.recipe, method, arguments.out) for method in METHODS}
-    runs = [last_reward(arguments.recipe, method, best[method], seed, arguments.out)[0] for seed in SEEDS for method in METHODS]
-    compare = [sys.executable, "-m", "rediffuse", "compare", *map(str, runs), "--out", str(arguments.out)]
+    runs = [
+        last_reward(arguments.recipe, method, best[method], seed, arguments.out)[0]
+        for seed in SEEDS
+        for method in METHODS
+    ]
+    compare = [
+        sys.executable,
+        "-m",
+        "rediffuse",
+        "compare",
+        *map(str, runs),
+        "--out",
+        str(arguments.out),
+    ]
     subprocess.run(compare, check=True)
     pictured(runs[: len(METHODS)]).save(arguments.out / "pictures.png")
 

@@ -1,10 +1,11 @@
-"""What the judges of the embedded model see before and after a run, on all of its prompts and seeds it never trained on.
+"""What the judges of the embedded model see before and after a run, on all of its prompts and seeds
+it never trained on.
 
 python benchmarks/judges.py RUN …
 
-Each run of demo/alignment or demo/counting: how often all that a prompt asks for is in the picture, and each attribute of it,
-as the judge that was trained on says and as the held-out one does; the same seeds before and after, so that the standard
-error is that of the paired difference.
+Each run of demo/alignment or demo/counting: how often all that a prompt asks for is in the picture,
+and each attribute of it, as the judge that was trained on says and as the held-out one does; the
+same seeds before and after, so that the standard error is that of the paired difference.
 """
 
 import argparse
@@ -29,18 +30,27 @@ NAMES = ("trained", "held_out")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--images-per-prompt", type=int, default=4)
     args = parser.parse_args()
     judges = {name: Judge.load(name, "cpu") for name in NAMES}
     for path in args.runs:
         before, after, prompts = sampled(path, args.images_per_prompt)
-        print(f"{path}: {len(before)} images of {len(prompts)} prompts, % right before -> after (paired difference ± s.e.)")
+        print(
+            f"{path}: {len(before)} images of {len(prompts)} prompts, % right before -> after"
+            " (paired difference ± s.e.)"
+        )
         each = [prompt for prompt in prompts for _ in range(args.images_per_prompt)]
         for name, judge in judges.items():
             was, now = (named(judge, judge(images), each) for images in (before, after))
-            print(f"  {name:8}  all {difference(was.nan_to_num(1.0).amin(1), now.nan_to_num(1.0).amin(1))}", end="")
+            print(
+                f"  {name:8}  all"
+                f" {difference(was.nan_to_num(1.0).amin(1), now.nan_to_num(1.0).amin(1))}",
+                end="",
+            )
             for number, attribute in enumerate(judge.labels):
                 if was[:, number].isfinite().any():
                     print(f"   {attribute} {difference(was[:, number], now[:, number])}", end="")
@@ -54,9 +64,15 @@ def sampled(path: Path, images_per_prompt: int) -> tuple[Tensor, Tensor, Sequenc
     denoiser = build("model", config.model).load("cpu", config.seed)
     policy = DiffusionPolicy(denoiser, build("sampler", config.sampler).bind(denoiser.schedule))
     saved = checkpoint.load_newest(run.checkpoints)
-    checkpoint.put_back({k: v for k, v in saved.weights.items() if not k.startswith(PREFIX)}, denoiser.parameters())
-    drawn = build("prompts", {**config.prompts, "balanced": True}).draw(2000, torch.Generator().manual_seed(0))
-    prompts = sorted({prompt.text: prompt for prompt in drawn}.values(), key=lambda prompt: prompt.text)
+    checkpoint.put_back(
+        {k: v for k, v in saved.weights.items() if not k.startswith(PREFIX)}, denoiser.parameters()
+    )
+    drawn = build("prompts", {**config.prompts, "balanced": True}).draw(
+        2000, torch.Generator().manual_seed(0)
+    )
+    prompts = sorted(
+        {prompt.text: prompt for prompt in drawn}.values(), key=lambda prompt: prompt.text
+    )
     each = [prompt for prompt in prompts for _ in range(images_per_prompt)]
 
     def images() -> Tensor:
@@ -73,7 +89,10 @@ def difference(was: Tensor, now: Tensor) -> str:
     known = was.isfinite()
     gain = now[known] - was[known]
     error = gain.std() / len(gain) ** 0.5
-    return f"{100 * was[known].mean():.1f} -> {100 * now[known].mean():.1f} ({100 * gain.mean():+.1f} ± {100 * error:.1f})"
+    return (
+        f"{100 * was[known].mean():.1f} -> {100 * now[known].mean():.1f}"
+        f" ({100 * gain.mean():+.1f} ± {100 * error:.1f})"
+    )
 
 
 if __name__ == "__main__":

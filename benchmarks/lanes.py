@@ -1,4 +1,5 @@
-"""How a CPU's cores are best used on a small model: images a second of one epoch, for lanes against torch's own threads.
+"""How a CPU's cores are best used on a small model: images a second of one epoch, for lanes against
+torch's own threads.
 
 python benchmarks/lanes.py
 """
@@ -19,7 +20,9 @@ EPOCHS = 3
 
 
 def images_per_second(lanes: int, threads: int) -> float:
-    config = resolved(read_recipe("demo/incompressibility"), {"evaluation": {"every": 0}, "prompts_per_epoch": 64})
+    config = resolved(
+        read_recipe("demo/incompressibility"), {"evaluation": {"every": 0}, "prompts_per_epoch": 64}
+    )
     world = World(lanes)
     torch.set_num_threads(threads)
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
@@ -37,7 +40,10 @@ def images_per_second(lanes: int, threads: int) -> float:
 def main() -> None:
     cores = num_cores()
     for lanes, threads in [(1, 1), (1, cores), (cores, 1)] * 2:
-        print(f"{lanes} lanes x {threads} threads: {images_per_second(lanes, threads):5.1f} images/s", flush=True)
+        print(
+            f"{lanes} lanes x {threads} threads: {images_per_second(lanes, threads):5.1f} images/s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""How often `text_penalty` sees writing where there is some, and where there is none, and knows the words.
+"""How often `text_penalty` sees writing where there is some, and where there is none, and knows the
+words.
 
 python benchmarks/ocr.py                   the tables of docs/hacking.md, in six minutes on one core
 python benchmarks/ocr.py --pictures 40     the same, in one
 
-Pictures with writing: ten texts, most of them misspelt, in four fonts, on plain grounds and across pictures; through the embedded
-model's decoder as well, which is all that this model could write. Without: the embedded model's own pictures, and
-circles, boxes, arcs and zigzags. Larger ones are drawn as large, or are those of 64 pixels enlarged.
+Pictures with writing: ten texts, most of them misspelt, in four fonts, on plain grounds and across
+pictures; through the embedded model's decoder as well, which is all that this model could write.
+Without: the embedded model's own pictures, and circles, boxes, arcs and zigzags. Larger ones are
+drawn as large, or are those of 64 pixels enlarged.
 """
 
 import argparse
@@ -39,7 +41,12 @@ WRITINGS = {
     "chess": "a bear playing chess",
 }
 """What is written, and for which prompt."""
-FONTS = [("DejaVu Sans", "normal"), ("DejaVu Sans", "bold"), ("DejaVu Serif", "normal"), ("DejaVu Sans Mono", "bold")]
+FONTS = [
+    ("DejaVu Sans", "normal"),
+    ("DejaVu Sans", "bold"),
+    ("DejaVu Serif", "normal"),
+    ("DejaVu Sans Mono", "bold"),
+]
 FLOORS = (0.4, 0.6, 0.8)
 SETS = ("animals", "counting", "animals_activities")
 
@@ -50,19 +57,30 @@ Drawn = list[tuple[Image.Image, str]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=200, help="of each row")
     number = parser.parse_args().pictures
     torch.set_num_threads(1)
     denoiser, reader = build("model", {"name": "emoji"}).load("cpu", 0), Reader.load()
     bare = sampled(denoiser, number)
-    print(f"{number} pictures a row: % in which text is seen, at min_confidence {', '.join(map(str, FLOORS))};")
+    print(
+        f"{number} pictures a row: % in which text is seen, at min_confidence"
+        f" {', '.join(map(str, FLOORS))};"
+    )
     print("% in which a word of the prompt is, and % in which one of another picture's is, at 0.6")
     for size in (64, 256, 512):
         print()
-        larger = [(picture.resize((size, size), Image.Resampling.BICUBIC), "") for picture, _ in bare]
-        plain = written(number, lambda dice, size=size: Image.new("RGB", (size, size), colour(dice)), edge=False)
-        across = written(number, lambda dice, larger=larger: dice.choice(larger)[0].copy(), edge=True)
+        larger = [
+            (picture.resize((size, size), Image.Resampling.BICUBIC), "") for picture, _ in bare
+        ]
+        plain = written(
+            number, lambda dice, size=size: Image.new("RGB", (size, size), colour(dice)), edge=False
+        )
+        across = written(
+            number, lambda dice, larger=larger: dice.choice(larger)[0].copy(), edge=True
+        )
         tell(f"{size} px, text on a plain ground", reader, plain)
         tell(f"{size} px, text across pictures", reader, across)
         if size == 64:
@@ -70,7 +88,11 @@ def main() -> None:
             tell("64 px, text across pictures, decoded", reader, decoded(denoiser, across))
             small = across
         tell(f"{size} px, no text: the model's pictures", reader, larger)
-        tell(f"{size} px, no text: shapes", reader, [(shapes(random.Random(i), size), "") for i in range(number)])
+        tell(
+            f"{size} px, no text: shapes",
+            reader,
+            [(shapes(random.Random(i), size), "") for i in range(number)],
+        )
     for pixels, border in ((64, 0), (96, 0), (128, 0), (192, 0), (256, 0), (160, 8)):
         _ocr.SMALLEST_PIXELS = pixels
         how = f"64 px{' with a grey border of 8' if border else ''}, enlarged to {pixels}"
@@ -84,7 +106,10 @@ def tell(title: str, reader: Reader, drawn: Drawn) -> None:
     seen = [share(text_of(each, floor) != "" for each in lines) for floor in FLOORS]
     prompts = [prompt for _, prompt in drawn]
     named = [
-        share(names_any(text_of(each, 0.6), [prompt]) for each, prompt in zip(lines, those, strict=True))
+        share(
+            names_any(text_of(each, 0.6), [prompt])
+            for each, prompt in zip(lines, those, strict=True)
+        )
         for those in (prompts, prompts[4:] + prompts[:4])
     ]
     print(f"{title:64}{''.join(f'{each:7.1f}' for each in [*seen, *named])}", flush=True)
@@ -95,13 +120,25 @@ def share(told: Iterable[bool]) -> float:
 
 
 def sampled(denoiser: Denoiser, number: int) -> Drawn:
-    """What the embedded model draws before any training, of prompts with which it can be trained."""
+    """What the embedded model draws before any training, of prompts with which it can be
+    trained.
+    """
     policy = DiffusionPolicy(
-        denoiser, build("sampler", {"name": "ddim", "num_steps": 8, "spacing": "trailing"}).bind(denoiser.schedule)
+        denoiser,
+        build("sampler", {"name": "ddim", "num_steps": 8, "spacing": "trailing"}).bind(
+            denoiser.schedule
+        ),
     )
     each = -(-number // len(SETS))
-    sets = [build("prompts", {"name": name, "balanced": True}).draw(each, torch.Generator().manual_seed(0)) for name in SETS]
-    prompts: list[Prompt] = [prompt for prompts in zip(*sets, strict=True) for prompt in prompts][:number]
+    sets = [
+        build("prompts", {"name": name, "balanced": True}).draw(
+            each, torch.Generator().manual_seed(0)
+        )
+        for name in SETS
+    ]
+    prompts: list[Prompt] = [prompt for prompts in zip(*sets, strict=True) for prompt in prompts][
+        :number
+    ]
     drawn: Drawn = []
     with torch.no_grad():
         for i in range(0, number, 20):
@@ -125,20 +162,33 @@ def write(picture: Image.Image, text: str, dice: random.Random, edge: bool) -> I
     path = font_manager.findfont(font_manager.FontProperties(family=family, weight=weight))
     width = dice.uniform(0.7, 0.95) * size
     fonts = (ImageFont.truetype(path, points) for points in np.arange(size, 4, -0.5))
-    font, box = next((f, b) for f in fonts if (b := draw.multiline_textbbox((0, 0), text, f))[2] < width and b[3] < 0.6 * size)
+    font, box = next(
+        (f, b)
+        for f in fonts
+        if (b := draw.multiline_textbbox((0, 0), text, f))[2] < width and b[3] < 0.6 * size
+    )
     place = (dice.uniform(0, size - box[2]), dice.uniform(0, size - box[3]))
     bright = np.asarray(picture.convert("L")).mean() > 127
     inks = [BLACK, WHITE] if bright or (edge and dice.random() < 0.5) else [WHITE, BLACK]
     stroke = max(1, size // 64) if edge else 0
-    draw.multiline_text(place, text, inks[0], font, align="center", stroke_width=stroke, stroke_fill=inks[1])
+    draw.multiline_text(
+        place, text, inks[0], font, align="center", stroke_width=stroke, stroke_fill=inks[1]
+    )
     return picture
 
 
 def decoded(denoiser: Denoiser, drawn: Drawn) -> Drawn:
     """As they come back from the model's latents: what it could draw at best."""
     with torch.no_grad():
-        images = [denoiser.decode(denoiser.encode_samples(tensor(picture)[None])[0]) for picture, _ in drawn]
-    return [(picture, prompt) for image, (_, prompt) in zip(images, drawn, strict=True) for picture in pictures(image)]
+        images = [
+            denoiser.decode(denoiser.encode_samples(tensor(picture)[None])[0])
+            for picture, _ in drawn
+        ]
+    return [
+        (picture, prompt)
+        for image, (_, prompt) in zip(images, drawn, strict=True)
+        for picture in pictures(image)
+    ]
 
 
 def bordered(drawn: Drawn, pixels: int) -> Drawn:
@@ -160,7 +210,9 @@ def shapes(dice: random.Random, size: int) -> Image.Image:
             case 2:
                 draw.line((x, y, right, down, (x + right) / 2, y), ink, thick)
             case _:
-                draw.arc((x, y, right, down), dice.uniform(0, 180), dice.uniform(180, 360), ink, thick)
+                draw.arc(
+                    (x, y, right, down), dice.uniform(0, 180), dice.uniform(180, 360), ink, thick
+                )
     return picture
 
 

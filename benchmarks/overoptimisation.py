@@ -1,12 +1,15 @@
-"""When the rule of rediffuse.overoptimisation marks runs of the demos, and what their pictures are by then.
+"""When the rule of rediffuse.overoptimisation marks runs of the demos, and what their pictures are
+by then.
 
 for seed in 0 1 2 3 4 5; do
-  rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed --run-dir runs/over/incompressibility-$seed
+  rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed --run-dir
+  runs/over/incompressibility-$seed
 done
 python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
 
-A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in them is a false alarm. The
-pictures of every stage are judged anew by the held-out judge, so that runs of any version can be asked.
+A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in
+them is a false alarm. The pictures of every stage are judged anew by the held-out judge, so that
+runs of any version can be asked.
 """
 
 import argparse
@@ -24,26 +27,42 @@ from rediffuse.verdict.overoptimisation import Rows, course
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--healthy", type=int, required=True, metavar="EPOCHS", help="of the recipe")
+    parser.add_argument(
+        "--healthy", type=int, required=True, metavar="EPOCHS", help="of the recipe"
+    )
     parser.add_argument("--every", type=int, default=1, help="look at every so many epochs alone")
     parser.add_argument("--images-per-prompt", type=int, default=2, help="look at so many alone")
     args = parser.parse_args()
     judge = EmojiJudge(judge="held_out")
     alarms = detections = 0
-    print("run   epochs   mark (best)   named right, %: first, at the best, at the mark, two epochs later, last")
+    print(
+        "run   epochs   mark (best)   named right, %: first, at the best, at the mark, two epochs"
+        " later, last"
+    )
     for path in args.runs:
-        metrics, looks = log.read(path / "metrics.jsonl"), looked(path, judge, args.every, args.images_per_prompt)
+        metrics, looks = (
+            log.read(path / "metrics.jsonl"),
+            looked(path, judge, args.every, args.images_per_prompt),
+        )
         gone = course(metrics, looks)
         mark = gone.fall.epoch if gone.fall else None
         alarms += mark is not None and mark <= args.healthy
         detections += mark is not None and mark > args.healthy
         right = {row["epoch"]: row["right"] for row in looks}
         stages = [0, gone.best, mark, min(mark + 2, max(right)) if mark else None, max(right)]
-        shares = "  ".join("   -" if stage is None else f"{100 * right[_near(right, stage)]:4.0f}" for stage in stages)
+        shares = "  ".join(
+            "   -" if stage is None else f"{100 * right[_near(right, stage)]:4.0f}"
+            for stage in stages
+        )
         print(f"{path}   {len(metrics)}   {mark} ({gone.best})   {shares}", flush=True)
-    print(f"marked after epoch {args.healthy}: {detections} of {len(args.runs)}; within it, false alarms: {alarms}")
+    print(
+        f"marked after epoch {args.healthy}: {detections} of {len(args.runs)}; within it, false"
+        f" alarms: {alarms}"
+    )
 
 
 @torch.no_grad()
@@ -63,10 +82,19 @@ def looked(path: Path, judge: EmojiJudge, every: int, images_per_prompt: int) ->
         entry = {"mean": judgement.values.mean().item(), "values": judgement.values.tolist()}
         if not epoch:
             turn = len(images) // len(texts)
-            entry["of_other_prompts"] = judge(images, [*prompts[turn:], *prompts[:turn]]).values.mean().item()
+            entry["of_other_prompts"] = (
+                judge(images, [*prompts[turn:], *prompts[:turn]]).values.mean().item()
+            )
         right = judgement.parts["right"].mean().item()
         turn = len(images) // len(texts)
-        rows.append({"epoch": epoch, "images_per_prompt": turn, "held_out": {"emoji_judge": entry}, "right": right})
+        rows.append(
+            {
+                "epoch": epoch,
+                "images_per_prompt": turn,
+                "held_out": {"emoji_judge": entry},
+                "right": right,
+            }
+        )
     return rows
 
 

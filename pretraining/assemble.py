@@ -35,7 +35,9 @@ def main() -> None:
 
 def load_text_encoder_as_fp32(config: Path) -> None:
     """transformers loads what the file says and diffusers fp32, so that a plain from_pretrained would mix the two."""
-    config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
+    config.write_text(
+        json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n"
+    )
 
 
 def assembled(vae: Path, unet: Path) -> StableDiffusionPipeline:
@@ -44,7 +46,11 @@ def assembled(vae: Path, unet: Path) -> StableDiffusionPipeline:
     tensors = load_file(unet / "training.safetensors")
     for name, network in parts.items():
         prefix = f"ema/{name}."
-        averages = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        averages = {
+            key.removeprefix(prefix): value
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
         missing = network.load_state_dict(averages, strict=False).missing_keys
         assert not [key for key in missing if "position_ids" not in key], missing
     pipeline = StableDiffusionPipeline(

@@ -24,11 +24,15 @@ class Scenes:
 
 def render(glyphs: Path, out: Path, num_scenes: int, seed: int, processes: int) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    images = np.lib.format.open_memmap(out / "images.npy", "w+", np.uint8, (num_scenes, SIZE_PIXELS, SIZE_PIXELS, 3))
+    images = np.lib.format.open_memmap(
+        out / "images.npy", "w+", np.uint8, (num_scenes, SIZE_PIXELS, SIZE_PIXELS, 3)
+    )
     captions: list[str] = []
     labels: list[tuple[int, int, int]] = []
     with Pool(processes, _start, (glyphs, seed, num_scenes)) as pool:
-        for start, scenes in zip(range(0, num_scenes, CHUNK), pool.imap(_chunk, range(0, num_scenes, CHUNK)), strict=True):
+        for start, scenes in zip(
+            range(0, num_scenes, CHUNK), pool.imap(_chunk, range(0, num_scenes, CHUNK)), strict=True
+        ):
             images[start : start + CHUNK] = np.stack([scene.image for scene in scenes])
             captions += [scene.caption for scene in scenes]
             labels += [(scene.animal, scene.count, scene.activity) for scene in scenes]
@@ -39,7 +43,9 @@ def render(glyphs: Path, out: Path, num_scenes: int, seed: int, processes: int) 
 
 def load(folder: Path) -> Scenes:
     captions = json.loads((folder / "captions.json").read_text())
-    return Scenes(np.load(folder / "images.npy", mmap_mode="r"), captions, np.load(folder / "labels.npy"))
+    return Scenes(
+        np.load(folder / "images.npy", mmap_mode="r"), captions, np.load(folder / "labels.npy")
+    )
 
 
 _painter: Painter

@@ -20,7 +20,9 @@ SIZE_PIXELS = 128
 def render_all(icons: Path, out: Path) -> None:
     """Write `{word}` -> (H, W, 4) uint8, cropped to the ink; the longer side is 128 pixels."""
     sets = [_Set(icons / "@iconify-json" / name) for name in SETS]
-    pictures = {word: _cropped(_render(sets[word in FLAT].svg(code))) for word, code in CODE_POINTS.items()}
+    pictures = {
+        word: _cropped(_render(sets[word in FLAT].svg(code))) for word, code in CODE_POINTS.items()
+    }
     whole = out.with_suffix(".new.npz")
     np.savez(whole, **pictures)
     whole.replace(out)
@@ -30,7 +32,9 @@ class _Set:
     def __init__(self, folder: Path) -> None:
         self.drawings = json.loads((folder / "icons.json").read_text())
         names = json.loads((folder / "chars.json").read_text())
-        self.icon_of = {code.lower().replace("-fe0f", "").lstrip("0"): icon for code, icon in names.items()}
+        self.icon_of = {
+            code.lower().replace("-fe0f", "").lstrip("0"): icon for code, icon in names.items()
+        }
 
     def svg(self, code_point: str) -> str:
         icon = self.icon_of[code_point]

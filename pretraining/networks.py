@@ -19,7 +19,12 @@ def tokenizer(captions: Iterable[str], folder: Path) -> CLIPTokenizer:
     trained.pre_tokenizer = pre_tokenizers.Whitespace()
     trained.train_from_iterator(
         sorted(set(captions)),
-        trainers.BpeTrainer(vocab_size=1600, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(
+            vocab_size=1600,
+            end_of_word_suffix="</w>",
+            initial_alphabet=alphabet,
+            show_progress=False,
+        ),
     )
     merges = [tuple(merge) for merge in json.loads(trained.to_str())["model"]["merges"]]
     tokens = alphabet + [letter + "</w>" for letter in alphabet] + [a + b for a, b in merges]

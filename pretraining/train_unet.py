@@ -34,7 +34,11 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=1.2e-3)
     parser.add_argument("--decay-share", type=float, default=0.35)
     parser.add_argument(
-        "--focus", type=int, nargs=2, metavar=("LOW", "HIGH"), help="three times in four, train on times from LOW to HIGH"
+        "--focus",
+        type=int,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="three times in four, train on times from LOW to HIGH",
     )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -43,7 +47,9 @@ def main() -> None:
     scenes = dataset.load(args.scenes)
     latents = encoded(args.vae, scenes.images, args.vae / "latents.npy")
     if args.start_from:  # its text encoder knows the numbers of its own tokenizer alone
-        CLIPTokenizer.from_pretrained(args.start_from, subfolder="tokenizer").save_pretrained(args.out / "tokenizer")
+        CLIPTokenizer.from_pretrained(args.start_from, subfolder="tokenizer").save_pretrained(
+            args.out / "tokenizer"
+        )
     words = CLIPTokenizer.from_pretrained(args.out / "tokenizer")
     tokens = tokenized(words, scenes.captions)
     empty = tokenized(words, [""])[0]
@@ -62,22 +68,38 @@ def main() -> None:
         rng = np.random.default_rng((args.seed, training.steps, RANK))
         chosen = np.sort(rng.integers(0, len(latents) - dataset.NUM_HELD_OUT, args.batch))
         clean = torch.from_numpy(latents[chosen]).float().to(memory_format=torch.channels_last)
-        prompt = torch.where(torch.from_numpy(rng.random(args.batch) < UNCONDITIONAL_SHARE)[:, None], empty, tokens[chosen])
+        prompt = torch.where(
+            torch.from_numpy(rng.random(args.batch) < UNCONDITIONAL_SHARE)[:, None],
+            empty,
+            tokens[chosen],
+        )
         time_step = stratified(rng, args.batch, len(alpha_bar))
         if args.focus:
             low, high = args.focus
             most = torch.from_numpy(rng.random(args.batch) < FOCUS_SHARE)
-            time_step = torch.where(most, low + time_step * (high - low) // len(alpha_bar), time_step)
+            time_step = torch.where(
+                most, low + time_step * (high - low) // len(alpha_bar), time_step
+            )
         noise = torch.from_numpy(rng.standard_normal(clean.shape, np.float32))
-        signal, spread = (each.view(-1, 1, 1, 1) for each in (alpha_bar[time_step].sqrt(), (1 - alpha_bar[time_step]).sqrt()))
+        signal, spread = (
+            each.view(-1, 1, 1, 1)
+            for each in (alpha_bar[time_step].sqrt(), (1 - alpha_bar[time_step]).sqrt())
+        )
         with torch.autocast("cpu", torch.bfloat16):
-            velocity = unet(signal * clean + spread * noise, time_step, text_encoder(prompt).last_hidden_state).sample
+            velocity = unet(
+                signal * clean + spread * noise, time_step, text_encoder(prompt).last_hidden_state
+            ).sample
         loss = (velocity.float() - (signal * noise - spread * clean)).square().mean()
-        training.step(loss, trapezoid(training.steps, args.steps, args.learning_rate, 200, args.decay_share))
+        training.step(
+            loss, trapezoid(training.steps, args.steps, args.learning_rate, 200, args.decay_share)
+        )
         average = loss.item() if not average else 0.99 * average + 0.01 * loss.item()
         if RANK == 0 and training.steps % 100 == 0:
             rate = (training.steps - first) * args.batch * WORLD / (time.time() - began)
-            print(f"{training.steps} {time.time() - began:.0f}s loss {average:.4f} {rate:.0f} scenes/s", flush=True)
+            print(
+                f"{training.steps} {time.time() - began:.0f}s loss {average:.4f} {rate:.0f} scenes/s",
+                flush=True,
+            )
         if RANK == 0 and training.steps % 500 == 0:
             training.save(args.out)
     if RANK == 0:
@@ -86,14 +108,20 @@ def main() -> None:
 
 def encoded(vae: Path, images: np.ndarray, cache: Path) -> np.ndarray:
     """(N, 4, 16, 16) float16, scaled to unit variance; each process encodes its share the first time."""
-    if not cache.exists() or cache.stat().st_mtime < (vae / "diffusion_pytorch_model.safetensors").stat().st_mtime:
+    if (
+        not cache.exists()
+        or cache.stat().st_mtime < (vae / "diffusion_pytorch_model.safetensors").stat().st_mtime
+    ):
         network = AutoencoderKL.from_pretrained(vae).eval().to(memory_format=torch.channels_last)
         parts = np.array_split(np.arange(len(images)), WORLD)
         done = []
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             for rows in np.array_split(parts[RANK], max(1, len(parts[RANK]) // 250)):
                 done.append(
-                    (network.encode(to_tensor(images[rows])).latent_dist.mode().float() * network.config.scaling_factor)
+                    (
+                        network.encode(to_tensor(images[rows])).latent_dist.mode().float()
+                        * network.config.scaling_factor
+                    )
                     .half()
                     .numpy()
                 )
@@ -118,7 +146,9 @@ def tokenized(words: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 def stratified(rng: np.random.Generator, batch: int, num_times: int) -> Tensor:
     """(batch,) times, one from each of as many equal ranges: the loss varies less from batch to batch."""
-    return torch.from_numpy(((rng.permutation(batch) + rng.random(batch)) / batch * num_times).astype(np.int64))
+    return torch.from_numpy(
+        ((rng.permutation(batch) + rng.random(batch)) / batch * num_times).astype(np.int64)
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ def main() -> None:
     if args.decoder_only:
         vae.encoder.requires_grad_(False)
         vae.quant_conv.requires_grad_(False)
-    training = Trainable([(n, p) for n, p in vae.named_parameters() if p.requires_grad], (0.9, 0.99), 1e-4, 0.998)
+    training = Trainable(
+        [(n, p) for n, p in vae.named_parameters() if p.requires_grad], (0.9, 0.99), 1e-4, 0.998
+    )
     training.resume(args.out)
     began = time.time()
     while training.steps < args.steps:
@@ -52,7 +54,8 @@ def main() -> None:
             noise = torch.from_numpy(rng.standard_normal(latents.shape, np.float32))
             output = vae.decode(latents + LATENT_NOISE * noise).sample
         regularity = (
-            2e-3 * latents.float().square().mean() + 1e-3 * (posterior.logvar.float() - 2 * np.log(LATENT_NOISE)).square().mean()
+            2e-3 * latents.float().square().mean()
+            + 1e-3 * (posterior.logvar.float() - 2 * np.log(LATENT_NOISE)).square().mean()
         )
         loss = reconstruction_loss(output.float(), pixels)
         training.step(
@@ -74,7 +77,9 @@ def main() -> None:
 
 def crops(images: np.ndarray, rng: np.random.Generator, batch: int, *, whole: bool) -> Tensor:
     """(batch, 3, 32, 32) in [-1, 1]; or a quarter as many pictures, whole."""
-    chosen = np.sort(rng.integers(0, len(images) - dataset.NUM_HELD_OUT, batch // 4 if whole else batch))
+    chosen = np.sort(
+        rng.integers(0, len(images) - dataset.NUM_HELD_OUT, batch // 4 if whole else batch)
+    )
     pixels = np.stack([images[i] for i in chosen])
     if not whole:
         y, x = 4 * rng.integers(0, (pixels.shape[1] - CROP_PIXELS) // 4 + 1, 2)
@@ -103,7 +108,9 @@ def finish(vae: AutoencoderKL, images: np.ndarray, out: Path, *, rescale: bool) 
     if rescale:
         vae.register_to_config(scaling_factor=round(1 / latents.std().item(), 4))
     vae.save_pretrained(out)
-    print(f"PSNR {psnr:.2f} dB on {len(held_out)} held-out scenes; scaling_factor {vae.config.scaling_factor}")
+    print(
+        f"PSNR {psnr:.2f} dB on {len(held_out)} held-out scenes; scaling_factor {vae.config.scaling_factor}"
+    )
 
 
 if __name__ == "__main__":

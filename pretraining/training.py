@@ -25,18 +25,26 @@ class Trainable:
     """Named parameters with AdamW, a moving average of them, and a step count; saved and resumed as safetensors."""
 
     def __init__(
-        self, parameters: Iterable[tuple[str, nn.Parameter]], betas: tuple[float, float], weight_decay: float, ema_decay: float
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        betas: tuple[float, float],
+        weight_decay: float,
+        ema_decay: float,
     ) -> None:
         self.parameters = dict(parameters)
         self.ema = {name: value.detach().clone() for name, value in self.parameters.items()}
         self.ema_decay = ema_decay
-        self.optimizer = torch.optim.AdamW(self.parameters.values(), betas=betas, weight_decay=weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            self.parameters.values(), betas=betas, weight_decay=weight_decay
+        )
         self.steps = 0
 
     def step(self, loss: Tensor, learning_rate: float) -> None:
         loss.backward()
         values = list(self.parameters.values())
-        gradients = torch.cat([torch.zeros_like(v).flatten() if v.grad is None else v.grad.flatten() for v in values])
+        gradients = torch.cat(
+            [torch.zeros_like(v).flatten() if v.grad is None else v.grad.flatten() for v in values]
+        )
         if WORLD > 1:
             dist.all_reduce(gradients)
             gradients /= WORLD
@@ -59,7 +67,9 @@ class Trainable:
         for name, value in self.parameters.items():
             for key, moment in self.optimizer.state[value].items():
                 tensors[f"{key}/{name}"] = moment
-        save_file({key: value.contiguous() for key, value in tensors.items()}, folder / "training.new")
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()}, folder / "training.new"
+        )
         os.replace(folder / "training.new", folder / "training.safetensors")
 
     def resume(self, folder: Path) -> None:
@@ -70,7 +80,9 @@ class Trainable:
         for name, value in self.parameters.items():
             value.data.copy_(tensors[f"value/{name}"])
             self.ema[name].copy_(tensors[f"ema/{name}"])
-            self.optimizer.state[value] = {key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            self.optimizer.state[value] = {
+                key: tensors[f"{key}/{name}"] for key in ("step", "exp_avg", "exp_avg_sq")
+            }
 
 
 def trapezoid(step: int, num_steps: int, peak: float, warmup: int, decay_share: float) -> float:

@@ -40,7 +40,11 @@ FLAT = {
 
 # An activity is an animal beside the thing that the activity needs.
 ACTIVITIES = {"riding a bike": "1f6b2", "washing the dishes": "1f37d", "playing chess": "265f"}
-UNSEEN_ACTIVITIES = {"playing the guitar": "1f3b8", "eating a pizza": "1f355", "reading a book": "1f4d6"}
+UNSEEN_ACTIVITIES = {
+    "playing the guitar": "1f3b8",
+    "eating a pizza": "1f355",
+    "reading a book": "1f4d6",
+}
 
 COLOURS = {
     "red": (225, 60, 55), "blue": (70, 120, 220), "green": (80, 170, 85), "yellow": (245, 215, 80),

@@ -5,7 +5,11 @@ from tiny import build_clip, build_encoder, build_pipeline, build_vlm
 
 
 def pytest_addoption(parser):
-    parser.addoption("--full", action="store_true", help="tests of failing servers at their full size, in minutes")
+    parser.addoption(
+        "--full",
+        action="store_true",
+        help="tests of failing servers at their full size, in minutes",
+    )
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +22,8 @@ def _own_memory(tmp_path_factory):
     """What these tests allow is not remembered for whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        patch.delenv("COLUMNS", raising=False)  # pytest-xdist sets it; messages are one line where there is no terminal
+        # pytest-xdist sets it; messages are one line where there is no terminal
+        patch.delenv("COLUMNS", raising=False)
         yield
 
 

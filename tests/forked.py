@@ -19,7 +19,8 @@ class Process:
     def __init__(self, folder, function, *arguments, **environment):
         self._said = Path(folder) / f"said-{environment.get('RANK', 0)}.txt"
         self._process = SERVER.Process(
-            target=_call, args=(folder, self._said, {**os.environ, **environment}, function, arguments)
+            target=_call,
+            args=(folder, self._said, {**os.environ, **environment}, function, arguments),
         )
         self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill
@@ -41,7 +42,10 @@ def two(folder, function, *arguments):
         free.bind(("127.0.0.1", 0))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
     world = {**address, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    return [Process(folder, function, *arguments, **world, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(2)]
+    return [
+        Process(folder, function, *arguments, **world, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in range(2)
+    ]
 
 
 def command(*words):

@@ -4,10 +4,14 @@ from safetensors.torch import save_file
 
 
 def save_single_file(pipeline, path):
-    tensors = {f"model.diffusion_model.{name}": value for name, value in _unet(pipeline.unet).items()}
+    tensors = {
+        f"model.diffusion_model.{name}": value for name, value in _unet(pipeline.unet).items()
+    }
     tensors |= {f"first_stage_model.{name}": value for name, value in _vae(pipeline.vae).items()}
     for name, value in pipeline.text_encoder.state_dict().items():
-        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = value
+        tensors[f"cond_stage_model.transformer.text_model.{name.removeprefix('text_model.')}"] = (
+            value
+        )
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)
 
 
@@ -29,12 +33,16 @@ def _unet(unet):
         for j in range(layers):
             places[f"down_blocks.{i}.resnets.{j}"] = f"input_blocks.{(layers + 1) * i + j + 1}.0"
             places[f"down_blocks.{i}.attentions.{j}"] = f"input_blocks.{(layers + 1) * i + j + 1}.1"
-        places[f"down_blocks.{i}.downsamplers.0.conv"] = f"input_blocks.{(layers + 1) * (i + 1)}.0.op"
+        places[f"down_blocks.{i}.downsamplers.0.conv"] = (
+            f"input_blocks.{(layers + 1) * (i + 1)}.0.op"
+        )
         for j in range(layers + 1):
             places[f"up_blocks.{i}.resnets.{j}"] = f"output_blocks.{(layers + 1) * i + j}.0"
             places[f"up_blocks.{i}.attentions.{j}"] = f"output_blocks.{(layers + 1) * i + j}.1"
         number = 2 if "CrossAttn" in unet.config.up_block_types[i] else 1
-        places[f"up_blocks.{i}.upsamplers.0.conv"] = f"output_blocks.{(layers + 1) * i + layers}.{number}.conv"
+        places[f"up_blocks.{i}.upsamplers.0.conv"] = (
+            f"output_blocks.{(layers + 1) * i + layers}.{number}.conv"
+        )
     return {_renamed(name, places, RESNET, {}): value for name, value in unet.state_dict().items()}
 
 
@@ -52,7 +60,13 @@ def _vae(vae):
             places[f"decoder.up_blocks.{i}.resnets.{j}"] = f"decoder.up.{depth - 1 - i}.block.{j}"
         places[f"encoder.down_blocks.{i}.downsamplers.0"] = f"encoder.down.{i}.downsample"
         places[f"decoder.up_blocks.{i}.upsamplers.0"] = f"decoder.up.{depth - 1 - i}.upsample"
-    attention = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
+    attention = {
+        "group_norm": "norm",
+        "to_q": "q",
+        "to_k": "k",
+        "to_v": "v",
+        "to_out.0": "proj_out",
+    }
     renamed = {}
     for name, value in vae.state_dict().items():
         linear = "attentions" in name and value.ndim == 2
@@ -66,7 +80,9 @@ def _renamed(name, places, in_resnet, in_attention):
     for theirs in sorted(places, key=len, reverse=True):
         if name.startswith(f"{theirs}."):
             rest = name.removeprefix(theirs)
-            parts = in_resnet if "resnets" in theirs else in_attention if "attentions" in theirs else {}
+            parts = (
+                in_resnet if "resnets" in theirs else in_attention if "attentions" in theirs else {}
+            )
             for ours, old in parts.items():
                 rest = rest.replace(f".{ours}.", f".{old}.")
             return places[theirs] + rest

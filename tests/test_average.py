@@ -35,7 +35,9 @@ def test_an_average_changes_the_pictures_and_not_the_learning(tmp_path):
     assert tiny.numbers(plain) == tiny.numbers(averaged)
     last = "samples/epoch-00003/grid.png"
     assert (plain / last).read_bytes() != (averaged / last).read_bytes()
-    ours, saved = (load_file(run / "checkpoints/epoch-00003/weights.safetensors") for run in (plain, averaged))
+    ours, saved = (
+        load_file(run / "checkpoints/epoch-00003/weights.safetensors") for run in (plain, averaged)
+    )
     assert all(torch.equal(value, saved[name]) for name, value in ours.items())
     assert all(not torch.equal(value, saved[PREFIX + name]) for name, value in ours.items())
     adapters = [load_file(run / "adapter" / tiny.ADAPTER) for run in (plain, averaged)]

@@ -82,11 +82,26 @@ def not_finite(said):
 STOPS = {
     "raises": (raises, "raises failed on a batch of 4 images: KeyError: 'no such thing'"),
     "exits": (exits, "exits failed on a batch of 4 images: SystemExit: 3. The run is saved"),
-    "gives up": (gives_up, "gives_up failed on a batch of 4 images: KeyboardInterrupt. The run is saved"),
-    "is cancelled": (is_cancelled, "is_cancelled failed on a batch of 4 images: CancelledError. The run is saved"),
-    "hangs": (hangs, "has given nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images"),
-    "cannot connect": (cannot_connect, "nothing for 0.5 seconds: .*ConnectionRefusedError: nobody is there"),
-    "None": (lambda i, p: None, "8 rewards .*: 4 invalid_shape; .* must give 4 numbers, one per image; it gave NoneType"),
+    "gives up": (
+        gives_up,
+        "gives_up failed on a batch of 4 images: KeyboardInterrupt. The run is saved",
+    ),
+    "is cancelled": (
+        is_cancelled,
+        "is_cancelled failed on a batch of 4 images: CancelledError. The run is saved",
+    ),
+    "hangs": (
+        hangs,
+        "has given nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images",
+    ),
+    "cannot connect": (
+        cannot_connect,
+        "nothing for 0.5 seconds: .*ConnectionRefusedError: nobody is there",
+    ),
+    "None": (
+        lambda i, p: None,
+        "8 rewards .*: 4 invalid_shape; .* must give 4 numbers, one per image; it gave NoneType",
+    ),
     "a text": (lambda i, p: "1.0", "it gave str"),
     "texts": (lambda i, p: ["high"] * len(p), "it gave list"),
     "a dict": (lambda i, p: {"score": [1.0] * len(p)}, "it gave dict"),
@@ -97,17 +112,38 @@ STOPS = {
     "ragged": (lambda i, p: [[0.0]] * (len(p) - 1) + [[0.0, 1.0]], "it gave list"),
     "complex": (lambda i, p: bright(i) * 1j, "it gave Tensor"),
     "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
-    "NaN": (lambda i, p: bright(i) * math.nan, not_finite("nan: only finite numbers can be learned from")),
-    "infinite": (lambda i, p: bright(i) + math.inf, not_finite("inf: only finite numbers can be learned from")),
+    "NaN": (
+        lambda i, p: bright(i) * math.nan,
+        not_finite("nan: only finite numbers can be learned from"),
+    ),
+    "infinite": (
+        lambda i, p: bright(i) + math.inf,
+        not_finite("inf: only finite numbers can be learned from"),
+    ),
     "huge": (
         lambda i, p: [1e300 * (n + 1) for n in range(len(p))],
         not_finite(r"more than float32 holds \(3.4e\+38\): scale it down"),
     ),
-    "huger": (lambda i, p: [10**400] * len(p), "must give one number per image, or a Judgement of them; it gave"),
-    "sparse": (lambda i, p: bright(i).to_sparse(), "must give one number per image, or a Judgement of them"),
-    "parts that are none": (lambda i, p: Judgement(bright(i), parts=None), "or a Judgement of them; it gave Judgement"),
-    "notes that are none": (lambda i, p: Judgement(bright(i), notes={"said": None}), "or a Judgement of them; it gave Judgement"),
-    "a file that is missing": (lambda i, p: Path("nowhere/at all").read_text(), "FileNotFoundError: .*nowhere/at all"),
+    "huger": (
+        lambda i, p: [10**400] * len(p),
+        "must give one number per image, or a Judgement of them; it gave",
+    ),
+    "sparse": (
+        lambda i, p: bright(i).to_sparse(),
+        "must give one number per image, or a Judgement of them",
+    ),
+    "parts that are none": (
+        lambda i, p: Judgement(bright(i), parts=None),
+        "or a Judgement of them; it gave Judgement",
+    ),
+    "notes that are none": (
+        lambda i, p: Judgement(bright(i), notes={"said": None}),
+        "or a Judgement of them; it gave Judgement",
+    ),
+    "a file that is missing": (
+        lambda i, p: Path("nowhere/at all").read_text(),
+        "FileNotFoundError: .*nowhere/at all",
+    ),
     "a refused question": (refused, "StatusError: status 404"),
     "a status that is none": (
         lambda i, p: Judgement(bright(i), statuses=["fine"] * len(p)),
@@ -117,7 +153,9 @@ STOPS = {
 
 
 def plan(**over):
-    return tiny.config(**{"epochs": 1, "scoring": {"timeout_seconds": 0.3, "deadline_seconds": 0.5}, **over})
+    return tiny.config(
+        **{"epochs": 1, "scoring": {"timeout_seconds": 0.3, "deadline_seconds": 0.5}, **over}
+    )
 
 
 @pytest.mark.parametrize("kind", STOPS)
@@ -196,7 +234,12 @@ def same(a, b):
     """But for the reward's own name."""
     for row, other in zip(tiny.numbers(a), tiny.numbers(b), strict=True):
         mine, theirs = (
-            {k: v for k, v in each.items() if k in ("reward_mean", "reward_std", "loss", "grad_norm")} for each in (row, other)
+            {
+                k: v
+                for k, v in each.items()
+                if k in ("reward_mean", "reward_std", "loss", "grad_norm")
+            }
+            for each in (row, other)
         )
         assert mine == theirs
     ours, theirs = tiny.weights(a), tiny.weights(b)
@@ -211,7 +254,13 @@ def test_what_gives_numbers_changes_nothing_else(kind, well, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [[torch.tensor(0.5, requires_grad=True)] * 2, [np.array(0.5)] * 2, [torch.tensor([0.5])] * 2, (np.float32(0.5), 0.5)]
+    "given",
+    [
+        [torch.tensor(0.5, requires_grad=True)] * 2,
+        [np.array(0.5)] * 2,
+        [torch.tensor([0.5])] * 2,
+        (np.float32(0.5), 0.5),
+    ],
 )
 def test_lists_are_read_without_a_warning(given):
     """Of torch's, which would name no line of the reward."""
@@ -219,7 +268,9 @@ def test_lists_are_read_without_a_warning(given):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert judged(lambda images, prompts: given, torch.zeros(2, 3, 4, 4), [Prompt("a cat")] * 2).values.tolist() == [
+            assert judged(
+                lambda images, prompts: given, torch.zeros(2, 3, 4, 4), [Prompt("a cat")] * 2
+            ).values.tolist() == [
                 0.5,
                 0.5,
             ]
@@ -247,13 +298,20 @@ class Dies:
 
 
 @pytest.mark.parametrize(
-    "error", [ConnectionResetError("gone"), TimeoutError("late"), type("TransportError", (Exception,), {})("cut")]
+    "error",
+    [
+        ConnectionResetError("gone"),
+        TimeoutError("late"),
+        type("TransportError", (Exception,), {})("cut"),
+    ],
 )
 def test_a_failure_that_passes_is_asked_again_and_changes_nothing(error, well, tmp_path):
     reward = Dies(error, {0, 2, 3})
     train(plan(epochs=2, scoring={}), tmp_path / "run", reward)
     same(tmp_path / "run", well)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert {row["attempts"] for row in rows} == {1, 4} and {row["status"] for row in rows} == {"ok"}
     assert len(reward.sizes) == 4 + 3
 
@@ -279,7 +337,8 @@ def test_one_bad_image_costs_no_other_its_reward(well, tmp_path):
     history = train(plan(scoring={"max_failed": 0.2}), tmp_path / "run", reward)
     assert history[0]["masked_rewards"] == history[0]["masked_failed"] == 1
     with pytest.raises(
-        RewardError, match=r"4 of 8 rewards of this epoch .*: 4 failed; scoring.max_failed .* ZeroDivisionError: too dark"
+        RewardError,
+        match=r"4 of 8 rewards of this epoch .*: 4 failed; scoring.max_failed .* ZeroDivisionError: too dark",
     ):
         train(plan(), tmp_path / "strict", reward)
 
@@ -291,11 +350,17 @@ def test_what_keeps_failing_is_masked_where_little_is_missing(tmp_path, monkeypa
     def half_down(images, prompts):
         values = bright(images)
         statuses = ["timeout" if value == values.min() else "ok" for value in values]
-        return Judgement(values, statuses=statuses) if len(values) > 1 else Judgement(values, statuses=["timeout"])
+        return (
+            Judgement(values, statuses=statuses)
+            if len(values) > 1
+            else Judgement(values, statuses=["timeout"])
+        )
 
     history = train(plan(scoring={"max_failed": 0.25}), tmp_path / "run", half_down)
     assert history[0]["masked_timeout"] == 2
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert sorted(row["attempts"] for row in rows) == [1] * 6 + [10, 10]
     with pytest.raises(RewardError, match="given nothing for 0.5 seconds: 1 images timed out"):
         train(plan(), tmp_path / "strict", half_down)
@@ -309,9 +374,15 @@ def test_at_the_deadline_the_few_that_are_missing_are_masked(tmp_path):
         if len(values) == 1:
             time.sleep(0.2)
             return Judgement(values, statuses=["timeout"])
-        return Judgement(values, statuses=["timeout" if value == values.min() else "ok" for value in values])
+        return Judgement(
+            values, statuses=["timeout" if value == values.min() else "ok" for value in values]
+        )
 
-    history = train(plan(scoring={"max_failed": 0.25, "deadline_seconds": 0.5}), tmp_path / "run", slow_for_the_darkest)
+    history = train(
+        plan(scoring={"max_failed": 0.25, "deadline_seconds": 0.5}),
+        tmp_path / "run",
+        slow_for_the_darkest,
+    )
     assert history[0]["masked_timeout"] == 2
 
 
@@ -323,7 +394,9 @@ def test_an_error_that_has_passed_is_not_told_as_the_cause_of_another(tmp_path):
             raise ConnectionError("nobody is there")
         return bright(images) * math.nan
 
-    with pytest.raises(RewardError, match="^4 of 8 rewards .*: 4 non_finite; .* 0.05. The first: non_finite: ") as error:
+    with pytest.raises(
+        RewardError, match="^4 of 8 rewards .*: 4 non_finite; .* 0.05. The first: non_finite: "
+    ) as error:
         train(plan(scoring={}), tmp_path / "run", first_away_then_nonsense)
     assert error.value.__cause__ is None
 
@@ -369,25 +442,56 @@ def test_what_was_paid_for_is_told_apart_by_the_picture_and_the_reward(tmp_path,
         rows[3],
     ]
     paid.unlink()
-    log.append(paid, [{key: value for key, value in row.items() if key != "crc32"} | {"reward": 1000.0} for row in others])
+    log.append(
+        paid,
+        [
+            {key: value for key, value in row.items() if key != "crc32"} | {"reward": 1000.0}
+            for row in others
+        ],
+    )
     with paid.open("a") as file:
         file.write('{"torn')
     with pytest.raises(RewardError):
-        resume(tmp_path / "run", reward=Dies(RewardError("out of order"), {1}))  # which writes behind the torn line
+        # which writes behind the torn line
+        resume(tmp_path / "run", reward=Dies(RewardError("out of order"), {1}))
     again = Dies(None, set())
     resume(tmp_path / "run", reward=again)
     assert again.sizes == [4]
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert [row["reward"] for row in rows].count(1000.0) == 1
 
 
 def test_a_reward_that_hangs_does_not_keep_the_command_from_ending(tmp_path):
-    (tmp_path / "mine.py").write_text("import time\ndef hangs(images, prompts):\n    time.sleep(600)\n")
-    words = ["--reward", "mine.py:hangs", "--scoring.timeout-seconds", "1", "--scoring.deadline-seconds", "1"]
-    small = ["--epochs", "1", "--prompts-per-epoch", "2", "--evaluation.num-prompts", "1", "--run-dir", "run"]
+    (tmp_path / "mine.py").write_text(
+        "import time\ndef hangs(images, prompts):\n    time.sleep(600)\n"
+    )
+    words = [
+        "--reward",
+        "mine.py:hangs",
+        "--scoring.timeout-seconds",
+        "1",
+        "--scoring.deadline-seconds",
+        "1",
+    ]
+    small = [
+        "--epochs",
+        "1",
+        "--prompts-per-epoch",
+        "2",
+        "--evaluation.num-prompts",
+        "1",
+        "--run-dir",
+        "run",
+    ]
     small += ["--images-per-prompt", "1"]
     done = subprocess.run(
-        [sys.executable, "-m", "rediffuse", "train", *words, *small], cwd=tmp_path, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "rediffuse", "train", *words, *small],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.returncode == 75, done.stderr
     assert "hangs took more than 1 seconds on 2 images" in done.stderr.replace("\n", " ")
@@ -408,7 +512,10 @@ def test_a_reward_that_kills_its_process_is_kept_in_one_of_its_own(tmp_path):
     served = Served(tmp_path, "mine.py:dies")
     reward = {"name": "remote", "url": served.url, "deadline_seconds": 0.5}
     try:
-        with pytest.raises(RewardError, match=r"given nothing for 0.5 seconds: The server .* gave no answer for 0.5 seconds"):
+        with pytest.raises(
+            RewardError,
+            match=r"given nothing for 0.5 seconds: The server .* gave no answer for 0.5 seconds",
+        ):
             train(plan(reward=reward, scoring={"deadline_seconds": 0.5}), tmp_path / "run")
         assert served.process.wait(5) == -11
     finally:
@@ -418,7 +525,11 @@ def test_a_reward_that_kills_its_process_is_kept_in_one_of_its_own(tmp_path):
 
 def test_no_thread_is_left(well):
     for _ in range(50):
-        if not [thread for thread in threading.enumerate() if "_settle" in thread.name or "_work" in thread.name]:
+        if not [
+            thread
+            for thread in threading.enumerate()
+            if "_settle" in thread.name or "_work" in thread.name
+        ]:
             return
         time.sleep(1.3)
     raise AssertionError([thread.name for thread in threading.enumerate()])
@@ -444,7 +555,13 @@ def test_what_two_processes_paid_for_one_does_not_ask_again(tmp_path, monkeypatc
     """The second epoch fails in one of two; resumed in one process, it asks for what that one had not scored, and equals a run
     in one process."""
     (tmp_path / "mine.py").write_text(COUNTED)
-    small = {"epochs": 2, "prompts-per-epoch": 8, "micro-batch-size": 2, "evaluation.num-prompts": 1, "sampler.num-steps": 2}
+    small = {
+        "epochs": 2,
+        "prompts-per-epoch": 8,
+        "micro-batch-size": 2,
+        "evaluation.num-prompts": 1,
+        "sampler.num-steps": 2,
+    }
     small |= {"model": f"{tiny.FILE}:Toy", "reward": "mine.py:brightness", "images-per-prompt": 1}
     words = [f"--{key}={value}" for key, value in small.items()]
 
@@ -471,7 +588,11 @@ def test_a_server_that_hangs_does_not_keep_the_command_from_ending(judge, tmp_pa
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(64)
-        words = {"reward": "alignment", "reward.server": f"http://127.0.0.1:{silent.getsockname()[1]}/v1", "reward.vlm": "eye"}
+        words = {
+            "reward": "alignment",
+            "reward.server": f"http://127.0.0.1:{silent.getsockname()[1]}/v1",
+            "reward.vlm": "eye",
+        }
         words |= {
             "reward.encoder": judge["encoder"],
             "reward.layer": 2,
@@ -484,9 +605,20 @@ def test_a_server_that_hangs_does_not_keep_the_command_from_ending(judge, tmp_pa
             "model": f"{tiny.FILE}:Toy",
             "sampler.num-steps": 2,
         }
-        words |= {"epochs": 1, "prompts-per-epoch": 2, "evaluation.num-prompts": 1, "run-dir": tmp_path / "run"}
+        words |= {
+            "epochs": 1,
+            "prompts-per-epoch": 2,
+            "evaluation.num-prompts": 1,
+            "run-dir": tmp_path / "run",
+        }
         began = time.monotonic()
-        command = [sys.executable, "-m", "rediffuse", "train", *(f"--{key}={value}" for key, value in words.items())]
+        command = [
+            sys.executable,
+            "-m",
+            "rediffuse",
+            "train",
+            *(f"--{key}={value}" for key, value in words.items()),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 75, done.stderr
         assert "alignment took more than 3 seconds" in done.stderr.replace("\n", " ")

@@ -74,10 +74,22 @@ def test_callbacks_are_called_in_the_order_of_their_list_and_after_the_files_are
             self.name = name
 
         def epoch_ends(self, run, epoch):
-            seen.append((self.name, len(numbers(run.folder.path)), (run.folder.checkpoints / f"epoch-{run.epoch:05d}").is_dir()))
+            seen.append(
+                (
+                    self.name,
+                    len(numbers(run.folder.path)),
+                    (run.folder.checkpoints / f"epoch-{run.epoch:05d}").is_dir(),
+                )
+            )
 
         def run_ends(self, run, error):
-            seen.append((self.name, (run.folder.adapter / tiny.ADAPTER).exists(), run.folder.report.exists()))
+            seen.append(
+                (
+                    self.name,
+                    (run.folder.adapter / tiny.ADAPTER).exists(),
+                    run.folder.report.exists(),
+                )
+            )
 
     train(tiny.config(epochs=1), tmp_path / "run", callbacks=[Named("a"), Named("b")])
     assert seen == [("a", 1, True), ("b", 1, True), ("a", True, True), ("b", True, True)]
@@ -95,7 +107,9 @@ def assert_equal_to_the_bit(a, b):
     ours, theirs = weights(a), weights(b)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (a / "adapter" / tiny.ADAPTER).read_bytes() == (b / "adapter" / tiny.ADAPTER).read_bytes()
+    assert (a / "adapter" / tiny.ADAPTER).read_bytes() == (
+        b / "adapter" / tiny.ADAPTER
+    ).read_bytes()
 
 
 HOOKS = ["run_begins", "epoch_begins", "sampled", "scored", "updated", "epoch_ends", "run_ends"]
@@ -116,16 +130,32 @@ def failing(hook, error):
 def test_an_exception_in_a_callback_ends_the_run(hook, tmp_path):
     before, after = Told(), Told()
     with pytest.raises(ZeroDivisionError, match="mine"):
-        train(tiny.config(), tmp_path / "run", callbacks=[before, failing(hook, ZeroDivisionError("mine")), after])
-    assert before.calls[-1][0] == ("run_ends" if hook == "run_ends" else "run_ends: ZeroDivisionError")
-    assert not after.calls if hook == "run_begins" else after.calls[-1][0] == "run_ends: ZeroDivisionError"
-    assert ((tmp_path / "run" / "adapter").exists()) == (hook == "run_ends")  # nothing is exported after a bug
-    assert (tmp_path / "run").exists() == (hook in ("epoch_ends", "run_ends"))  # nor is a folder without an epoch left
+        train(
+            tiny.config(),
+            tmp_path / "run",
+            callbacks=[before, failing(hook, ZeroDivisionError("mine")), after],
+        )
+    assert before.calls[-1][0] == (
+        "run_ends" if hook == "run_ends" else "run_ends: ZeroDivisionError"
+    )
+    assert (
+        not after.calls
+        if hook == "run_begins"
+        else after.calls[-1][0] == "run_ends: ZeroDivisionError"
+    )
+    # nothing is exported after a bug
+    assert ((tmp_path / "run" / "adapter").exists()) == (hook == "run_ends")
+    # nor is a folder without an epoch left
+    assert (tmp_path / "run").exists() == (hook in ("epoch_ends", "run_ends"))
 
 
 @pytest.mark.parametrize("hook", ["sampled", "scored", "epoch_ends"])
-@pytest.mark.parametrize("error", [RewardError("no quota"), Interrupted(15)], ids=["reward", "signal"])
-def test_after_an_error_that_may_pass_the_run_is_saved_and_resumes_to_the_same_numbers(hook, error, tmp_path):
+@pytest.mark.parametrize(
+    "error", [RewardError("no quota"), Interrupted(15)], ids=["reward", "signal"]
+)
+def test_after_an_error_that_may_pass_the_run_is_saved_and_resumes_to_the_same_numbers(
+    hook, error, tmp_path
+):
     class Once(Callback):
         pass
 
@@ -137,7 +167,9 @@ def test_after_an_error_that_may_pass_the_run_is_saved_and_resumes_to_the_same_n
     plan = {"epochs": 3, "logging": {"checkpoint_every": 10}}
     with pytest.raises(type(error)):
         train(tiny.config(**plan), tmp_path / "run", callbacks=[Once()])
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == ["epoch-00001"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == [
+        "epoch-00001"
+    ]
     assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists()
     resume(tmp_path / "run")
     train(tiny.config(**plan), tmp_path / "straight")
@@ -153,9 +185,18 @@ class StopAfter(Callback):
 
 @pytest.mark.parametrize("hook", ["epoch_begins", "scored", "epoch_ends"])
 def test_a_callback_can_stop_the_run_which_then_ends_as_a_whole_one(hook, tmp_path):
-    told, epochs = Told(), 1 if hook == "scored" else 2  # one that stops in the middle of an epoch lets it become whole
-    plan = {"logging": {"checkpoint_every": 10}, "evaluation": {"every": 0, "num_prompts": 2, "images_per_prompt": 1}}
-    rows = train(tiny.config(epochs=4, **plan), tmp_path / "run", callbacks=[StopAfter(epochs, hook), told])
+    # one that stops in the middle of an epoch lets it become whole
+    told, epochs = (
+        Told(),
+        1 if hook == "scored" else 2,
+    )
+    plan = {
+        "logging": {"checkpoint_every": 10},
+        "evaluation": {"every": 0, "num_prompts": 2, "images_per_prompt": 1},
+    }
+    rows = train(
+        tiny.config(epochs=4, **plan), tmp_path / "run", callbacks=[StopAfter(epochs, hook), told]
+    )
     assert len(rows) == 2 and told.calls[-1] == ("run_ends", 2)
     assert (("epoch_begins", 2) in told.calls) == (hook == "epoch_begins")
     train(tiny.config(epochs=2, **plan), tmp_path / "two")
@@ -177,7 +218,11 @@ def test_epochs_made_by_hand_give_the_numbers_of_train(tmp_path):
         assert epoch.number == number and len(epoch.prompts) == 8
         assert epoch.rewards.mean().item() == epoch.metrics["reward_mean"]
         assert epoch.advantages.mean().abs() < 1e-6 < epoch.advantages.std()
-        assert epoch.rollout.trajectory.log_probs.shape == (8, 3)  # the last of the four steps draws nothing
+        # the last of the four steps draws nothing
+        assert epoch.rollout.trajectory.log_probs.shape == (
+            8,
+            3,
+        )
     assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists()
     with reopen(tmp_path / "run") as run:
         assert run.epoch == 2
@@ -192,13 +237,17 @@ def test_a_run_left_early_by_hand_is_saved(tmp_path):
     plan = {"epochs": 9, "logging": {"checkpoint_every": 10}}
     with begin(tiny.config(**plan), tmp_path / "run") as run:
         run.step()
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == ["epoch-00001"]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == [
+        "epoch-00001"
+    ]
     assert [row["epoch"] for row in numbers(tmp_path / "run", "monitor.jsonl")] == [0, 1]
 
 
 @pytest.mark.parametrize("given", [print, Told])
 def test_what_is_no_callback_is_refused_before_there_is_a_folder(given, tmp_path):
-    with pytest.raises(ConfigError, match=r"is no callback. Derive a class from rediffuse\.Callback"):
+    with pytest.raises(
+        ConfigError, match=r"is no callback. Derive a class from rediffuse\.Callback"
+    ):
         train(tiny.config(), tmp_path / "run", callbacks=[given])
     assert not (tmp_path / "run").exists()
 
@@ -229,9 +278,20 @@ def noting():
 
 def test_every_process_calls_its_callbacks_and_one_can_stop_all(tmp_path):
     processes = forked.two(tmp_path, noting)
-    assert [process.wait() for process in processes] == [0, 0], [process.said for process in processes]
+    assert [process.wait() for process in processes] == [0, 0], [
+        process.said for process in processes
+    ]
     for rank in (0, 1):
         calls = json.loads((tmp_path / f"calls-{rank}.json").read_text())
         scored = ["scored", 4, 8]
-        assert calls == [scored, ["epoch_ends", 1], scored, ["epoch_ends", 2], ["run_ends", "None"], 2]
-    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == ["epoch-00002"]
+        assert calls == [
+            scored,
+            ["epoch_ends", 1],
+            scored,
+            ["epoch_ends", 2],
+            ["run_ends", "None"],
+            2,
+        ]
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == [
+        "epoch-00002"
+    ]

@@ -42,7 +42,17 @@ def run(capsys, *words):
 
 def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     folder = tmp_path / "run"
-    code, out, _ = run(capsys, "train", *TOY, "--model", f"{tiny.FILE}:Tiny", "--model.path", pipeline, "--run-dir", folder)
+    code, out, _ = run(
+        capsys,
+        "train",
+        *TOY,
+        "--model",
+        f"{tiny.FILE}:Tiny",
+        "--model.path",
+        pipeline,
+        "--run-dir",
+        folder,
+    )
     assert code == 0
     assert "report.html" in out
     kept = {path.name for path in folder.iterdir()}
@@ -66,15 +76,34 @@ def test_train_then_report_then_sample(capsys, tmp_path, pipeline):
     (folder / "report.html").unlink()
     assert run(capsys, "report", folder)[0] == 0
     assert (folder / "report.html").exists()
-    code, out, _ = run(capsys, "sample", folder, "--trust-code", "--prompt", "a cat", "--seed", 3, "--out", tmp_path / "picture")
+    code, out, _ = run(
+        capsys,
+        "sample",
+        folder,
+        "--trust-code",
+        "--prompt",
+        "a cat",
+        "--seed",
+        3,
+        "--out",
+        tmp_path / "picture",
+    )
     assert code == 0
     assert Image.open(out.strip()).size == (32, 16)
 
-    code, out, _ = run(capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "1")
+    code, out, _ = run(
+        capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "1"
+    )
     path = folder / "exported" / "run-1-kohya.safetensors"
     assert (code, out.strip()) == (0, str(path))
-    assert {name.partition(".")[2] for name in load_file(path)} == {"lora_up.weight", "lora_down.weight", "alpha"}
-    code, _, err = run(capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "7")
+    assert {name.partition(".")[2] for name in load_file(path)} == {
+        "lora_up.weight",
+        "lora_down.weight",
+        "alpha",
+    }
+    code, _, err = run(
+        capsys, "export", folder, "--trust-code", "--to", "kohya", "--checkpoint", "7"
+    )
     assert code == 2 and "there are newest" in err
 
 
@@ -82,10 +111,23 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     folder = tmp_path / "run"
     held_out = ["--evaluation.held-out", "jpeg_compressibility"]
     assert run(capsys, "train", *TOY, *held_out, "--run-dir", folder)[0] == 0
-    few = ["--prompts", "own", "unseen_animals", "--num-prompts", 2, "--images-per-prompt", 2, "--trust-code"]
+    few = [
+        "--prompts",
+        "own",
+        "unseen_animals",
+        "--num-prompts",
+        2,
+        "--images-per-prompt",
+        2,
+        "--trust-code",
+    ]
     code, out, err = run(capsys, "evaluate", folder, *few)
     assert code == 0, err
-    assert "unseen_animals: 4 pictures of 2 prompts" in out and "redness" in out and "jpeg_compressibility" in out
+    assert (
+        "unseen_animals: 4 pictures of 2 prompts" in out
+        and "redness" in out
+        and "jpeg_compressibility" in out
+    )
     found = json.loads((folder / "evaluation" / "evaluation.json").read_text())
     assert found["rewards"] == ["redness", "jpeg_compressibility"]
     code, out, _ = run(capsys, "evaluate", folder, *few, "--rewards", "jpeg_incompressibility")
@@ -103,7 +145,14 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
 def test_a_run_that_was_copied_without_its_model_still_has_its_page(capsys, tmp_path, pipeline):
     model = tmp_path / "model"
     shutil.copytree(pipeline, model)
-    words = ["--model", f"{tiny.FILE}:Tiny", "--model.path", model, "--evaluation.held-out", "jpeg_compressibility"]
+    words = [
+        "--model",
+        f"{tiny.FILE}:Tiny",
+        "--model.path",
+        model,
+        "--evaluation.held-out",
+        "jpeg_compressibility",
+    ]
     assert run(capsys, "train", *TOY, *words, "--run-dir", tmp_path / "run")[0] == 0
     shutil.copytree(tmp_path / "run", tmp_path / "elsewhere")
     shutil.rmtree(model)
@@ -123,15 +172,33 @@ def test_the_best_checkpoint_can_be_sampled(capsys, tmp_path):
     folder = tmp_path / "run"
     assert run(capsys, "train", *TOY, "--run-dir", folder)[0] == 0
     for name in ("newest", "best", "1"):
-        words = ["--trust-code", "--prompt", "a cat", "--checkpoint", name, "--out", tmp_path / f"{name}.png"]
+        words = [
+            "--trust-code",
+            "--prompt",
+            "a cat",
+            "--checkpoint",
+            name,
+            "--out",
+            tmp_path / f"{name}.png",
+        ]
         assert run(capsys, "sample", folder, *words)[0] == 0
     pixels = {name: (tmp_path / f"{name}.png").read_bytes() for name in ("newest", "best", "1")}
     assert pixels["newest"] == pixels["best"] != pixels["1"]
 
 
 def test_what_was_trained_with_a_reward_that_is_gone_can_still_be_sampled(capsys, tmp_path):
-    (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n")
-    run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run_dir", tmp_path / "run")
+    (tmp_path / "mine.py").write_text(
+        "def dark(images, prompts):\n    return -images.mean((1, 2, 3))\n"
+    )
+    run(
+        capsys,
+        "train",
+        *TOY,
+        "--reward",
+        f"{tmp_path / 'mine.py'}:dark",
+        "--run_dir",
+        tmp_path / "run",
+    )
     (tmp_path / "mine.py").unlink()
     code, out, _ = run(capsys, "sample", tmp_path / "run", "--trust-code", "--prompt", "a cat")
     assert code == 0
@@ -139,8 +206,18 @@ def test_what_was_trained_with_a_reward_that_is_gone_can_still_be_sampled(capsys
 
 
 def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
-    (tmp_path / "mine.py").write_text("def dark(images, prompts):\n    return [-float(image.mean()) for image in images]\n")
-    code, _, _ = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:dark", "--run-dir", tmp_path / "run")
+    (tmp_path / "mine.py").write_text(
+        "def dark(images, prompts):\n    return [-float(image.mean()) for image in images]\n"
+    )
+    code, _, _ = run(
+        capsys,
+        "train",
+        *TOY,
+        "--reward",
+        f"{tmp_path / 'mine.py'}:dark",
+        "--run-dir",
+        tmp_path / "run",
+    )
     assert code == 0
     assert "reward_dark" in (tmp_path / "run" / "metrics.jsonl").read_text()
 
@@ -157,7 +234,10 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--epochs", "-3"], "epochs: "),
         (["train", "--learning-rate", "-1"], "learning_rate: "),
         (["train", "--sampler.num-steps", "0"], "sampler.num_steps: "),
-        (["train", "--updates-per-epoch", "1000", "--algorithm", "ddpo_is"], "1000 updates need as many samples"),
+        (
+            ["train", "--updates-per-epoch", "1000", "--algorithm", "ddpo_is"],
+            "1000 updates need as many samples",
+        ),
         (["train", "--updates-per-epoch", "2"], "exactly one update"),
         (["train", "--epochs"], "expected a value"),
         (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
@@ -168,11 +248,28 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--model.guidance-scale", ".inf"], "model.guidance_scale: "),
         (["train", "--learning-rate", ".inf"], "learning_rate: "),
         (["train", "--sampler.eta", "3"], "sampler.eta: "),
-        (["train", "--algorithm", "rwr_sparse", "--algorithm.percentile", "101"], "algorithm.percentile: "),
-        (["train", "--algorithm", "rwr", "--algorithm.inverse-temperature", "0"], "algorithm.inverse_temperature: "),
-        (["train", "--prompts", "text_file", "--prompts.path", "/"], "rediffuse: prompts.path: cannot read /: Is a directory.\n"),
         (
-            ["train", "--model", "stable_diffusion", "--model.source", "/", "--model.revision", "v1"],
+            ["train", "--algorithm", "rwr_sparse", "--algorithm.percentile", "101"],
+            "algorithm.percentile: ",
+        ),
+        (
+            ["train", "--algorithm", "rwr", "--algorithm.inverse-temperature", "0"],
+            "algorithm.inverse_temperature: ",
+        ),
+        (
+            ["train", "--prompts", "text_file", "--prompts.path", "/"],
+            "rediffuse: prompts.path: cannot read /: Is a directory.\n",
+        ),
+        (
+            [
+                "train",
+                "--model",
+                "stable_diffusion",
+                "--model.source",
+                "/",
+                "--model.revision",
+                "v1",
+            ],
             "model.revision: / is on this machine",
         ),
         (["train", "--sampler.num-quiet-steps", "8"], "num_quiet_steps"),
@@ -182,10 +279,16 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["report", "/nowhere"], "is not a run"),
         (["evaluate", "/nowhere"], "is not a run"),
         (["train", "--evaluation.held-out", "asthetic"], "no 'asthetic' among rewards"),
-        (["train", "--evaluation.held-out", "[{name: redness, quality: 3}]"], "'redness' has no such option"),
+        (
+            ["train", "--evaluation.held-out", "[{name: redness, quality: 3}]"],
+            "'redness' has no such option",
+        ),
         (["train", "--evaluation.held-out", "3"], "evaluation.held_out: "),
         (["train", "--evaluation.held-out", "[[]]"], "evaluation.held_out.0: "),
-        (["train", "--evaluation.on-overoptimisation", "panic"], "evaluation.on_overoptimisation: "),
+        (
+            ["train", "--evaluation.on-overoptimisation", "panic"],
+            "evaluation.on_overoptimisation: ",
+        ),
         (["list", "everything"], "invalid choice"),
         (["resume"], "required"),
         (["resume", "x", "--clip", "3"], "no such option"),
@@ -206,7 +309,12 @@ def test_bad_input_loads_no_model_and_not_even_torch(tmp_path):
         "try: main(['train', '--algorithm.clip', '3', '--run-dir', 'x'])\n"
         "except SystemExit as stop: sys.exit(100 + stop.code if not {'torch', 'diffusers', 'transformers'} & set(sys.modules) else 1)"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False).returncode == 102
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, check=False
+        ).returncode
+        == 102
+    )
 
 
 def test_a_sampler_that_draws_nothing_cannot_train(capsys, tmp_path):
@@ -232,7 +340,9 @@ def test_a_place_that_cannot_be_written_to_is_named(capsys, tmp_path, monkeypatc
     monkeypatch.setattr(Path, "mkdir", refused)
     code, _, err = run(capsys, "train", *TOY, "--run-dir", tmp_path / "run")
     assert code == 2
-    assert f"Cannot write to {tmp_path / 'run'}: Permission denied. Choose another --run-dir." in err
+    assert (
+        f"Cannot write to {tmp_path / 'run'}: Permission denied. Choose another --run-dir." in err
+    )
 
 
 @pytest.mark.parametrize(
@@ -244,15 +354,31 @@ def test_a_place_that_cannot_be_written_to_is_named(capsys, tmp_path, monkeypatc
 )
 def test_a_component_of_ones_own_that_cannot_be_made_is_bad_input(source, capsys, tmp_path):
     (tmp_path / "mine.py").write_text(source)
-    code, _, err = run(capsys, "train", *TOY, "--reward", f"{tmp_path / 'mine.py'}:Mine", "--run-dir", tmp_path / "run")
+    code, _, err = run(
+        capsys,
+        "train",
+        *TOY,
+        "--reward",
+        f"{tmp_path / 'mine.py'}:Mine",
+        "--run-dir",
+        tmp_path / "run",
+    )
     assert code == 2
     assert "reward.name: cannot make" in err
 
 
 def test_a_reward_that_fails_exits_75_with_its_own_traceback(tmp_path):
-    (tmp_path / "mine.py").write_text("def broken(images, prompts):\n    return images.nothing_like_it\n")
+    (tmp_path / "mine.py").write_text(
+        "def broken(images, prompts):\n    return images.nothing_like_it\n"
+    )
     words = ["train", *TOY, "--reward", "mine.py:broken", "--run-dir", "run"]
-    done = subprocess.run([sys.executable, "-m", "rediffuse", *words], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "rediffuse", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 75
     assert "The reward broken failed" in done.stderr
     assert "mine.py" in done.stderr and "images.nothing_like_it" in done.stderr
@@ -279,7 +405,8 @@ def test_plan_does_the_arithmetic(capsys):
 
 
 @pytest.mark.parametrize(
-    ("what", "name"), [("rewards", "redness"), ("recipes", "demo/compressibility"), ("algorithms", "ddpo_sf")]
+    ("what", "name"),
+    [("rewards", "redness"), ("recipes", "demo/compressibility"), ("algorithms", "ddpo_sf")],
 )
 def test_list_says_a_line_of_each(what, name, capsys):
     code, out, _ = run(capsys, "list", what)
@@ -295,8 +422,14 @@ def test_help_reads(words, capsys):
 
 
 def test_flags_are_nested_and_typed():
-    got = flags(["--a.b-c=1", "--a.d", "1e-3", "--reward", "redness", "--reward.x", "[1, two]", "--e=true"])
-    assert got == {"a": {"b_c": 1, "d": "1e-3"}, "reward": {"name": "redness", "x": [1, "two"]}, "e": True}
+    got = flags(
+        ["--a.b-c=1", "--a.d", "1e-3", "--reward", "redness", "--reward.x", "[1, two]", "--e=true"]
+    )
+    assert got == {
+        "a": {"b_c": 1, "d": "1e-3"},
+        "reward": {"name": "redness", "x": [1, "two"]},
+        "e": True,
+    }
     with pytest.raises(ConfigError, match="expected a flag"):
         flags(["epochs", "3"])
 
@@ -311,19 +444,26 @@ def hostile(tmp_path, monkeypatch):
     Path("mine.py").write_text(HOSTILE)
     inner = "{name: weighted_sum, rewards: [{name: 'mine.py:mine'}]}"
     terms = f"{{name: weighted_sum, rewards: [{{name: redness}}, {inner}]}}"
-    Path("plain.yaml").write_text("extends: demo/incompressibility\nreward: {name: 'mine.py:mine'}\n")
+    Path("plain.yaml").write_text(
+        "extends: demo/incompressibility\nreward: {name: 'mine.py:mine'}\n"
+    )
     Path("hidden.yaml").write_text(f"extends: demo/incompressibility\nreward: {terms}\n")
-    Path("held_out.yaml").write_text("extends: demo/incompressibility\nevaluation: {held_out: ['mine.py:mine']}\n")
+    Path("held_out.yaml").write_text(
+        "extends: demo/incompressibility\nevaluation: {held_out: ['mine.py:mine']}\n"
+    )
     return TOY
 
 
 @pytest.mark.parametrize("recipe", ["plain.yaml", "hidden.yaml", "held_out.yaml"])
 @pytest.mark.parametrize("command", ["train", "plan"])
-def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(command, recipe, hostile, capsys):
+def test_a_recipe_never_makes_code_run_unless_the_command_line_says_so(
+    command, recipe, hostile, capsys
+):
     code, _, err = run(capsys, command, recipe)
     assert code == 2
     assert (
-        f"{recipe} asks to run code, read files, reach servers, send a key or unpickle: mine.py:mine (" in err
+        f"{recipe} asks to run code, read files, reach servers, send a key or unpickle: mine.py:mine ("
+        in err
         and "--trust-code" in err
     )
     assert not Path("ran").exists()
@@ -342,9 +482,14 @@ def test_what_the_command_line_names_is_run(hostile, capsys):
 def test_nor_does_the_folder_of_a_run(hostile, capsys):
     assert run(capsys, "train", *hostile, "--reward", "mine.py:mine", "--run-dir", "run")[0] == 0
     Path("ran").unlink()
-    Path("run").rename("theirs")  # what this machine's owner typed is remembered of the place where it was
+    # what this machine's owner typed is remembered of the place where it was
+    Path("run").rename("theirs")
     code, _, err = run(capsys, "resume", "theirs", "--epochs", "3")
-    assert code == 2 and "theirs asks to run code, read files" in err and "mine.py:mine (reward.name)" in err
+    assert (
+        code == 2
+        and "theirs asks to run code, read files" in err
+        and "mine.py:mine (reward.name)" in err
+    )
     code, _, err = run(capsys, "sample", "theirs", "--prompt", "a cat")
     assert code == 2 and "(model.name)" in err and "reward" not in err
     assert not Path("ran").exists()
@@ -355,8 +500,14 @@ def test_nor_does_the_folder_of_a_run(hostile, capsys):
 @pytest.mark.parametrize(
     ("line", "asked"),
     [
-        ("reward: {name: remote, url: 'https://example.org', key_variable: HOME}", "HOME (reward.key_variable)"),
-        ("model: {name: stable_diffusion, source: a/b, allow_pickle: true}", "true (model.allow_pickle)"),
+        (
+            "reward: {name: remote, url: 'https://example.org', key_variable: HOME}",
+            "HOME (reward.key_variable)",
+        ),
+        (
+            "model: {name: stable_diffusion, source: a/b, allow_pickle: true}",
+            "true (model.allow_pickle)",
+        ),
     ],
 )
 def test_nor_does_a_recipe_send_a_key_or_unpickle(line, asked, capsys, tmp_path):
@@ -408,11 +559,27 @@ def test_a_training_fits_80_columns_too_but_for_its_paths(capsys, tmp_path, monk
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     code, out, err = run(
-        capsys, "train", *TOY, "--model", f"{tiny.FILE}:Toy", "--run-dir", "r", "--evaluation.held-out", "jpeg_compressibility"
+        capsys,
+        "train",
+        *TOY,
+        "--model",
+        f"{tiny.FILE}:Toy",
+        "--run-dir",
+        "r",
+        "--evaluation.held-out",
+        "jpeg_compressibility",
     )
     assert code == 0, err
     code, table, err = run(
-        capsys, "evaluate", "r", "--prompts", "unseen_animals", "--num-prompts", "2", "--images-per-prompt", "1"
+        capsys,
+        "evaluate",
+        "r",
+        "--prompts",
+        "unseen_animals",
+        "--num-prompts",
+        "2",
+        "--images-per-prompt",
+        "1",
     )
     assert code == 0, err
     code, compared, _ = run(capsys, "compare", "r")
@@ -424,24 +591,36 @@ def test_a_training_fits_80_columns_too_but_for_its_paths(capsys, tmp_path, monk
 ODD_NAME = 'it\'s $HOME "and" `more`; a folder'
 
 
-def test_a_printed_command_can_be_pasted_whatever_the_folder_is_called(capsys, tmp_path, monkeypatch):
+def test_a_printed_command_can_be_pasted_whatever_the_folder_is_called(
+    capsys, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     assert run(capsys, "train", *TOY, "--run-dir", ODD_NAME)[0] == 0
     _, _, again = run(capsys, "train", *TOY, "--run-dir", ODD_NAME)
     _, judged, _ = run(capsys, "report", ODD_NAME)
     for said, rest in ((again, []), (judged, ["--epochs", "4"])):
-        printed = next(line[line.index("rediffuse resume") :] for line in said.splitlines() if "rediffuse resume" in line)
+        printed = next(
+            line[line.index("rediffuse resume") :]
+            for line in said.splitlines()
+            if "rediffuse resume" in line
+        )
         words = json.loads(pasted(printed))
         assert words == ["resume", ODD_NAME, *rest]
     monkeypatch.setattr(trust, "_remembered", lambda run: {})
     _, _, again = run(capsys, "train", *TOY, "--run-dir", ODD_NAME)
-    assert json.loads(pasted(again[again.index("rediffuse resume") :])) == ["resume", ODD_NAME, "--trust-code"]
+    assert json.loads(pasted(again[again.index("rediffuse resume") :])) == [
+        "resume",
+        ODD_NAME,
+        "--trust-code",
+    ]
 
 
 def pasted(printed):
     """What the command of that line would be given."""
     stand_in = f'rediffuse() {{ "{sys.executable}" -c "import json, sys; print(json.dumps(sys.argv[1:]))" "$@"; }}\n'
-    return subprocess.run(["bash", "-c", stand_in + printed], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["bash", "-c", stand_in + printed], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_odd_words_of_a_command_are_quoted():
@@ -451,4 +630,7 @@ def test_odd_words_of_a_command_are_quoted():
         pasteable("go: rediffuse sample RUN --seed 1", Path("a b"), lambda run: True)
         == "go: rediffuse sample 'a b' --trust-code --seed 1"
     )
-    assert pasteable("what `rediffuse report` makes", Path("a"), lambda run: True) == "what `rediffuse report` makes"
+    assert (
+        pasteable("what `rediffuse report` makes", Path("a"), lambda run: True)
+        == "what `rediffuse report` makes"
+    )

@@ -36,7 +36,10 @@ WRONG = {
     "a prompt searched": (lambda i, p: ["cat" in each for each in p], "its text is prompt.text"),
     "prompts joined": (lambda i, p: [len(",".join(p))], "its text is prompt.text"),
     "a thread's SQLite": (lambda i, p: CONNECTION.execute("select 1"), "check_same_thread=False"),
-    "a signal": (lambda i, p: signal.signal(signal.SIGALRM, print), "scoring.timeout_seconds limits a call"),
+    "a signal": (
+        lambda i, p: signal.signal(signal.SIGALRM, print),
+        "scoring.timeout_seconds limits a call",
+    ),
     "floats as a picture": (
         lambda i, p: [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in i],
         r"images are floats in \[0, 1\]",
@@ -71,16 +74,25 @@ async def later(images, prompts):
 @pytest.mark.parametrize(
     ("reward", "said"),
     [
-        (lambda images, prompts, metadata: bright(images), r"takes \(images, prompts, metadata\), but .* prompt.metadata"),
-        (lambda images: bright(images), r"takes \(images\), but a reward is called with \(images, prompts\)"),
+        (
+            lambda images, prompts, metadata: bright(images),
+            r"takes \(images, prompts, metadata\), but .* prompt.metadata",
+        ),
+        (
+            lambda images: bright(images),
+            r"takes \(images\), but a reward is called with \(images, prompts\)",
+        ),
         (later, "it is async"),
     ],
 )
 def test_what_cannot_be_called_is_refused_before_anything_is_loaded(reward, said, tmp_path):
     with pytest.raises(ConfigError, match=said):
         train(tiny.config(model={"name": f"{tiny.FILE}:NeverLoaded"}), tmp_path / "run", reward)
-    (tmp_path / "mine.py").write_text("def mine(images, prompts, metadata=None, *, scale=1.0): return [scale] * len(prompts)\n")
-    assert build("reward", {"name": f"{tmp_path}/mine.py:mine"})  # the control: what has a default may be there
+    (tmp_path / "mine.py").write_text(
+        "def mine(images, prompts, metadata=None, *, scale=1.0): return [scale] * len(prompts)\n"
+    )
+    # the control: what has a default may be there
+    assert build("reward", {"name": f"{tmp_path}/mine.py:mine"})
 
 
 def keeps_a_connection():

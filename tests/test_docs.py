@@ -49,13 +49,17 @@ def test_a_colour(written):
 def test_a_colour_of_the_prompts_file(written, tmp_path):
     (tmp_path / "my.jsonl").write_text('{"prompt": "a cat", "colour": [1, 0, 0]}\n')
     prompts = build("prompts", {"name": "text_file", "path": "my.jsonl"}).draw(2, torch.Generator())
-    assert judged(build("reward", {"name": "colours.py:nearness"}), IMAGES, prompts).values.tolist() == [-2.0, 0.0]
+    assert judged(
+        build("reward", {"name": "colours.py:nearness"}), IMAGES, prompts
+    ).values.tolist() == [-2.0, 0.0]
 
 
 def test_a_direction_of_clip(written, clip, tmp_path):
     reward = {"name": "mood.py:Mood", "clip": str(clip), "towards": "a cat", "away": "a dog"}
     history = train(tiny.config(reward=reward, epochs=1), tmp_path / "run")
-    assert history[0]["reward_towards"] - history[0]["reward_away"] == pytest.approx(history[0]["reward_mean"], abs=1e-6)
+    assert history[0]["reward_towards"] - history[0]["reward_away"] == pytest.approx(
+        history[0]["reward_mean"], abs=1e-6
+    )
 
 
 class Taste(BaseHTTPRequestHandler):
@@ -64,7 +68,9 @@ class Taste(BaseHTTPRequestHandler):
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.calls += 1
-        scores = json.dumps({"scores": [None if "dog" in text else len(text) for text in body["texts"]]}).encode()
+        scores = json.dumps(
+            {"scores": [None if "dog" in text else len(text) for text in body["texts"]]}
+        ).encode()
         self.send_response(503 if self.server.calls == 1 else 200)
         self.send_header("Content-Length", str(len(scores)))
         self.end_headers()
@@ -80,17 +86,26 @@ def test_a_service(written, tmp_path, monkeypatch):
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setenv("TASTE_URL", f"http://127.0.0.1:{server.server_port}/score")
     prompts = {"name": f"{tiny.FILE}:Few"}
-    plan = tiny.config(reward={"name": "service.py:taste"}, prompts=prompts, epochs=1, scoring={"max_failed": 0.5})
+    plan = tiny.config(
+        reward={"name": "service.py:taste"}, prompts=prompts, epochs=1, scoring={"max_failed": 0.5}
+    )
     history = train(plan, tmp_path / "run")
     server.shutdown()
-    assert history[0]["reward_mean"] == 5 and history[0]["masked_non_finite"] == 4 and server.calls == 3
+    assert (
+        history[0]["reward_mean"] == 5
+        and history[0]["masked_non_finite"] == 4
+        and server.calls == 3
+    )
 
 
 def test_several_at_once(written, tmp_path):
     terms = re.search(r'--reward\.rewards "(.*)"', PAGE)[1]
     import yaml
 
-    history = train(tiny.config(reward={"name": "weighted_sum", "rewards": yaml.safe_load(terms)}, epochs=1), tmp_path / "run")
+    history = train(
+        tiny.config(reward={"name": "weighted_sum", "rewards": yaml.safe_load(terms)}, epochs=1),
+        tmp_path / "run",
+    )
     assert {"reward_jpeg_incompressibility", "reward_blueness"} <= set(history[0])
 
 
@@ -98,7 +113,9 @@ def test_every_file_of_the_page_is_tested():
     assert set(FILES) == {"colour.py", "colours.py", "mood.py", "service.py"}
 
 
-COMMANDS = re.findall(r"^    rediffuse train (.*)$", (DOCS / "hacking.md").read_text(), re.MULTILINE)
+COMMANDS = re.findall(
+    r"^    rediffuse train (.*)$", (DOCS / "hacking.md").read_text(), re.MULTILINE
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -109,7 +126,9 @@ def test_every_run_against_hacking_can_be(command):
 
 
 def test_there_are_such_runs():
-    assert len(COMMANDS) == 4 and all("second_judge" in command or "text_penalty" in command for command in COMMANDS)
+    assert len(COMMANDS) == 4 and all(
+        "second_judge" in command or "text_penalty" in command for command in COMMANDS
+    )
 
 
 @pytest.fixture
@@ -146,9 +165,9 @@ def test_the_examples_of_each_room_train_together(points, tmp_path):
     assert rewards[-1] > rewards[0] + 0.5
     shown = sorted((run / "samples" / "epoch-00020").glob("*.json"))
     assert len(shown) == 6 and len(json.loads(shown[0].read_text())) == 2
-    assert judged(build("reward", {"name": "dark.py:dark"}), IMAGES, [Prompt("a cat")] * 2).values.tolist() == pytest.approx(
-        [-1 / 3] * 2
-    )
+    assert judged(
+        build("reward", {"name": "dark.py:dark"}), IMAGES, [Prompt("a cat")] * 2
+    ).values.tolist() == pytest.approx([-1 / 3] * 2)
 
 
 def test_an_ancestral_sampler_is_short_and_draws_the_variance_of_the_paper(tmp_path):
@@ -157,15 +176,19 @@ def test_an_ancestral_sampler_is_short_and_draws_the_variance_of_the_paper(tmp_p
     code = files_of(page)["ancestral.py"]
     assert len([line for line in code.splitlines() if line.strip()]) < 25
     (tmp_path / "ancestral.py").write_text(code)
-    bound = build("sampler", {"name": f"{tmp_path / 'ancestral.py'}:Ancestral", "num_steps": 1000}).bind(
-        tiny.ToyDenoiser.schedule
-    )
+    bound = build(
+        "sampler", {"name": f"{tmp_path / 'ancestral.py'}:Ancestral", "num_steps": 1000}
+    ).bind(tiny.ToyDenoiser.schedule)
     alpha_bar = tiny.ToyDenoiser.schedule.alpha_bar.double()
     before = torch.cat([torch.ones(1), alpha_bar[:-1]]).double()
     beta = 1 - alpha_bar / before
-    assert bound.std[:-1].square() == pytest.approx(beta.flip(0)[:-1], rel=1e-6) and bound.std[-1] == 0
+    assert (
+        bound.std[:-1].square() == pytest.approx(beta.flip(0)[:-1], rel=1e-6) and bound.std[-1] == 0
+    )
     step, t = torch.tensor([600]), 399
-    state, noise = torch.randn(2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    state, noise = torch.randn(
+        2, 1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     clean = (state - (1 - alpha_bar[t]).sqrt() * noise) / alpha_bar[t].sqrt()
     mean = before[t].sqrt() * beta[t] * clean + (1 - beta[t]).sqrt() * (1 - before[t]) * state
     assert torch.allclose(bound.step(noise, state, step).mean, mean / (1 - alpha_bar[t]), atol=1e-6)

@@ -43,8 +43,13 @@ def test_nothing_but_inflect_goes_without_its_checks():
         checked("six")
 
 
-@pytest.mark.parametrize(("begun", "instrumented"), [("from rediffuse import english; english.plural('cat')", 0), ("", 1)])
+@pytest.mark.parametrize(
+    ("begun", "instrumented"),
+    [("from rediffuse import english; english.plural('cat')", 0), ("", 1)],
+)
 def test_typeguard_instruments_nothing_of_it(begun, instrumented):
     program = f"import typeguard._decorators as d; calls = []; real = d.instrument; d.instrument = lambda f: calls.append(f) or real(f)\n{begun}\nimport inflect; print(len(calls) > 0)"
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
     assert said.strip() == str(bool(instrumented))

@@ -32,7 +32,14 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 KINDS = {
     "ddpo_is": {"algorithm": {"name": "ddpo_is", "advantage": "batch", "clip_range": 0.1}},
     "rwr": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2}},
-    "rwr on images": {"algorithm": {"name": "rwr", "inverse_temperature": 5.0, "inner_epochs": 2, "learns_from": "samples"}},
+    "rwr on images": {
+        "algorithm": {
+            "name": "rwr",
+            "inverse_temperature": 5.0,
+            "inner_epochs": 2,
+            "learns_from": "samples",
+        }
+    },
 }
 
 
@@ -41,7 +48,12 @@ def sick(place="decoder", **options):
 
 
 def config(model, **over):
-    usual = {"model": model, "scoring": {"max_failed": 0.7}, "prompts_per_epoch": 8, "evaluation": {"every": 0}}
+    usual = {
+        "model": model,
+        "scoring": {"max_failed": 0.7},
+        "prompts_per_epoch": 8,
+        "evaluation": {"every": 0},
+    }
     return tiny.config(**{**usual, **over})
 
 
@@ -64,8 +76,18 @@ def drawn(place, keep=Transitions, steps=None, **options):
         ("decoder", CleanSamples, {}, {"decoder: NaN in fp16"}),
         ("decoder", Transitions, {"value": math.inf}, {"decoder: infinite in fp16"}),
         ("encoder", EncodedSamples, {"above": 0.1}, {"encoder: NaN in fp16"}),
-        ("network", Transitions, {"above": 1.0}, {f"network: NaN in fp16 at step {n} of 3" for n in (1, 2, 3)}),
-        ("network", CleanSamples, {"value": -math.inf}, {f"network: infinite in fp16 at step {n} of 3" for n in (1, 2, 3)}),
+        (
+            "network",
+            Transitions,
+            {"above": 1.0},
+            {f"network: NaN in fp16 at step {n} of 3" for n in (1, 2, 3)},
+        ),
+        (
+            "network",
+            CleanSamples,
+            {"value": -math.inf},
+            {f"network: infinite in fp16 at step {n} of 3" for n in (1, 2, 3)},
+        ),
         ("text encoder", CleanSamples, {}, {"text encoder: NaN in fp16"}),
     ],
 )
@@ -74,7 +96,10 @@ def test_a_fault_is_told_with_its_place_its_step_and_its_precision(place, keep, 
     found = {fault for fault in rollout.faults if fault}
     assert found and found <= said
     assert 0 < len(rollout.whole) < 12
-    assert rollout.samples[rollout.whole].isfinite().all() and rollout.trajectory.path[rollout.whole].isfinite().all()
+    assert (
+        rollout.samples[rollout.whole].isfinite().all()
+        and rollout.trajectory.path[rollout.whole].isfinite().all()
+    )
 
 
 def test_a_model_that_is_well_has_no_fault():
@@ -102,7 +127,10 @@ class Overflowing:
 def test_the_arithmetic_of_a_step_is_told_from_the_network(what, place):
     schedule = tiny.ToyDenoiser.schedule
     steps = Overflowing(DDIM(num_steps=3).bind(schedule), what)
-    assert all(fault.startswith(f"{place}: ") and "at step 2 of 3" in fault for fault in drawn("nowhere", steps=steps).faults)
+    assert all(
+        fault.startswith(f"{place}: ") and "at step 2 of 3" in fault
+        for fault in drawn("nowhere", steps=steps).faults
+    )
     if what == "std":  # who learns from no likelihood needs none
         assert not any(drawn("nowhere", "latents", steps=steps).faults)
 
@@ -110,13 +138,23 @@ def test_the_arithmetic_of_a_step_is_told_from_the_network(what, place):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_not_finite_is_masked_counted_and_never_judged_or_learned_from(kind, tmp_path):
     run = tmp_path / "run"
-    history = train(config(sick("encoder" if "images" in kind else "decoder", above=0.1), **KINDS[kind]), run, finite_redness)
+    history = train(
+        config(sick("encoder" if "images" in kind else "decoder", above=0.1), **KINDS[kind]),
+        run,
+        finite_redness,
+    )
     rows = log.read(run / "rewards.jsonl")
     broken = [row for row in rows if row["status"] == "broken_sample"]
     assert broken and all(row["reward"] is None and row["attempts"] == 0 for row in broken)
     assert all("NaN in fp16" in row["notes"]["broken_sample"] for row in broken)
-    assert all("notes" not in row and row["reward"] is not None for row in rows if row["status"] == "ok")
-    assert sum(row["masked_rewards"] for row in history) == sum(row["masked_broken_sample"] for row in history) == len(broken)
+    assert all(
+        "notes" not in row and row["reward"] is not None for row in rows if row["status"] == "ok"
+    )
+    assert (
+        sum(row["masked_rewards"] for row in history)
+        == sum(row["masked_broken_sample"] for row in history)
+        == len(broken)
+    )
     place = "encoder" if "images" in kind else "decoder"
     assert sum(row[f"broken_{place}"] for row in history) == len(broken)
     assert all(math.isfinite(row["reward_mean"]) and row["skipped_updates"] == 0 for row in history)
@@ -135,34 +173,57 @@ def test_it_is_learned_as_if_the_rewards_of_those_samples_had_been_missing(tmp_p
     train(config(sick("nowhere")), tmp_path / "silent", silent)
     ours, theirs = tiny.weights(tmp_path / "broken"), tiny.weights(tmp_path / "silent")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    statuses = [[row["status"] for row in log.read(tmp_path / name / "rewards.jsonl")] for name in ("broken", "silent")]
-    assert statuses[0] == ["broken_sample" if status == "non_finite" else status for status in statuses[1]]
+    statuses = [
+        [row["status"] for row in log.read(tmp_path / name / "rewards.jsonl")]
+        for name in ("broken", "silent")
+    ]
+    assert statuses[0] == [
+        "broken_sample" if status == "non_finite" else status for status in statuses[1]
+    ]
 
 
 def test_the_page_and_the_verdict_name_the_decoder_and_not_the_reward(tmp_path):
     run = tmp_path / "run"
-    over = {"epochs": 4, "model": sick(above=0.8), "scoring": {"max_failed": 0.7}, "evaluation": {"num_prompts": 2}}
+    over = {
+        "epochs": 4,
+        "model": sick(above=0.8),
+        "scoring": {"max_failed": 0.7},
+        "evaluation": {"num_prompts": 2},
+    }
     train(tiny.config(**over), run, finite_redness)
     found = verdict.of_run(existing(run))
-    assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {f.rule for f in found.findings}
+    assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {
+        f.rule for f in found.findings
+    }
     assert found.suggestion == "Look for numbers in the weights of the decoder that are not finite."
     said = {**json.loads((run / "verdict.json").read_text())}["suggestion"]
     assert said == found.suggestion
-    assert any("broken sample" in figure.words for figure in figures(log.read(run / "metrics.jsonl"), 4))
+    assert any(
+        "broken sample" in figure.words for figure in figures(log.read(run / "metrics.jsonl"), 4)
+    )
     assert "broken sample" in (run / "report.html").read_text()
 
 
 def test_the_suggestion_goes_by_the_place_and_the_precision():
     rows = [{"epoch": i, "reward_mean": i, "reward_std": 1, "reward_queries": 100 * (i + 1), "masked_rewards": 5,
              "masked_broken_sample": 5, "broken_decoder": 4, "broken_network": 1} for i in range(5)]  # fmt: skip
-    given = {"learning_rate": 1, "epochs": 5, "prompts_per_epoch": 10, "images_per_prompt": 10, "reward": {"name": "redness"}}
+    given = {
+        "learning_rate": 1,
+        "epochs": 5,
+        "prompts_per_epoch": 10,
+        "images_per_prompt": 10,
+        "reward": {"name": "redness"},
+    }
 
     def suggested(precision, rows=rows):
-        return verdict.conclude(verdict.Evidence({**given, "model": {"precision": precision}}, rows)).suggestion
+        return verdict.conclude(
+            verdict.Evidence({**given, "model": {"precision": precision}}, rows)
+        ).suggestion
 
     assert suggested("fp16") == "Set model.precision to bf16 or fp32."
     assert suggested("bf16") == "Set model.precision to fp32."
-    failed = [{**row, "masked_broken_sample": 0} for row in rows]  # the control: rewards that failed
+    # the control: rewards that failed
+    failed = [{**row, "masked_broken_sample": 0} for row in rows]
     assert suggested("fp16", failed).startswith("Mend the reward")
 
 
@@ -172,7 +233,10 @@ def test_too_many_broken_samples_end_the_run_with_their_cause(tmp_path):
         train(config(sick(above=-9.0)), run, finite_redness)
     said = str(raised.value)
     assert raised.value.exit_code == 2
-    assert "broken_sample; scoring.max_failed allows a share of 0.7. The decoder gave NaN in fp16 (" in said
+    assert (
+        "broken_sample; scoring.max_failed allows a share of 0.7. The decoder gave NaN in fp16 ("
+        in said
+    )
     assert "Set model.precision to bf16 or fp32." in said and "mend the reward" not in said
     assert checkpoint.epochs(run / "checkpoints") == [0]
 
@@ -198,13 +262,16 @@ def test_a_picture_that_is_not_finite_is_crossed_out_and_told(tmp_path, capsys):
     rows = log.read(run / "monitor.jsonl")
     broken = {int(number) for number in rows[0]["broken"]}
     assert 0 < len(broken) < 12
-    assert f"{len(broken)} of 12 pictures are not finite and crossed out. The decoder gave" in " ".join(
-        capsys.readouterr().out.split()
+    assert (
+        f"{len(broken)} of 12 pictures are not finite and crossed out. The decoder gave"
+        in " ".join(capsys.readouterr().out.split())
     )
     for row in rows:
         assert all(value is not None for value in row["statistics"].values())
         values = row["held_out"]["redness_2"]["values"]
-        assert {i for i, value in enumerate(values) if value is None} == {int(number) for number in row["broken"]}
+        assert {i for i, value in enumerate(values) if value is None} == {
+            int(number) for number in row["broken"]
+        }
     assert rows[0]["statistics"]["distance"] == 0
     for number in range(12):
         with Image.open(run / "samples" / "epoch-00000" / f"{number:03d}.png") as picture:
@@ -216,25 +283,43 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
     real = monitor.Monitor.look
 
     def all_broken(self, epoch, pictures):
-        way = dataclasses.replace(pictures.trajectory, faults=["decoder: NaN in fp16"] * len(pictures.prompts))
+        way = dataclasses.replace(
+            pictures.trajectory, faults=["decoder: NaN in fp16"] * len(pictures.prompts)
+        )
         nothing = torch.full_like(pictures.samples, math.nan)
-        real(self, epoch, dataclasses.replace(pictures, trajectory=way, samples=nothing) if epoch != 1 else pictures)
+        real(
+            self,
+            epoch,
+            dataclasses.replace(pictures, trajectory=way, samples=nothing)
+            if epoch != 1
+            else pictures,
+        )
 
     monkeypatch.setattr(monitor.Monitor, "look", all_broken)
     looks = {"num_prompts": 2, "held_out": [f"{tiny.FILE}:redness_2"]}
     train(config({"name": f"{tiny.FILE}:Toy"}, evaluation=looks), run, finite_redness)
     first, second, last = log.read(run / "monitor.jsonl")
-    assert first["statistics"] == last["statistics"] == {"kl": None} and first["held_out"]["redness_2"]["mean"] is None
+    assert (
+        first["statistics"] == last["statistics"] == {"kl": None}
+        and first["held_out"]["redness_2"]["mean"] is None
+    )
     assert second["statistics"]["brightness"] is not None and "distance" not in second["statistics"]
     found = verdict.of_run(existing(run))
-    assert "2 of the fixed pictures were not finite" in " ".join(finding.text for finding in found.findings)
+    assert "2 of the fixed pictures were not finite" in " ".join(
+        finding.text for finding in found.findings
+    )
     assert (run / "report.html").is_file()
 
 
 def test_nothing_can_be_told_of_a_picture_that_is_not_finite():
     images = torch.rand(2, 3, 4, 4)
     images[1, 0, 1, 1] = math.nan
-    for statistic in (appearance.brightness, appearance.saturation, appearance.edge_density, appearance.colour_entropy):
+    for statistic in (
+        appearance.brightness,
+        appearance.saturation,
+        appearance.edge_density,
+        appearance.colour_entropy,
+    ):
         assert statistic(images).isnan().tolist() == [False, True]
         assert torch.equal(statistic(images[:1]), statistic(images)[:1])
     assert picture(images[1]).getpixel((0, 0)) == (255, 0, 255)
@@ -252,12 +337,17 @@ def test_sample_and_evaluate_tell_what_is_not_finite(tmp_path):
     train(config(sick(above=1.0)), run, finite_redness)
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("above: 1.0", "above: -9.0"))
-    with pytest.warns(UserWarning, match=r"2 of 2 pictures are not finite and crossed out. The decoder gave NaN in fp16"):
+    with pytest.warns(
+        UserWarning,
+        match=r"2 of 2 pictures are not finite and crossed out. The decoder gave NaN in fp16",
+    ):
         shown = before_and_after(run, "a fox", 3)
     with Image.open(shown) as picture:
         assert picture.getpixel((0, 0)) == (255, 0, 255)
     path.write_text(path.read_text().replace("above: -9.0", "above: 0.5"))
-    found = evaluate(run, Question(suites=["own"], rewards=["redness"], num_prompts=4, images_per_prompt=2))
+    found = evaluate(
+        run, Question(suites=["own"], rewards=["redness"], num_prompts=4, images_per_prompt=2)
+    )
     (suite,) = found["suites"]
     assert suite["broken"]["before"] > 0 and "The decoder gave NaN" in suite["broken"]["cause"]
     assert suite["rewards"]["redness"]["num_images"] < suite["num_images"]
@@ -271,12 +361,17 @@ def test_sample_and_evaluate_tell_what_is_not_finite(tmp_path):
 
 def test_steps_that_would_divide_by_zero_are_refused_before_the_run_begins():
     schedule = dataclasses.replace(
-        tiny.ToyDenoiser.schedule, alpha_bar=torch.cat([tiny.ToyDenoiser.schedule.alpha_bar[:-1], torch.zeros(1)])
+        tiny.ToyDenoiser.schedule,
+        alpha_bar=torch.cat([tiny.ToyDenoiser.schedule.alpha_bar[:-1], torch.zeros(1)]),
     )
-    with pytest.raises(ConfigError, match="every sample would be NaN. Ask for --sampler.spacing leading"):
+    with pytest.raises(
+        ConfigError, match="every sample would be NaN. Ask for --sampler.spacing leading"
+    ):
         DDIM(num_steps=4, spacing="trailing").bind(schedule)
     DDIM(num_steps=4, spacing="leading").bind(schedule)
-    DDIM(num_steps=4, spacing="trailing").bind(dataclasses.replace(schedule, prediction="v_prediction"))
+    DDIM(num_steps=4, spacing="trailing").bind(
+        dataclasses.replace(schedule, prediction="v_prediction")
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -292,7 +387,9 @@ def test_a_learning_rate_that_blows_the_weights_up_ends_the_run_and_not_its_fold
     train(config(**good), run)
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1.0e+20"))
-    with pytest.raises(NonFiniteError, match=r"The learning rate, 1e\+20, may be too high. The run is saved") as raised:
+    with pytest.raises(
+        NonFiniteError, match=r"The learning rate, 1e\+20, may be too high. The run is saved"
+    ) as raised:
         resume(run, epochs=4)
     assert raised.value.exit_code == 2
     assert max(checkpoint.epochs(run / "checkpoints")) == 2
@@ -309,8 +406,12 @@ def test_a_learning_rate_that_blows_the_weights_up_ends_the_run_and_not_its_fold
 def test_three_updates_in_a_row_without_a_finite_gradient_end_the_run(tmp_path, monkeypatch):
     run = tmp_path / "run"
     real = torch.autograd.grad
-    monkeypatch.setattr(torch.autograd, "grad", lambda *a, **k: tuple(each * math.nan for each in real(*a, **k)))
-    with pytest.raises(NonFiniteError, match="3 updates in a row were skipped: the gradient is not finite"):
+    monkeypatch.setattr(
+        torch.autograd, "grad", lambda *a, **k: tuple(each * math.nan for each in real(*a, **k))
+    )
+    with pytest.raises(
+        NonFiniteError, match="3 updates in a row were skipped: the gradient is not finite"
+    ):
         train(config({"name": f"{tiny.FILE}:Toy"}, epochs=4), run)
     assert log.read(run / "metrics.jsonl")[0]["skipped_updates"] == 2
     assert checkpoint.epochs(run / "checkpoints") == [1]
@@ -332,14 +433,22 @@ def test_a_checkpoint_of_an_older_version_that_is_not_finite_is_passed_over(tmp_
     good = checkpoint.Checkpoint(1, {"a": torch.ones(2)}, {}, {})
     checkpoint.save(tmp_path, good, keep=2)
     monkeypatch.setattr(checkpoint, "first_not_finite", lambda tensors: None)
-    checkpoint.save(tmp_path, dataclasses.replace(good, epoch=2, weights={"a": torch.tensor([1.0, math.nan])}), keep=2)
+    checkpoint.save(
+        tmp_path,
+        dataclasses.replace(good, epoch=2, weights={"a": torch.tensor([1.0, math.nan])}),
+        keep=2,
+    )
     monkeypatch.undo()
-    with pytest.warns(UserWarning, match="holds numbers that are not finite, first in a. Falling back"):
+    with pytest.warns(
+        UserWarning, match="holds numbers that are not finite, first in a. Falling back"
+    ):
         assert checkpoint.load_newest(tmp_path).epoch == 1
 
 
 @pytest.mark.parametrize("healthy", [1, 2])
-def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(healthy, tmp_path, monkeypatch):
+def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(
+    healthy, tmp_path, monkeypatch
+):
     """The network fails from some epoch's state on; resume begins with the state that still sampled, or anew."""
     run = tmp_path / "run"
     real = DiffusionPolicy.output
@@ -363,7 +472,9 @@ def test_a_state_that_a_run_begins_with_is_not_put_aside_unasked(tmp_path, monke
     train(config({"name": f"{tiny.FILE}:Toy"}), run)
     real = DiffusionPolicy.output
     monkeypatch.setattr(DiffusionPolicy, "output", lambda *given: real(*given) * math.nan)
-    with pytest.raises(NonFiniteError, match=r"If epoch 1 was still well, move checkpoints/epoch-00002 away"):
+    with pytest.raises(
+        NonFiniteError, match=r"If epoch 1 was still well, move checkpoints/epoch-00002 away"
+    ):
         resume(run, epochs=4)
     assert checkpoint.epochs(run / "checkpoints") == [2, 1]
 

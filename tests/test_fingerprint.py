@@ -38,9 +38,14 @@ def run(trained, tmp_path):
 
 def test_base_weights_that_changed_are_refused_until_that_is_accepted(run):
     file = run.parent / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({name: 1.3 * value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
+    save_file(
+        {name: 1.3 * value for name, value in load_file(file).items()},
+        file,
+        metadata={"format": "pt"},
+    )
     with pytest.raises(
-        ConfigError, match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed.*--accept-changed-files"
+        ConfigError,
+        match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed.*--accept-changed-files",
     ):
         resume(run, epochs=2)
     assert len(resume(run, epochs=2, accept_changed_files=True)) == 1
@@ -51,8 +56,15 @@ def test_pictures_of_a_model_that_changed_come_with_a_warning(run, recwarn):
     before_and_after(run, "a cat", 0)
     assert not [each for each in recwarn if "changed since" in str(each.message)]
     file = run.parent / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({name: 1.3 * value for name, value in load_file(file).items()}, file, metadata={"format": "pt"})
-    with pytest.warns(UserWarning, match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed since the run began"):
+    save_file(
+        {name: 1.3 * value for name, value in load_file(file).items()},
+        file,
+        metadata={"format": "pt"},
+    )
+    with pytest.warns(
+        UserWarning,
+        match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed since the run began",
+    ):
         before_and_after(run, "a cat", 0)
 
 

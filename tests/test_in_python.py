@@ -24,13 +24,25 @@ def test_a_recipe_is_trained_by_its_name_with_options_over_it(tmp_path):
 
 
 def test_keys_and_values_are_a_run_too(tmp_path):
-    assert len(rediffuse.train({**TOY, "sampler": {"name": "ddim", "num_steps": 4}}, tmp_path / "run", epochs=2)) == 2
+    assert (
+        len(
+            rediffuse.train(
+                {**TOY, "sampler": {"name": "ddim", "num_steps": 4}}, tmp_path / "run", epochs=2
+            )
+        )
+        == 2
+    )
 
 
 def test_a_run_is_the_same_whatever_it_is_named_by(tmp_path):
-    usual = resolved(read_recipe("demo/incompressibility"), {"epochs": 4, "algorithm": {"name": "rwr"}})
+    usual = resolved(
+        read_recipe("demo/incompressibility"), {"epochs": 4, "algorithm": {"name": "rwr"}}
+    )
     assert config_from("demo/incompressibility", {"epochs": 4, "algorithm": "rwr"}) == usual
-    assert config_from({"extends": "demo/incompressibility", "epochs": 4, "algorithm": "rwr"}, {}) == usual
+    assert (
+        config_from({"extends": "demo/incompressibility", "epochs": 4, "algorithm": "rwr"}, {})
+        == usual
+    )
     assert config_from(usual, {"seed": 3}).seed == 3 and config_from(usual, {}) is usual
     path = tmp_path / "mine.yaml"
     path.write_text("extends: demo/incompressibility\nepochs: 4\nalgorithm: {name: rwr}\n")
@@ -52,7 +64,9 @@ def test_a_second_training_in_another_thread_is_refused_in_a_sentence_and_harms_
     refused = []
 
     def second():
-        with pytest.raises(RunError, match="in another thread: use a process for each run") as error:
+        with pytest.raises(
+            RunError, match="in another thread: use a process for each run"
+        ) as error:
             rediffuse.train(tiny.config(), tmp_path / "second")
         refused.append(error)
 
@@ -72,7 +86,10 @@ def test_a_second_training_in_another_thread_is_refused_in_a_sentence_and_harms_
 def test_another_default_dtype_is_refused_in_a_sentence_before_there_is_a_folder(tmp_path):
     torch.set_default_dtype(torch.float64)
     try:
-        with pytest.raises(ConfigError, match=r"default dtype is torch\.float64.*torch\.set_default_dtype\(torch\.float32\)"):
+        with pytest.raises(
+            ConfigError,
+            match=r"default dtype is torch\.float64.*torch\.set_default_dtype\(torch\.float32\)",
+        ):
             rediffuse.train("demo/incompressibility", tmp_path / "run", **TOY)
     finally:
         torch.set_default_dtype(torch.float32)

@@ -50,7 +50,9 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     columns = 1 if kind == "unconditional" else 2
     assert len(list(seen.glob(f"*{suffix}"))) == len(list(seen.glob("[0-9]*.png"))) == 2 * columns
     assert page.slider_frames(page.read(RunFolder(tmp_path / "run")))[-1].sheet.columns == columns
-    found = evaluate(tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=2))
+    found = evaluate(
+        tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=2)
+    )
     assert found["suites"][0]["num_prompts"] == columns
     if columns == 2:
         assert len({row["prompt"] for row in numbers(tmp_path / "run", "rewards.jsonl")}) == 2
@@ -68,14 +70,21 @@ def test_every_algorithm_learns_from_a_flow_of_numbers(algorithm, tmp_path):
         "rwr_sparse": {"among": "epoch", "percentile": 75, "inner_epochs": 10},
         "ddpo_sf": {"advantage": "batch"},
     }
-    over = {"algorithm": {"name": algorithm, **own[algorithm]}, "prompts_per_epoch": 128, "epochs": 5, "updates_per_epoch": 1}
+    over = {
+        "algorithm": {"name": algorithm, **own[algorithm]},
+        "prompts_per_epoch": 128,
+        "epochs": 5,
+        "updates_per_epoch": 1,
+    }
     rate = 5e-2 if algorithm == "ddpo_sf" else 1e-2
     history = train(config("vector", **over, learning_rate=rate), tmp_path / "run")
     assert history[-1]["reward_mean"] > history[0]["reward_mean"] + 0.1
 
 
 def test_a_reward_of_another_kind_of_sample_is_refused_before_anything_is_loaded(tmp_path):
-    with pytest.raises(ConfigError, match=r"reward.name: 'redness' judges image samples.*makes video"):
+    with pytest.raises(
+        ConfigError, match=r"reward.name: 'redness' judges image samples.*makes video"
+    ):
         train(config("video", reward={"name": "redness"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -85,5 +94,7 @@ def test_a_family_that_does_not_say_its_kind_of_sample_is_told_to(tmp_path, monk
     (tmp_path / "mine.py").write_text(
         "import tiny\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine(tiny.OfVectors): pass\n"
     )
-    with pytest.raises(ConfigError, match=r"makes vector samples. Its class must say so .*modality = 'vector'"):
+    with pytest.raises(
+        ConfigError, match=r"makes vector samples. Its class must say so .*modality = 'vector'"
+    ):
         train(config("vector", model={"name": f"{tmp_path}/mine.py:Mine"}), tmp_path / "run")

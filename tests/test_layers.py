@@ -80,12 +80,22 @@ def test_the_maths_knows_torch_and_the_standard_library_only():
     for path in (SRC / "maths").glob("*.py"):
         for name in imported(ast.parse(path.read_text())):
             top = name.split(".")[0]
-            assert top in {"torch", "rediffuse"} or top in sys.stdlib_module_names, f"{path.name} imports {name}"
+            assert top in {"torch", "rediffuse"} or top in sys.stdlib_module_names, (
+                f"{path.name} imports {name}"
+            )
 
 
 def test_nothing_loads_what_could_run_code():
     forbidden = {"pickle", "marshal", "shelve", "dill", "cloudpickle"}
-    calls = {"eval", "exec", "torch.load", "yaml.load", "yaml.unsafe_load", "pickle.load", "pickle.loads"}
+    calls = {
+        "eval",
+        "exec",
+        "torch.load",
+        "yaml.load",
+        "yaml.unsafe_load",
+        "pickle.load",
+        "pickle.loads",
+    }
     for path in [*SRC.rglob("*.py"), *SRC.parents[1].glob("pretraining/*.py")]:
         tree = ast.parse(path.read_text())
         assert not forbidden & {name.split(".")[0] for name in imported(tree)}, path

@@ -49,7 +49,9 @@ def test_the_reward_rises(name, tmp_path):
 def test_with_flipped_rewards_it_falls(name, tmp_path, monkeypatch):
     kind = find("algorithm", name)
     upright = kind.advantages
-    monkeypatch.setattr(kind, "advantages", lambda self, rewards, groups: upright(self, -rewards, groups))
+    monkeypatch.setattr(
+        kind, "advantages", lambda self, rewards, groups: upright(self, -rewards, groups)
+    )
     assert redness_gained(tmp_path / "run", **settings(name)) < -0.1
 
 
@@ -80,7 +82,12 @@ def test_a_diffusers_pipeline_learns(train_what, learning_rate, pipeline, tmp_pa
     targets = ["to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out"]
     history = train(
         tiny.config(
-            model={"name": f"{tiny.FILE}:Tiny", "path": str(pipeline), "train": train_what, "lora_targets": targets},
+            model={
+                "name": f"{tiny.FILE}:Tiny",
+                "path": str(pipeline),
+                "train": train_what,
+                "lora_targets": targets,
+            },
             sampler={"num_steps": 4, "spacing": "trailing"},
             algorithm={"name": "ddpo_sf", "advantage": "batch"},
             updates_per_epoch=1,
@@ -109,6 +116,8 @@ def test_the_embedded_models_reward_rises(name, tmp_path):
         "sampler": {"num_steps": 4},
         "evaluation": {"every": 0, "num_prompts": 1, "images_per_prompt": 1},
     }
-    config = resolved(read_recipe("demo/incompressibility"), merge(usual, own(name, "on_the_embedded_model")))
+    config = resolved(
+        read_recipe("demo/incompressibility"), merge(usual, own(name, "on_the_embedded_model"))
+    )
     history = train(config, tmp_path / "run")
     assert history[-1]["reward_mean"] - history[0]["reward_mean"] > history[0]["reward_std"]

@@ -59,7 +59,9 @@ def test_the_embedded_model_tells_its_limit():
     assert denoiser.num_tokens(long) == 42 and denoiser.num_tokens("a cat") == 4
     same = denoiser.encode([Prompt(long), Prompt(long + "red")])["text"]
     assert torch.equal(same[0], same[1]), "what is beyond the limit is not read"
-    assert "2 of 3 prompts have more than the 16 tokens" in lengths.warning(denoiser, [long, long + "red", "a cat"])
+    assert "2 of 3 prompts have more than the 16 tokens" in lengths.warning(
+        denoiser, [long, long + "red", "a cat"]
+    )
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ class Limited(tiny.Toy):
         return denoiser
 
 
-@pytest.mark.parametrize(("model", "told"), [(f"{__file__}:Limited", True), (f"{tiny.FILE}:Toy", False)])
+@pytest.mark.parametrize(
+    ("model", "told"), [(f"{__file__}:Limited", True), (f"{tiny.FILE}:Toy", False)]
+)
 def test_a_run_says_it_before_its_first_epoch(model, told, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("a cat\na cat that sits on a mat\n")
     prompts = {"name": "text_file", "path": str(tmp_path / "mine.txt")}
@@ -79,5 +83,8 @@ def test_a_run_says_it_before_its_first_epoch(model, told, tmp_path, capsys):
     with warnings.catch_warnings(record=True, action="always") as said:
         before_and_after(tmp_path / "run", "a cat that sits on a mat", seed=0)
         evaluate(tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=1))
-    assert ["of 1 prompts" in str(each.message) or "1 of 2 prompts" in str(each.message) for each in said] == 2 * told * [True]
+    assert [
+        "of 1 prompts" in str(each.message) or "1 of 2 prompts" in str(each.message)
+        for each in said
+    ] == 2 * told * [True]
     assert ("1 of 2 prompts have more than the 6 tokens" in out.split("epoch 0")[0]) == told

@@ -25,8 +25,16 @@ from rediffuse.types import Prompt
             {"name": "ddpo_is", "clip_rnge": 1},
             r"algorithm\.clip_rnge: 'ddpo_is' has no such option.*Did you mean 'clip_range'",
         ),
-        ("algorithm", {"name": "ddpo_is", "clip_range": 0}, r"algorithm\.clip_range: .*greater than 0"),
-        ("algorithm", {"name": "ddpo_is", "advantage": "prompt"}, r"algorithm\.advantage: .*'per_prompt'"),
+        (
+            "algorithm",
+            {"name": "ddpo_is", "clip_range": 0},
+            r"algorithm\.clip_range: .*greater than 0",
+        ),
+        (
+            "algorithm",
+            {"name": "ddpo_is", "advantage": "prompt"},
+            r"algorithm\.advantage: .*'per_prompt'",
+        ),
         ("sampler", {"name": "ddim", "num_steps": "many"}, r"sampler\.num_steps: .*valid integer"),
         ("model", {"name": "emoji", "precision": "fp8"}, r"model\.precision"),
         ("reward", {}, r"reward\.name: no ''"),
@@ -81,7 +89,9 @@ def test_a_completed_configuration_spells_out_every_option():
     assert assemble(whole).algorithm == assemble(config).algorithm
 
 
-@pytest.mark.parametrize(("key", "name"), [(key, name) for key, room in KEYS.items() for name in names(room)])
+@pytest.mark.parametrize(
+    ("key", "name"), [(key, name) for key, room in KEYS.items() for name in names(room)]
+)
 def test_options_are_read_from_the_source_as_they_are(key, name):
     kind = find(key, name)
     assert list(declared_options(KEYS[key], name)) == [f.name for f in fields(kind) if f.init]
@@ -100,7 +110,9 @@ SHADE = "def shade(images):\n    return images.mean((1, 2, 3))\n"
 
 def test_a_reward_imports_the_modules_beside_its_file_then_and_later(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", list(sys.path))
-    folder = beside(tmp_path / "mine", dark=USES.format("near"), near_neighbour=SHADE, near_later="")
+    folder = beside(
+        tmp_path / "mine", dark=USES.format("near"), near_neighbour=SHADE, near_later=""
+    )
     monkeypatch.chdir(tmp_path)
     reward = build("reward", {"name": "mine/dark.py:dark"})
     assert reward(torch.ones(2, 3, 4, 4), [Prompt("a cat")] * 2).tolist() == [-1.0, -1.0]
@@ -110,17 +122,36 @@ def test_a_reward_imports_the_modules_beside_its_file_then_and_later(tmp_path, m
 @pytest.mark.parametrize("start", ["module", "command"])
 def test_a_neighbour_takes_the_place_of_no_installed_module(start, tmp_path):
     """The command starts in the folder itself, where files are called as modules that Rediffuse imports."""
-    shadows = ["random", "numpy", "yaml", "queue", "torch", "config", *(["rediffuse"] if start == "command" else [])]
+    shadows = [
+        "random",
+        "numpy",
+        "yaml",
+        "queue",
+        "torch",
+        "config",
+        *(["rediffuse"] if start == "command" else []),
+    ]
     texts = dict.fromkeys(shadows, "raise SystemExit('shadowed')")
-    folder = beside(tmp_path / "mine", dark=USES.format("own"), own_neighbour=SHADE, own_later="", **texts)
-    words = {"module": ["-m", "rediffuse"], "command": ["-P", "-c", "from rediffuse.cli import main; main()"]}[start]
+    folder = beside(
+        tmp_path / "mine", dark=USES.format("own"), own_neighbour=SHADE, own_later="", **texts
+    )
+    words = {
+        "module": ["-m", "rediffuse"],
+        "command": ["-P", "-c", "from rediffuse.cli import main; main()"],
+    }[start]
     done = subprocess.run(
-        [sys.executable, *words, "plan", "--reward", "dark.py:dark"], cwd=folder, capture_output=True, text=True, check=False
+        [sys.executable, *words, "plan", "--reward", "dark.py:dark"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
 
 
-def test_what_a_file_changes_where_it_is_imported_changes_nothing_for_the_run(tmp_path, monkeypatch):
+def test_what_a_file_changes_where_it_is_imported_changes_nothing_for_the_run(
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text(
         "import os, torch\nos.chdir('/')\ntorch.set_default_dtype(torch.float64)\ndef dark(images, prompts): return images\n"

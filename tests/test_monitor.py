@@ -41,7 +41,11 @@ def rewards(tmp_path):
 
 
 def config(rewards, *held_out, **over):
-    evaluation = {"num_prompts": 8, "images_per_prompt": 2, "held_out": [f"{rewards}:{name}" for name in held_out]}
+    evaluation = {
+        "num_prompts": 8,
+        "images_per_prompt": 2,
+        "held_out": [f"{rewards}:{name}" for name in held_out],
+    }
     evaluation |= over.pop("evaluation", {})
     usual = {"epochs": 6, "learning_rate": 3e-2, "prompts_per_epoch": 8}
     return tiny.config(**{**usual, **over}, evaluation=evaluation)
@@ -52,11 +56,16 @@ def rows(run):
 
 
 def kept(run):
-    return checkpoint.best_epoch(run / "checkpoints"), sorted(checkpoint.epochs(run / "checkpoints"))
+    return checkpoint.best_epoch(run / "checkpoints"), sorted(
+        checkpoint.epochs(run / "checkpoints")
+    )
 
 
 def test_each_look_tells_rewards_and_statistics_of_the_same_pictures(rewards, tmp_path):
-    few = {"prompts": {"name": f"{tiny.FILE}:Few"}, "evaluation": {"num_prompts": 2, "images_per_prompt": 8}}
+    few = {
+        "prompts": {"name": f"{tiny.FILE}:Few"},
+        "evaluation": {"num_prompts": 2, "images_per_prompt": 8},
+    }
     train(config(rewards, "not_red", "of_the_prompt", **few), tmp_path / "run")
     found = rows(tmp_path / "run")
     assert [row["epoch"] for row in found] == [0, 1, 2, 3, 4, 5, 6]
@@ -65,7 +74,9 @@ def test_each_look_tells_rewards_and_statistics_of_the_same_pictures(rewards, tm
         "brightness", "saturation", "edge_density", "colour_entropy", "diversity", "near_identical", "distance", "kl",
     }  # fmt: skip
     assert first["statistics"]["diversity"] == pytest.approx(1)
-    assert first["statistics"]["distance"] == 0 and first["statistics"]["kl"] == pytest.approx(0, abs=1e-4)
+    assert first["statistics"]["distance"] == 0 and first["statistics"]["kl"] == pytest.approx(
+        0, abs=1e-4
+    )
     assert last["statistics"]["distance"] > 0 and last["statistics"]["kl"] > 1e-3
     assert len(last["held_out"]["not_red"]["values"]) == 16
     assert first["held_out"]["of_the_prompt"]["mean"] == 0.5
@@ -97,7 +108,11 @@ def test_large_ones_are_pruned(rewards, large, tmp_path):
     """The control of the test above."""
     options = {"evaluation": {"every": 2}, "logging": {"keep_checkpoints": 1}, "epochs": 5}
     train(config(rewards, **options), tmp_path / "large")
-    assert kept(tmp_path / "large") == (5, [4, 5])  # that of 4 was the best when that of 5 was saved
+    # that of 4 was the best when that of 5 was saved
+    assert kept(tmp_path / "large") == (
+        5,
+        [4, 5],
+    )
 
 
 def test_a_run_that_goes_too_far_is_warned_of_once_and_goes_on(rewards, large, tmp_path, capsys):
@@ -130,7 +145,10 @@ def test_it_stops_there_if_it_was_told_to_and_exports_the_best(rewards, tmp_path
 
 def test_it_exports_the_best_at_the_end_if_it_was_told_to(rewards, tmp_path):
     run = tmp_path / "run"
-    assert len(train(config(rewards, "not_red", evaluation={"on_overoptimisation": "keep_best"}), run)) == 6
+    assert (
+        len(train(config(rewards, "not_red", evaluation={"on_overoptimisation": "keep_best"}), run))
+        == 6
+    )
     assert exported(run) == kept(run)[0] < 6
     train(config(rewards, "not_red"), tmp_path / "warned")
     assert exported(tmp_path / "warned") == 6
@@ -148,7 +166,9 @@ def exported(run):
     raise AssertionError("of no checkpoint that is there")
 
 
-def test_where_the_best_is_damaged_the_last_is_exported_and_that_is_said(rewards, tmp_path, capsys, monkeypatch):
+def test_where_the_best_is_damaged_the_last_is_exported_and_that_is_said(
+    rewards, tmp_path, capsys, monkeypatch
+):
     run = tmp_path / "run"
     call_best = checkpoint.call_best
 
@@ -196,7 +216,9 @@ def test_the_divergence_is_none_from_oneself_and_the_sum_of_each_step():
                 parameter += 0.01
         made = joined(collect(policy, draws, 2, world, keep=Transitions), 4)
         found = kl_to_pretrained(policy, made, [1, 3], 1, world)
-    assert found.tolist() == pytest.approx([by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4)
+    assert found.tolist() == pytest.approx(
+        [by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4
+    )
 
 
 def by_hand(policy, made, row):
@@ -208,7 +230,9 @@ def by_hand(policy, made, row):
             own = policy.act(state, torch.tensor([step]), conditioning)
             with policy.using("start"):
                 theirs = policy.act(state, torch.tensor([step]), conditioning)
-        laws = [torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1)) for law in (own, theirs)]
+        laws = [
+            torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1)) for law in (own, theirs)
+        ]
         total += torch.distributions.kl_divergence(*laws).sum().item()
     return total
 
@@ -220,8 +244,14 @@ def toy_policy():
     return DiffusionPolicy(denoiser, DDIM(num_steps=4).bind(denoiser.schedule))
 
 
-def test_the_best_is_the_same_after_an_interruption_that_saved_one_more_checkpoint(rewards, tmp_path):
-    plan = {"epochs": 9, "logging": {"checkpoint_every": 4}, "evaluation": {"on_overoptimisation": "keep_best"}}
+def test_the_best_is_the_same_after_an_interruption_that_saved_one_more_checkpoint(
+    rewards, tmp_path
+):
+    plan = {
+        "epochs": 9,
+        "logging": {"checkpoint_every": 4},
+        "evaluation": {"on_overoptimisation": "keep_best"},
+    }
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     train(config(rewards, "of_the_prompt", **plan), whole)
     redness = reward_that_dies_at(26)
@@ -238,14 +268,19 @@ def test_a_run_that_goes_on_must_make_the_same_pictures(rewards, tmp_path):
     train(config(rewards, "not_red", epochs=2), run)
     place = run / "config.yaml"
     place.write_text(place.read_text().replace("num_prompts: 8", "num_prompts: 4"))
-    with pytest.raises(ConfigError, match="evaluation.num_prompts.*could not be compared with new ones"):
+    with pytest.raises(
+        ConfigError, match="evaluation.num_prompts.*could not be compared with new ones"
+    ):
         resume(run, epochs=3)
     place.write_text(place.read_text().replace("num_prompts: 4", "num_prompts: 8"))
     assert len(resume(run, epochs=3)) == 1
 
 
 def test_a_held_out_reward_that_hangs_is_waited_for_once(rewards, tmp_path, capsys):
-    rewards.write_text(rewards.read_text() + "\ndef hangs(images, prompts):\n    import time\n    time.sleep(3600)\n")
+    rewards.write_text(
+        rewards.read_text()
+        + "\ndef hangs(images, prompts):\n    import time\n    time.sleep(3600)\n"
+    )
     began = time.monotonic()
     patience = {"scoring": {"timeout_seconds": 0.5, "deadline_seconds": 0.1}}
     train(config(rewards, "hangs", "of_the_prompt", epochs=3, **patience), tmp_path / "run")
@@ -257,7 +292,10 @@ def test_a_held_out_reward_that_hangs_is_waited_for_once(rewards, tmp_path, caps
 @pytest.mark.parametrize("features", ["[]", "lambda images: images", "lambda images: 1 / 0"])
 def test_what_is_called_features_by_chance_is_not_relied_on(features, rewards, tmp_path, capsys):
     source = f"class Mine:\n    features = staticmethod({features}) if callable({features}) else {features}\n"
-    rewards.write_text(source + "    def __call__(self, images, prompts):\n        return images[:, 0].mean((1, 2))\n")
+    rewards.write_text(
+        source
+        + "    def __call__(self, images, prompts):\n        return images[:, 0].mean((1, 2))\n"
+    )
     train(config(rewards, "Mine", epochs=1), tmp_path / "run")
     assert "thumbnails" in " ".join(capsys.readouterr().out.split())
     assert rows(tmp_path / "run")[0]["statistics"]["diversity"] == pytest.approx(1)
@@ -274,9 +312,16 @@ def test_stopping_needs_a_reward_to_go_by(rewards):
 
 
 def test_a_sum_over_an_epoch_cannot_be_held_out(rewards, tmp_path):
-    with pytest.raises(ConfigError, match="evaluation.held_out: weighted_sum is made of a whole epoch"):
+    with pytest.raises(
+        ConfigError, match="evaluation.held_out: weighted_sum is made of a whole epoch"
+    ):
         train(
-            tiny.config(evaluation={"held_out": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}]}), tmp_path / "run"
+            tiny.config(
+                evaluation={
+                    "held_out": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}]
+                }
+            ),
+            tmp_path / "run",
         )
 
 
@@ -286,9 +331,13 @@ def test_the_page_and_the_verdict_are_there_without_the_command(rewards, tmp_pat
     assert "of_the_prompt" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_page_that_cannot_be_written_is_said_and_ends_no_run(rewards, tmp_path, capsys, monkeypatch):
+def test_a_page_that_cannot_be_written_is_said_and_ends_no_run(
+    rewards, tmp_path, capsys, monkeypatch
+):
     from rediffuse.report import page
 
     monkeypatch.setattr(page, "write", lambda run: 1 / 0)
     assert len(train(config(rewards, epochs=6), tmp_path / "run")) == 6
-    assert "the page could not be written: ZeroDivisionError" in " ".join(capsys.readouterr().out.split())
+    assert "the page could not be written: ZeroDivisionError" in " ".join(
+        capsys.readouterr().out.split()
+    )

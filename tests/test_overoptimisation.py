@@ -9,7 +9,13 @@ PICTURES = 16
 
 def metrics(rewards, std=0.3):
     return [
-        {"epoch": i, "reward_mean": mean, "reward_std": std, "reward_queries": 90 * (i + 1), "masked_rewards": 0}
+        {
+            "epoch": i,
+            "reward_mean": mean,
+            "reward_std": std,
+            "reward_queries": 90 * (i + 1),
+            "masked_rewards": 0,
+        }
         for i, mean in enumerate(rewards)
     ]
 
@@ -27,7 +33,10 @@ def looks(means, *, noise=0.05, other=-7.0, seed=0):
 
 def relative(num_epochs):
     """Of a reward that is normalised over each epoch, and clipped."""
-    return [row | {"relative_reward": 1.0} for row in metrics([0.01 * (-1) ** i for i in range(num_epochs)])]
+    return [
+        row | {"relative_reward": 1.0}
+        for row in metrics([0.01 * (-1) ** i for i in range(num_epochs)])
+    ]
 
 
 RISING = [2.8 + 0.1 * i for i in range(10)]
@@ -62,7 +71,10 @@ def test_a_fall_within_the_noise_is_none():
 @pytest.mark.parametrize(("num_looks", "noise"), [(12, 0.5), (100, 0.2)])
 def test_noise_alone_seldom_marks_a_run(num_looks, noise):
     rising = metrics([2.8 + 0.01 * i for i in range(num_looks)])
-    marked = [course(rising, looks([0.0] * num_looks, noise=noise, seed=seed)).fall is not None for seed in range(40)]
+    marked = [
+        course(rising, looks([0.0] * num_looks, noise=noise, seed=seed)).fall is not None
+        for seed in range(40)
+    ]
     assert sum(marked) <= 1
 
 

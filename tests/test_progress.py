@@ -20,8 +20,12 @@ def test_an_epoch_is_a_line(capsys):
 
 
 def test_rewards_of_any_size_are_told_apart_in_few_letters(capsys):
-    assert "reward 4.896e-31 ± 3.456e-32" in shown(capsys, reward_mean=4.8962e-31, reward_std=3.4557e-32)
-    assert "reward 4.896e+29 ± 3.456e+28" in shown(capsys, reward_mean=4.8962e29, reward_std=3.4557e28)
+    assert "reward 4.896e-31 ± 3.456e-32" in shown(
+        capsys, reward_mean=4.8962e-31, reward_std=3.4557e-32
+    )
+    assert "reward 4.896e+29 ± 3.456e+28" in shown(
+        capsys, reward_mean=4.8962e29, reward_std=3.4557e28
+    )
     assert "reward 0.0000 ± 0.0000" in shown(capsys, reward_mean=0.0, reward_std=0.0)
     assert "reward 0.0000 ± 0.5000" in shown(capsys, reward_mean=1e-9, reward_std=0.5)
 

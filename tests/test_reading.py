@@ -14,13 +14,24 @@ import yaml
 
 from rediffuse.cli import flags, main
 from rediffuse.config.reading import MOST_BYTES, MOST_DEPTH, file_bytes, flag_value, yaml_value
-from rediffuse.config.schema import PositiveInt, from_mapping, read_recipe, read_yaml, resolved, to_yaml
+from rediffuse.config.schema import (
+    PositiveInt,
+    from_mapping,
+    read_recipe,
+    read_yaml,
+    resolved,
+    to_yaml,
+)
 from rediffuse.errors import ConfigError, RediffuseError, quoted
 from rediffuse.lookup.build import assemble, build
 
 DIGITS = "1" * 5000
 LAUGHS = "\n".join(
-    ["a: &a [x, x]"] + [f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]" for j, k in zip("abcdefgh", "bcdefghi", strict=True)]
+    ["a: &a [x, x]"]
+    + [
+        f"{k}: &{k} [{', '.join([f'*{j}'] * 9)}]"
+        for j, k in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
 )
 
 
@@ -38,7 +49,10 @@ LAUGHS = "\n".join(
         (f"seed: {DIGITS}\n", "line 1: '111.*… is not int"),
         ("a: 0x_\n", "line 1: '0x_' is not int"),
         ("a: " + "[" * 900 + "]" * 900, f"line 1: nested more than {MOST_DEPTH} deep"),
-        ("a:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 60)), f"line 21: nested more than {MOST_DEPTH}"),
+        (
+            "a:\n" + "".join(f"{' ' * n}a:\n" for n in range(1, 60)),
+            f"line 21: nested more than {MOST_DEPTH}",
+        ),
         ("a: " + "x" * MOST_BYTES, "larger than 1 MB"),
         ("1: 2\n", "line 1: the key '1' is not text"),
         ("? [a, b]\n: 2\n", "line 1: the key '…' is not text"),
@@ -76,7 +90,9 @@ def test_dates_and_yamls_own_signs_are_text(text):
 
 
 def test_what_a_run_writes_is_read_again(tmp_path):
-    config = tiny.config(prompts={"name": "text_file", "path": "2024-01-02 #1 &a *b !c.txt"}, reward={"name": "on"})
+    config = tiny.config(
+        prompts={"name": "text_file", "path": "2024-01-02 #1 &a *b !c.txt"}, reward={"name": "on"}
+    )
     (tmp_path / "config.yaml").write_text(to_yaml(config))
     assert from_mapping(read_yaml(tmp_path / "config.yaml")) == config
 
@@ -92,7 +108,20 @@ def test_long_values_are_cut_in_messages():
     assert quoted(Path("a")) == "'a'"
 
 
-PATHS = ["a #2 list.txt", "list: new.txt", "123", "true", "[a].txt", "*", "&b", "!c", "1e3", "a\tb", "'quoted'", "- x"]
+PATHS = [
+    "a #2 list.txt",
+    "list: new.txt",
+    "123",
+    "true",
+    "[a].txt",
+    "*",
+    "&b",
+    "!c",
+    "1e3",
+    "a\tb",
+    "'quoted'",
+    "- x",
+]
 
 
 @pytest.mark.parametrize("text", PATHS)
@@ -102,7 +131,11 @@ def test_a_flag_of_a_text_option_is_the_text_as_it_stands(text, together, tmp_pa
     Path(text).write_text("a cat\n")
     words = [f"--prompts.path={text}"] if together else ["--prompts.path", text]
     assert flags(["--prompts", "text_file", *words])["prompts"]["path"] == text
-    built = build("prompts", flags(["--prompts", "text_file", *words])["prompts"]) if "." in text else None
+    built = (
+        build("prompts", flags(["--prompts", "text_file", *words])["prompts"])
+        if "." in text
+        else None
+    )
     assert built is None or [prompt.text for prompt in built.prompts] == ["a cat"]
 
 
@@ -111,17 +144,36 @@ def test_a_flag_is_read_by_the_type_of_its_option(tmp_path, monkeypatch):
     assert flags(["--model.revision", "1234567"], model) == {"model": {"revision": "1234567"}}
     assert flags(["--model.revision", "null"], model) == {"model": {"revision": None}}
     assert flags(["--model.guidance-scale", "3"], model) == {"model": {"guidance_scale": 3}}
-    assert flags(["--model.lora-targets", "[a, b]"], model) == {"model": {"lora_targets": ["a", "b"]}}
-    assert flags(["--model.revision", "1234567"]) == {"model": {"revision": 1234567}}, "nothing names the model"
+    assert flags(["--model.lora-targets", "[a, b]"], model) == {
+        "model": {"lora_targets": ["a", "b"]}
+    }
+    assert flags(["--model.revision", "1234567"]) == {"model": {"revision": 1234567}}, (
+        "nothing names the model"
+    )
     assert flags(["--reward", "on"]) == {"reward": {"name": "on"}}
-    assert flags(["--evaluation.held-out", "a #1.py:f"]) == {"evaluation": {"held_out": "a #1.py:f"}}
+    assert flags(["--evaluation.held-out", "a #1.py:f"]) == {
+        "evaluation": {"held_out": "a #1.py:f"}
+    }
     assert flag_value("'a'", "here") == "a"
     monkeypatch.chdir(tmp_path)
     mine = "from dataclasses import dataclass\n@dataclass\nclass Mine:\n    say: str = ''\n    n: int | None = 0\n    path: 'str | None' = None\n"
     Path("mine.py").write_text(mine)
-    got = flags(["--reward", "mine.py:Mine", "--reward.say", "007", "--reward.n", "3", "--reward.path", "null"])
+    got = flags(
+        [
+            "--reward",
+            "mine.py:Mine",
+            "--reward.say",
+            "007",
+            "--reward.n",
+            "3",
+            "--reward.path",
+            "null",
+        ]
+    )
     assert got["reward"] == {"name": "mine.py:Mine", "say": "007", "n": 3, "path": None}
-    assert flags(["--reward.say", "007"], {"reward": {"name": "mine.py:Mine"}})["reward"] == {"say": 7}, "nobody typed its name"
+    assert flags(["--reward.say", "007"], {"reward": {"name": "mine.py:Mine"}})["reward"] == {
+        "say": 7
+    }, "nobody typed its name"
 
 
 @pytest.fixture
@@ -181,7 +233,9 @@ def test_the_paths_of_a_recipe_are_relative_to_it(tmp_path, monkeypatch):
         "with_algorithm: {rwr: {prompts: {path: /absolute.txt}}}\n"
     )
     (folder / "sub").mkdir()
-    (folder / "sub" / "mine.yaml").write_text("extends: ../base.yaml\nprompts: {path: ../other.txt}\n")
+    (folder / "sub" / "mine.yaml").write_text(
+        "extends: ../base.yaml\nprompts: {path: ../other.txt}\n"
+    )
     recipe = read_recipe("recipes/base.yaml")
     assert recipe["prompts"]["path"] == "recipes/mine.txt"
     assert recipe["model"]["source"] == "recipes/models/base"
@@ -192,12 +246,33 @@ def test_the_paths_of_a_recipe_are_relative_to_it(tmp_path, monkeypatch):
     ]
     assert recipe["evaluation"]["held_out"] == ["recipes/mine.py:mine", "redness"]
     assert resolved(recipe, {"algorithm": {"name": "rwr"}}).prompts["path"] == "/absolute.txt"
-    assert read_recipe("recipes/sub/mine.yaml")["prompts"] == {"name": "text_file", "path": "recipes/sub/../other.txt"}
-    assert resolved(recipe, {"prompts": {"path": "typed.txt"}}).prompts["path"] == "typed.txt", "a flag's is the shell's"
+    assert read_recipe("recipes/sub/mine.yaml")["prompts"] == {
+        "name": "text_file",
+        "path": "recipes/sub/../other.txt",
+    }
+    assert resolved(recipe, {"prompts": {"path": "typed.txt"}}).prompts["path"] == "typed.txt", (
+        "a flag's is the shell's"
+    )
 
 
 VALUES = [
-    *("", "null", "[]", "{}", "-1", "0", "nan", ".nan", ".inf", "-.inf", "1e400", "1e30", "1" + "0" * 30, DIGITS, "2024-13-45"),
+    *(
+        "",
+        "null",
+        "[]",
+        "{}",
+        "-1",
+        "0",
+        "nan",
+        ".nan",
+        ".inf",
+        "-.inf",
+        "1e400",
+        "1e30",
+        "1" + "0" * 30,
+        DIGITS,
+        "2024-13-45",
+    ),
     *(
         "!!float ''",
         "&a b",
@@ -365,7 +440,9 @@ def test_numbers_have_a_largest(value):
 
 def test_the_garbage_collector_is_off_for_a_large_file_alone(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr("rediffuse.prompts.text_file.Prompt", lambda text: seen.append(gc.isenabled()))
+    monkeypatch.setattr(
+        "rediffuse.prompts.text_file.Prompt", lambda text: seen.append(gc.isenabled())
+    )
     (tmp_path / "mine.txt").write_bytes(b"a cat\n\xff\n")
     with pytest.raises(ConfigError, match="line 2 of .* is not UTF-8"):
         build("prompts", {"name": "text_file", "path": str(tmp_path / "mine.txt")})

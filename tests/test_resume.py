@@ -36,8 +36,18 @@ def assert_equal_to_the_bit(a, b):
 VARIANTS = {
     "ddpo_is": {"algorithm": {"inner_epochs": 2}},
     "ddpo_sf": {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1},
-    "rwr": {"algorithm": {"name": "rwr", "inner_epochs": 2, "inverse_temperature": 5.0}, "ema_decay": 0.9},
-    "rwr_sparse": {"algorithm": {"name": "rwr_sparse", "inner_epochs": 2, "among": "all_so_far", "percentile": 40}},
+    "rwr": {
+        "algorithm": {"name": "rwr", "inner_epochs": 2, "inverse_temperature": 5.0},
+        "ema_decay": 0.9,
+    },
+    "rwr_sparse": {
+        "algorithm": {
+            "name": "rwr_sparse",
+            "inner_epochs": 2,
+            "among": "all_so_far",
+            "percentile": 40,
+        }
+    },
     "per_prompt": {
         "algorithm": {"advantage": "per_prompt", "buffer_size": 16, "min_count": 2},
         "prompts": {"name": f"{tiny.FILE}:Few"},
@@ -79,7 +89,12 @@ def test_fp16_and_the_pretrained_model_in_lanes(pipeline, tmp_path, monkeypatch)
     targets = ["to_q", "to_k", "conv1"]
     config = tiny.config(
         epochs=3,
-        model={"name": f"{tiny.FILE}:Tiny", "path": str(pipeline), "precision": "fp16", "lora_targets": targets},
+        model={
+            "name": f"{tiny.FILE}:Tiny",
+            "path": str(pipeline),
+            "precision": "fp16",
+            "lora_targets": targets,
+        },
         sampler={"num_steps": 3, "spacing": "trailing"},
         algorithm={"name": "ddpo_sf", "advantage": "batch", "kl_weight": 1.0},
         updates_per_epoch=1,
@@ -93,7 +108,9 @@ def test_fp16_and_the_pretrained_model_in_lanes(pipeline, tmp_path, monkeypatch)
     rows = numbers(tmp_path / "run")
     assert rows[0]["kl_to_pretrained"] < 1e-6 < rows[2]["kl_to_pretrained"]
     assert all(row["skipped_updates"] == 0 and row["grad_norm"] > 0 for row in rows)
-    state = json.loads((tmp_path / "run" / "checkpoints" / "epoch-00003" / "state.json").read_text())
+    state = json.loads(
+        (tmp_path / "run" / "checkpoints" / "epoch-00003" / "state.json").read_text()
+    )
     assert state["loss_scale"]["scale"] == 2.0**16
 
 
@@ -101,15 +118,25 @@ def test_a_checkpoint_of_other_shapes_is_told_with_its_key(tmp_path):
     train(tiny.config(model={"name": f"{tiny.FILE}:Toy", "width": 8}), tmp_path / "run")
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace("width: 8", "width: 9"))
-    with pytest.raises(ConfigError, match=r"0.weight is \(8, 50\) there, but \(9, 50\) in this model"):
+    with pytest.raises(
+        ConfigError, match=r"0.weight is \(8, 50\) there, but \(9, 50\) in this model"
+    ):
         resume(tmp_path / "run", epochs=3)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("name: ddpo_is", "name: rwr", "algorithm.name: 'rwr' in config.yaml, but the checkpoint is of 'ddpo_is'"),
-        ("ema_decay: null", "ema_decay: 0.5", r"average/0.weight is missing there, but \(32, 50\) in this model"),
+        (
+            "name: ddpo_is",
+            "name: rwr",
+            "algorithm.name: 'rwr' in config.yaml, but the checkpoint is of 'ddpo_is'",
+        ),
+        (
+            "ema_decay: null",
+            "ema_decay: 0.5",
+            r"average/0.weight is missing there, but \(32, 50\) in this model",
+        ),
     ],
 )
 def test_a_checkpoint_of_another_plan_is_told_with_its_key(old, new, said, tmp_path):
@@ -117,7 +144,11 @@ def test_a_checkpoint_of_another_plan_is_told_with_its_key(old, new, said, tmp_p
     train(tiny.config(), tmp_path / "run")
     path = tmp_path / "run" / "config.yaml"
     lines = path.read_text().replace(old, new).splitlines()
-    plan = [line for line in lines if new == "ema_decay: 0.5" or not line.startswith("  ") or "clip_range" not in line]
+    plan = [
+        line
+        for line in lines
+        if new == "ema_decay: 0.5" or not line.startswith("  ") or "clip_range" not in line
+    ]
     if "rwr" in new:
         begin = plan.index("  name: rwr")
         end = next(i for i in range(begin, len(plan)) if not plan[i].startswith("  "))
@@ -132,7 +163,9 @@ CONTROLS = ["weights", "optimizer", "state", "epoch", "seed"]
 
 
 @pytest.mark.parametrize("left_out", CONTROLS)
-def test_without_any_one_ingredient_the_numbers_differ(left_out, never_stopped, tmp_path, monkeypatch):
+def test_without_any_one_ingredient_the_numbers_differ(
+    left_out, never_stopped, tmp_path, monkeypatch
+):
     """The control: each part of a checkpoint is needed."""
     config, straight = never_stopped("per_prompt")
     with pytest.raises(StoppedError):
@@ -186,12 +219,19 @@ def test_a_run_that_was_stopped_finishes_earlier_than_planned(asked, tmp_path):
     train(tiny.config(epochs=asked), tmp_path / "straight", reward_that_dies_at(None))
     with pytest.raises(StoppedError):
         train(tiny.config(epochs=200), tmp_path / "run", reward_that_dies_at(5))
-    assert len(resume(tmp_path / "run", epochs=asked, reward=reward_that_dies_at(None))) == asked - 2
+    assert (
+        len(resume(tmp_path / "run", epochs=asked, reward=reward_that_dies_at(None))) == asked - 2
+    )
     assert_equal_to_the_bit(tmp_path / "straight", tmp_path / "run")
-    looks = [[row["epoch"] for row in numbers(tmp_path / name, "monitor.jsonl")] for name in ("straight", "run")]
+    looks = [
+        [row["epoch"] for row in numbers(tmp_path / name, "monitor.jsonl")]
+        for name in ("straight", "run")
+    ]
     assert looks[0] == looks[1] and looks[0][-1] == asked
     assert f"epochs: {asked}\n" in (tmp_path / "run" / "config.yaml").read_text()
-    adapters = [(tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("straight", "run")]
+    adapters = [
+        (tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("straight", "run")
+    ]
     assert adapters[0] == adapters[1]
     assert all((tmp_path / "run" / name).exists() for name in ("report.html", "verdict.json"))
 
@@ -233,7 +273,11 @@ def test_a_stop_leaves_the_adapter_and_the_page_of_the_last_whole_epoch(
     checkpoint_every, ema_decay, tmp_path, monkeypatch, capsys
 ):
     """Stopped between the two updates of the third epoch, so that the weights by then are others."""
-    plan = {"logging": {"checkpoint_every": checkpoint_every}, "ema_decay": ema_decay, "updates_per_epoch": 2}
+    plan = {
+        "logging": {"checkpoint_every": checkpoint_every},
+        "ema_decay": ema_decay,
+        "updates_per_epoch": 2,
+    }
     train(tiny.config(epochs=2, **plan), tmp_path / "two")
     calls, real = iter(range(10**6)), Learner._step
 
@@ -246,7 +290,9 @@ def test_a_stop_leaves_the_adapter_and_the_page_of_the_last_whole_epoch(
     with pytest.raises(Interrupted):
         train(tiny.config(epochs=EPOCHS, **plan), tmp_path / "run")
     assert len(numbers(tmp_path / "run")) == 2
-    adapters = [(tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("two", "run")]
+    adapters = [
+        (tmp_path / name / "adapter" / tiny.ADAPTER).read_bytes() for name in ("two", "run")
+    ]
     assert adapters[0] == adapters[1]
     assert all((tmp_path / "run" / name).exists() for name in ("report.html", "verdict.json"))
     assert "last whole epoch: 2 of 4 are done" in " ".join(capsys.readouterr().out.split())
@@ -255,10 +301,19 @@ def test_a_stop_leaves_the_adapter_and_the_page_of_the_last_whole_epoch(
 def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, capsys):
     for name, call in (("none", 1), ("one", 3)):
         with pytest.raises(RewardError):
-            train(tiny.config(epochs=EPOCHS), tmp_path / name, reward_that_dies_at(call, RewardError("oh")))
+            train(
+                tiny.config(epochs=EPOCHS),
+                tmp_path / name,
+                reward_that_dies_at(call, RewardError("oh")),
+            )
     said = " ".join(capsys.readouterr().out.split())
-    assert "No epoch was finished, so there is no adapter yet." in said and "last whole epoch: 1 of 4" in said
-    assert (tmp_path / "one" / "adapter" / tiny.ADAPTER).exists() and (tmp_path / "one" / "report.html").exists()
+    assert (
+        "No epoch was finished, so there is no adapter yet." in said
+        and "last whole epoch: 1 of 4" in said
+    )
+    assert (tmp_path / "one" / "adapter" / tiny.ADAPTER).exists() and (
+        tmp_path / "one" / "report.html"
+    ).exists()
     assert not (tmp_path / "none" / "adapter").exists()
 
 
@@ -276,7 +331,9 @@ def test_a_stop_in_the_last_look_leaves_an_adapter(tmp_path, monkeypatch):
     monkeypatch.setattr(Evaluator, "_look", interrupted)
     with pytest.raises(Interrupted):
         train(tiny.config(), tmp_path / "run")
-    assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists() and (tmp_path / "run" / "report.html").exists()
+    assert (tmp_path / "run" / "adapter" / tiny.ADAPTER).exists() and (
+        tmp_path / "run" / "report.html"
+    ).exists()
 
 
 def test_a_stop_after_the_last_epoch_leaves_only_the_ending_to_do(tmp_path, monkeypatch):
@@ -325,7 +382,11 @@ FLAGS = {
 
 
 def words_of(run, pipeline, **over):
-    flags = (word for key, value in {**FLAGS, "model.path": pipeline, **over}.items() for word in (f"--{key}", str(value)))
+    flags = (
+        word
+        for key, value in {**FLAGS, "model.path": pipeline, **over}.items()
+        for word in (f"--{key}", str(value))
+    )
     return ["train", "--run-dir", str(run), *flags]
 
 
@@ -375,9 +436,16 @@ def smooth(pipeline, tmp_path_factory):
 
 def assert_equal_within_float_tolerance(a, b):
     ours, theirs = numbers(a, "rewards.jsonl"), numbers(b, "rewards.jsonl")
-    assert [(row["index"], row["prompt"]) for row in ours] == [(row["index"], row["prompt"]) for row in theirs]
-    assert [row["reward"] for row in ours] == pytest.approx([row["reward"] for row in theirs], abs=1e-5)
-    moved = [torch.cat([value.flatten() for name, value in weights(run).items() if "lora_B" in name]) for run in (a, b)]
+    assert [(row["index"], row["prompt"]) for row in ours] == [
+        (row["index"], row["prompt"]) for row in theirs
+    ]
+    assert [row["reward"] for row in ours] == pytest.approx(
+        [row["reward"] for row in theirs], abs=1e-5
+    )
+    moved = [
+        torch.cat([value.flatten() for name, value in weights(run).items() if "lora_B" in name])
+        for run in (a, b)
+    ]
     assert moved[0].norm() > 0.01  # lora_B starts at zero: all of it was learned
     assert (moved[0] - moved[1]).norm() < 1e-2 * moved[0].norm()
 

@@ -60,7 +60,11 @@ def test_a_deterministic_sampler_has_no_random_steps():
 
 
 def test_groups_mean_the_same_everywhere():
-    assert group_of(Prompt("a cat")) == group_of(Prompt("a cat", {"seen": 3})) != group_of(Prompt("a dog"))
+    assert (
+        group_of(Prompt("a cat"))
+        == group_of(Prompt("a cat", {"seen": 3}))
+        != group_of(Prompt("a dog"))
+    )
 
 
 def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
@@ -68,4 +72,5 @@ def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
     assert torch.equal(end.path, whole.trajectory.path[:, -1:])
     assert end.steps.shape == (0,) and end.log_probs.shape == (5, 0)
     again = sampled(policy, 2, keep=EncodedSamples).trajectory
-    torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)  # the toy's decoder, undone
+    # the toy's decoder, undone
+    torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)

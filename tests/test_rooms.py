@@ -9,7 +9,7 @@ import tiny
 import torch
 
 from rediffuse.config.schema import from_yaml, read_recipe, recipe_names, resolved
-from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, first_line, names
+from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, names, purpose
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Algorithm, Prompt
 
@@ -21,8 +21,18 @@ NEEDED = {"text_file": {"path": "prompts.txt"}}
 def needed(reward, clip, judge):
     """Models that are on this machine."""
     terms = [{"name": "redness"}, {"name": "jpeg_compressibility"}]
-    options = {"rewards": terms, "clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None, **judge}
-    return {option: options[option] for option in declared_options("rewards", reward) if option in options}
+    options = {
+        "rewards": terms,
+        "clip": str(clip),
+        "predictor": str(clip / tiny.PREDICTOR),
+        "sha256": None,
+        **judge,
+    }
+    return {
+        option: options[option]
+        for option in declared_options("rewards", reward)
+        if option in options
+    }
 
 
 @pytest.mark.parametrize(("key", "name"), EVERYTHING)
@@ -30,7 +40,7 @@ def test_every_file_holds_a_frozen_dataclass_and_a_first_line(key, name):
     kind = find(key, name)
     assert dataclasses.is_dataclass(kind)
     assert kind.__dataclass_params__.frozen
-    assert 20 < len(first_line(KEYS[key], name)) < 130
+    assert 20 < len(purpose(KEYS[key], name)) < 130
 
 
 @pytest.mark.parametrize("name", names("algorithms"))
@@ -38,7 +48,8 @@ def test_every_algorithm_keeps_the_protocol(name):
     assert isinstance(build("algorithm", {"name": name}), Algorithm)
 
 
-@pytest.mark.parametrize("name", sorted({*names("rewards")} - {"remote"}))  # which has a server of its own in test_serve
+# which has a server of its own in test_serve
+@pytest.mark.parametrize("name", sorted({*names("rewards")} - {"remote"}))
 def test_every_reward_gives_one_finite_number_per_image(name, clip, judge):
     reward = build("reward", {"name": name, **needed(name, clip, judge)})
     assert judged(reward, torch.rand(3, 3, 16, 16), [PROMPT] * 3).values.isfinite().all()
@@ -72,4 +83,7 @@ def test_a_recipe_may_leave_out_what_has_a_default(tmp_path):
 
 def test_listing_imports_no_torch():
     code = "import sys; from rediffuse.cli import run; run(['list', 'rewards']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode
+        == 0
+    )

@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def scorer(reward, num_samples, stop_if_asked=lambda: None, **options):
-    return scoring.Scorer(reward, Scoring(**options), num_samples=num_samples, stop_if_asked=stop_if_asked)
+    return scoring.Scorer(
+        reward, Scoring(**options), num_samples=num_samples, stop_if_asked=stop_if_asked
+    )
 
 
 IMAGES, PROMPTS = torch.rand(4, 3, 8, 8), [Prompt("a cat")] * 4
@@ -76,7 +78,9 @@ def test_a_reward_cannot_change_the_images():
 def test_a_reward_cannot_change_the_metadata():
     prompt = Prompt("a cat", {"weight": 2.0})
     for _ in range(2):
-        assert judged(lambda images, prompts: [prompts[0].metadata.pop("weight")], IMAGES[:1], [prompt]).values.tolist() == [2.0]
+        assert judged(
+            lambda images, prompts: [prompts[0].metadata.pop("weight")], IMAGES[:1], [prompt]
+        ).values.tolist() == [2.0]
 
 
 def nan_for_some(images, prompts):
@@ -87,11 +91,15 @@ def nan_for_some(images, prompts):
 
 
 def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path):
-    config = tiny.config(algorithm={"name": "ddpo_sf"}, updates_per_epoch=1, scoring={"max_failed": 0.5})
+    config = tiny.config(
+        algorithm={"name": "ddpo_sf"}, updates_per_epoch=1, scoring={"max_failed": 0.5}
+    )
     history = train(config, tmp_path / "run", nan_for_some)
     assert history[0]["masked_rewards"] == history[0]["masked_non_finite"] == 4
     assert math.isfinite(history[1]["reward_mean"])
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert [row["status"] for row in rows[:4]] == ["non_finite", "ok", "ok", "non_finite"]
     assert rows[0]["reward"] is None
 
@@ -111,7 +119,9 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
     def parts():
         denoiser = tiny.ToyDenoiser(8, seed=0)
         policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
-        for i, rollout in enumerate(collect(policy, Draws([0, 1], PROMPTS[:2], (0,)), 1, World(lanes=1))):
+        for i, rollout in enumerate(
+            collect(policy, Draws([0, 1], PROMPTS[:2], (0,)), 1, World(lanes=1))
+        ):
             if i == 1:
                 second_began.set()
             yield rollout
@@ -127,7 +137,10 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
 
 def batches(n):
     trajectory = Trajectory(torch.arange(1), torch.zeros(4, 2, 3), torch.zeros(4, 1))
-    return [Rollout(PROMPTS, torch.zeros(4), torch.arange(4) + 4 * i, IMAGES, trajectory) for i in range(n)]
+    return [
+        Rollout(PROMPTS, torch.zeros(4), torch.arange(4) + 4 * i, IMAGES, trajectory)
+        for i in range(n)
+    ]
 
 
 @pytest.mark.parametrize("how", ["a failing reward", "a signal"])
@@ -150,14 +163,19 @@ def test_what_ends_an_epoch_leaves_the_queued_rewards_uncomputed(how):
         raise Interrupted(15)
 
     with pytest.raises((RewardError, Interrupted)):
-        scorer(slow, scoring.MAX_WAITING, stop_if_asked=stop).score(all_batches(), scoring.MAX_WAITING)
+        scorer(slow, scoring.MAX_WAITING, stop_if_asked=stop).score(
+            all_batches(), scoring.MAX_WAITING
+        )
     assert len(calls) <= 2
 
 
 def test_a_batch_larger_than_what_may_wait_waits_alone(tmp_path, monkeypatch):
     straight = train(tiny.config(epochs=1), tmp_path / "straight")
     monkeypatch.setattr(scoring, "MAX_WAITING", 2)
-    assert train(tiny.config(epochs=1), tmp_path / "run")[0]["reward_mean"] == straight[0]["reward_mean"]
+    assert (
+        train(tiny.config(epochs=1), tmp_path / "run")[0]["reward_mean"]
+        == straight[0]["reward_mean"]
+    )
 
 
 def test_a_reward_called_std_leaves_the_deviation_alone():
@@ -176,12 +194,18 @@ def in_parts(images, prompts):
     """Red and blue; of every third image nothing is known of its blue."""
     red, blue = images[:, 0].mean((1, 2)), images[:, 2].mean((1, 2))
     blue[::3] = math.nan
-    return Judgement(red, {"red": red, "blue": blue}, {"word": ["röt" * 200 if r > 0.5 else "" for r in red.tolist()]})
+    return Judgement(
+        red,
+        {"red": red, "blue": blue},
+        {"word": ["röt" * 200 if r > 0.5 else "" for r in red.tolist()]},
+    )
 
 
 def test_what_a_reward_is_made_of_is_logged_beside_it(tmp_path):
     history = train(tiny.config(epochs=1, micro_batch_size=3), tmp_path / "run", in_parts)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     known = [row["parts"]["blue"] for row in rows if row["parts"]["blue"] is not None]
     assert 0 < len(known) < len(rows)
     assert history[0]["reward_blue"] == pytest.approx(sum(known) / len(known))

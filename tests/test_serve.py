@@ -49,7 +49,11 @@ class Served:
         self.log = folder / "log"
         with self.log.open("w") as out:
             self.process = subprocess.Popen(
-                command, cwd=folder, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment}
+                command,
+                cwd=folder,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
             )
         for _ in range(240):
             assert self.process.poll() is None, self.log.read_text()
@@ -84,12 +88,23 @@ PROMPTS = [Prompt(f"a cat {i}", {"count": i}) for i in range(7)]
 
 def test_the_reward_there_is_the_reward_here(tmp_path):
     """One of the house, with an option of its own, through a token."""
-    served = Served(tmp_path, "jpeg_compressibility", "--reward.quality", "50", "--token-variable", "EYE", EYE="canary-5")
+    served = Served(
+        tmp_path,
+        "jpeg_compressibility",
+        "--reward.quality",
+        "50",
+        "--token-variable",
+        "EYE",
+        EYE="canary-5",
+    )
     os.environ["EYE_HERE"] = "canary-5"
     try:
         reward = remote(served.url, key_variable="EYE_HERE")
         reward.prepare("cpu")
-        torch.testing.assert_close(judged(reward, IMAGES, PROMPTS).values, JpegCompressibility(50)(IMAGES, PROMPTS).double())
+        torch.testing.assert_close(
+            judged(reward, IMAGES, PROMPTS).values,
+            JpegCompressibility(50)(IMAGES, PROMPTS).double(),
+        )
         with pytest.raises(RewardError, match="asks for a key"):
             remote(served.url)(IMAGES, PROMPTS)
     finally:
@@ -101,22 +116,30 @@ def test_the_reward_there_is_the_reward_here(tmp_path):
 def test_parts_notes_and_order_survive_the_way(mine):
     """Seven images in requests of five, scored three at a time; metadata reaches the reward."""
     judgement = judged(remote(mine.url, images_per_request=5), IMAGES, PROMPTS)
-    torch.testing.assert_close(judgement.values, IMAGES[:, 0].mean((1, 2)).double() + 160, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        judgement.values, IMAGES[:, 0].mean((1, 2)).double() + 160, atol=1e-5, rtol=0
+    )
     assert judgement.parts["wide"].tolist() == [16.0] * 7
     assert judgement.notes["told"] == [f"a cat {i} {i}" for i in range(7)]
 
 
 def test_what_the_reward_cannot_say_is_no_number(mine):
     prompts = [Prompt("a riddle" if i == 2 else "a cat") for i in range(7)]
-    assert judged(remote(mine.url), IMAGES, prompts).values.isfinite().tolist() == [i != 2 for i in range(7)]
+    assert judged(remote(mine.url), IMAGES, prompts).values.isfinite().tolist() == [
+        i != 2 for i in range(7)
+    ]
 
 
 def test_a_reward_that_fails_there_for_all_stops_the_run_here_and_tells_nothing(mine):
     with pytest.raises(RewardError, match=r"http.*: the reward behind it failed"):
         remote(mine.url)(IMAGES, [Prompt("a bug")] * 7)
     assert "secret of the server" in mine.log.read_text()
-    answer = httpx2.post(f"{mine.url}/score", json={"images": [png()], "prompts": [{"text": "a bug"}]})
-    assert answer.status_code == 424 and "secret" not in answer.text and "Traceback" not in answer.text
+    answer = httpx2.post(
+        f"{mine.url}/score", json={"images": [png()], "prompts": [{"text": "a bug"}]}
+    )
+    assert (
+        answer.status_code == 424 and "secret" not in answer.text and "Traceback" not in answer.text
+    )
 
 
 def test_a_reward_that_fails_there_for_one_costs_no_other_its_own(mine):
@@ -128,12 +151,24 @@ def test_a_reward_that_fails_there_for_one_costs_no_other_its_own(mine):
 
 def test_what_is_not_json_is_not_read(mine):
     body = json.dumps({"images": [png()], "prompts": [PROMPT]})
-    assert httpx2.post(f"{mine.url}/score", content=body, headers={"Content-Type": "text/plain"}).status_code == 415
-    assert httpx2.post(f"{mine.url}/score", content=body, headers={"Content-Type": "application/json"}).status_code == 200
+    assert (
+        httpx2.post(
+            f"{mine.url}/score", content=body, headers={"Content-Type": "text/plain"}
+        ).status_code
+        == 415
+    )
+    assert (
+        httpx2.post(
+            f"{mine.url}/score", content=body, headers={"Content-Type": "application/json"}
+        ).status_code
+        == 200
+    )
 
 
 def test_numbers_travel_whole(tmp_path):
-    (tmp_path / "mine.py").write_text("def third(images, prompts):\n    return [1 / 3] * len(images)\n")
+    (tmp_path / "mine.py").write_text(
+        "def third(images, prompts):\n    return [1 / 3] * len(images)\n"
+    )
     served = Served(tmp_path, "mine.py:third")
     try:
         assert judged(remote(served.url), IMAGES, PROMPTS).values.tolist() == [1 / 3] * 7
@@ -156,7 +191,10 @@ PROMPT = {"text": "a cat"}
         ({"images": [], "prompts": []}, "at least 1"),
         ({"images": [png()], "prompts": []}, "1 images, but 0 prompts"),
         ({"images": ["no base64!"], "prompts": [PROMPT]}, "images[0] is no PNG or JPEG"),
-        ({"images": [png(), png(kind="GIF")], "prompts": [PROMPT] * 2}, "images[1] is no PNG or JPEG"),
+        (
+            {"images": [png(), png(kind="GIF")], "prompts": [PROMPT] * 2},
+            "images[1] is no PNG or JPEG",
+        ),
         ({"images": [png(6000, 6000)] * 2, "prompts": [PROMPT] * 2}, "more than"),
         ({"images": [png()] * 300, "prompts": [PROMPT] * 300}, "at most 256"),
         ({"images": [png()], "prompts": [{"text": 3}]}, "valid string"),
@@ -166,18 +204,28 @@ PROMPT = {"text": "a cat"}
 )
 def test_what_cannot_be_scored_is_refused(body, said, mine):
     content = body if isinstance(body, str) else json.dumps(body)
-    answer = httpx2.post(f"{mine.url}/score", content=content, headers={"Content-Type": "application/json"}, timeout=30)
+    answer = httpx2.post(
+        f"{mine.url}/score",
+        content=content,
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
     assert answer.status_code == 422
     assert said in answer.text
 
 
 def test_images_of_several_sizes_are_scored(mine):
-    answer = httpx2.post(f"{mine.url}/score", json={"images": [png(8), png(8), png(20), png(8)], "prompts": [PROMPT] * 4})
+    answer = httpx2.post(
+        f"{mine.url}/score",
+        json={"images": [png(8), png(8), png(20), png(8)], "prompts": [PROMPT] * 4},
+    )
     assert answer.json()["parts"]["wide"] == [8.0, 8.0, 20.0, 8.0]
 
 
 def test_a_run_learns_from_it(mine, tmp_path):
-    history = train(tiny.config(reward={"name": "remote", "url": mine.url}, epochs=1), tmp_path / "run")
+    history = train(
+        tiny.config(reward={"name": "remote", "url": mine.url}, epochs=1), tmp_path / "run"
+    )
     assert history[0]["masked_rewards"] == 0 and history[0]["reward_wide"] == 4.0
 
 
@@ -208,12 +256,16 @@ def test_a_server_of_something_else(tmp_path):
 )
 def test_what_cannot_be_served(words, said, tmp_path):
     command = [sys.executable, "-m", "rediffuse", "serve", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 2
     assert said in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "10.0.0.1:80"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8765", "127.0.0.1.evil.example", "", "10.0.0.1:80"]
+)
 def test_without_a_token_a_foreign_page_in_a_browser_here_is_refused(host, mine):
     """Its name was made to point to this machine."""
     own = {"Host": f"localhost:{mine.port}"}

@@ -38,20 +38,28 @@ def test_what_was_learned_on_two_prompts_is_measured_on_others(run):
         assert row["low"] <= row["difference"] <= row["high"]
         assert row["difference"] == pytest.approx(row["after"] - row["before"])
         assert row["low"] > 0.05  # it has learned, and it carries over
-    assert json.loads((run / "evaluation" / "evaluation.json").read_text())["suites"] == found["suites"]
+    assert (
+        json.loads((run / "evaluation" / "evaluation.json").read_text())["suites"]
+        == found["suites"]
+    )
     assert Image.open(run / "evaluation" / objects["grid"]).size == (3 * 4, 2 * 4)
 
 
 def test_equal_seeds_give_equal_numbers_and_others_do_not(run):
     first = evaluate(run, SMALL)
     assert evaluate(run, SMALL) == first
-    assert evaluate(run, replace(SMALL, seed=1))["suites"][0]["rewards"] != first["suites"][0]["rewards"]
+    assert (
+        evaluate(run, replace(SMALL, seed=1))["suites"][0]["rewards"]
+        != first["suites"][0]["rewards"]
+    )
 
 
 def test_a_checkpoint_is_asked_by_its_name(run):
     newest = evaluate(run, SMALL)["suites"][0]["rewards"]["redness"]
     fifth = evaluate(run, replace(SMALL, checkpoint="5"))["suites"][0]["rewards"]["redness"]
-    assert evaluate(run, replace(SMALL, checkpoint="6"))["suites"][0]["rewards"]["redness"] == newest
+    assert (
+        evaluate(run, replace(SMALL, checkpoint="6"))["suites"][0]["rewards"]["redness"] == newest
+    )
     assert fifth["before"] == newest["before"] and fifth["after"] != newest["after"]
     with pytest.raises(ConfigError, match=r"no '30'.*there are newest, best, 6, 5"):
         evaluate(run, replace(SMALL, checkpoint="30"))
@@ -94,10 +102,17 @@ def test_the_interval_is_over_prompts_because_pictures_of_one_are_not_independen
 
 def test_what_is_unknown_before_or_after_is_left_out():
     nan = torch.nan
-    row = gained(torch.tensor([0.0, nan, 1, 1]), torch.tensor([1.0, 5, 2, nan]), 2, torch.Generator().manual_seed(0))
+    row = gained(
+        torch.tensor([0.0, nan, 1, 1]),
+        torch.tensor([1.0, 5, 2, nan]),
+        2,
+        torch.Generator().manual_seed(0),
+    )
     assert (row["before"], row["after"], row["num_images"]) == (0.5, 1.5, 2)
 
 
 def test_a_suite_that_is_not_there_is_named_before_a_model_is_loaded(run):
-    with pytest.raises(ConfigError, match="no 'unseen_animal' among prompts.*Did you mean 'unseen_animals'"):
+    with pytest.raises(
+        ConfigError, match="no 'unseen_animal' among prompts.*Did you mean 'unseen_animals'"
+    ):
         evaluate(run, replace(SMALL, suites=("unseen_animal",)))

@@ -51,7 +51,11 @@ def test_line_ends_are_kept_where_they_are_asked_for_alone():
 
 def test_long_text_loses_its_middle():
     cut = terminal.printable("b" * 10**6 + "the end")
-    assert len(cut) < terminal.MOST + 100 and cut.endswith("the end") and "980,007 characters left out" in cut
+    assert (
+        len(cut) < terminal.MOST + 100
+        and cut.endswith("the end")
+        and "980,007 characters left out" in cut
+    )
 
 
 def test_words_of_any_script_and_emoji_stay_as_they_are():
@@ -76,33 +80,64 @@ SAYS = (
 @pytest.mark.parametrize("reader", ["true", "head -1"])
 def test_the_work_goes_on_when_the_reader_of_its_output_has_left(reader):
     script = f'"{sys.executable}" -c "$SAYS" | {reader}; exit "${{PIPESTATUS[0]}}"'
-    done = subprocess.run(["bash", "-c", script], env={**os.environ, "SAYS": SAYS}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "SAYS": SAYS},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0 and done.stderr == "rediffuse: ø\n"
 
 
 def test_an_ascii_terminal_gets_question_marks():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
-    done = subprocess.run([sys.executable, "-c", SAYS], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and done.stderr == "rediffuse: ?\n" and done.stdout.endswith("lines are\n?\n")
+    done = subprocess.run(
+        [sys.executable, "-c", SAYS], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (
+        done.returncode == 0
+        and done.stderr == "rediffuse: ?\n"
+        and done.stdout.endswith("lines are\n?\n")
+    )
 
 
 def test_an_output_that_was_closed_before_is_no_error():
     done = subprocess.run(
-        ["bash", "-c", f'"{sys.executable}" -c "$SAYS" >&- 2>&-'], env={**os.environ, "SAYS": SAYS}, check=False
+        ["bash", "-c", f'"{sys.executable}" -c "$SAYS" >&- 2>&-'],
+        env={**os.environ, "SAYS": SAYS},
+        check=False,
     )
     assert done.returncode == 0
 
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
-ONLY_IN_TERMINAL = {"print", "Console", "rich.print", "warnings.showwarning", "traceback.print_exception", "traceback.print_exc"}
+ONLY_IN_TERMINAL = {
+    "print",
+    "Console",
+    "rich.print",
+    "warnings.showwarning",
+    "traceback.print_exception",
+    "traceback.print_exc",
+}
 
 
 def written_elsewhere(tree):
     """Calls and imports that reach a terminal on a way of their own."""
     calls = [ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)]
-    own = [call for call in calls if call in ONLY_IN_TERMINAL or call.startswith(("sys.stdout", "sys.stderr", "rich.print"))]
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").split(".")[0] == "rich"]
-    return own + [a.name for n in imports for a in n.names if a.name in ("print", "Console", "inspect")]
+    own = [
+        call
+        for call in calls
+        if call in ONLY_IN_TERMINAL or call.startswith(("sys.stdout", "sys.stderr", "rich.print"))
+    ]
+    imports = [
+        n
+        for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and (n.module or "").split(".")[0] == "rich"
+    ]
+    return own + [
+        a.name for n in imports for a in n.names if a.name in ("print", "Console", "inspect")
+    ]
 
 
 def test_nothing_is_written_to_a_terminal_elsewhere():
@@ -156,7 +191,10 @@ def test_a_name_of_300_letters_is_one_sentence(capsys, tmp_path, monkeypatch):
         with pytest.raises(SystemExit) as stop:
             main(words)
         said = capsys.readouterr().err
-        assert stop.value.code == 2 and "Traceback" not in said and len(said.splitlines()) == 1, (words, said)
+        assert stop.value.code == 2 and "Traceback" not in said and len(said.splitlines()) == 1, (
+            words,
+            said,
+        )
 
 
 def test_a_bug_is_said_to_be_one_and_exits_1(capsys, monkeypatch):
@@ -164,4 +202,9 @@ def test_a_bug_is_said_to_be_one_and_exits_1(capsys, monkeypatch):
     with pytest.raises(SystemExit) as stop:
         main([])
     said = capsys.readouterr().err
-    assert stop.value.code == 1 and "This is a bug of Rediffuse" in said and "KeyError" in said and not STEERS & set(said)
+    assert (
+        stop.value.code == 1
+        and "This is a bug of Rediffuse" in said
+        and "KeyError" in said
+        and not STEERS & set(said)
+    )

@@ -58,7 +58,11 @@ def test_what_a_call_raises_is_raised_where_its_result_is_asked_for(error):
 
 
 @pytest.mark.parametrize(
-    "begin", ["caller = Caller(); caller.submit(lambda: time.sleep(60))", "Pool(2).submit(lambda: time.sleep(60))"]
+    "begin",
+    [
+        "caller = Caller(); caller.submit(lambda: time.sleep(60))",
+        "Pool(2).submit(lambda: time.sleep(60))",
+    ],
 )
 def test_a_call_that_hangs_does_not_keep_the_process_from_ending(begin):
     code = f"import time\nfrom rediffuse.processes.threads import Caller, Pool\n{begin}\ntime.sleep(0.1)"

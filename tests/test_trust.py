@@ -74,7 +74,9 @@ def test_a_strangers_run_folder_sends_no_file_out(word, ran, server, tmp_path, c
     assert code == 2 and server.reached == []
     for place in ("(prompts.path)", "(reward.url)", "(reward.allow_plain_http)", "--trust-code"):
         assert place in err
-    assert not [path for path in copy.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
+    assert not [
+        path for path in copy.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +91,12 @@ def test_a_strangers_run_folder_sends_no_file_out(word, ran, server, tmp_path, c
             "reward",
             {
                 "name": "weighted_sum",
-                "rewards": [{"name": "weighted_sum", "rewards": [{"name": "remote", "url": "https://e.org"}]}],
+                "rewards": [
+                    {
+                        "name": "weighted_sum",
+                        "rewards": [{"name": "remote", "url": "https://e.org"}],
+                    }
+                ],
             },
         ),
         ("reward", {"name": "weighted_sum", "rewards": [{"name": "mine.py:mine"}]}),
@@ -107,7 +114,8 @@ def test_whatever_reaches_out_of_the_folder_takes_a_permission(component, option
     (copy / "prompts").mkdir()
     (copy / "prompts" / "link.txt").symlink_to(tmp_path / "secret.txt")
     with pytest.raises(ConfigError, match="--trust-code"):
-        trust.refuse(copy, RunFolder(copy).config(), run=copy)  # `existing` refuses the link by itself
+        # `existing` refuses the link by itself
+        trust.refuse(copy, RunFolder(copy).config(), run=copy)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +124,23 @@ def test_whatever_reaches_out_of_the_folder_takes_a_permission(component, option
         ("prompts", {"name": "text_file", "path": "prompts/mine.txt"}),
         ("prompts", {"name": "counting"}),
         ("reward", {"name": "remote"}),
-        ("reward", {"name": "alignment", "vlm": "Qwen/Qwen2-VL-2B", "question": "What is it?", "revision": "main"}),
-        ("model", {"name": "stable_diffusion", "source": "stabilityai/stable-diffusion-2-1", "revision": "main"}),
+        (
+            "reward",
+            {
+                "name": "alignment",
+                "vlm": "Qwen/Qwen2-VL-2B",
+                "question": "What is it?",
+                "revision": "main",
+            },
+        ),
+        (
+            "model",
+            {
+                "name": "stable_diffusion",
+                "source": "stabilityai/stable-diffusion-2-1",
+                "revision": "main",
+            },
+        ),
         ("evaluation", {"held_out": [{"name": "emoji_judge"}]}),
     ],
 )
@@ -132,11 +155,17 @@ def test_what_is_the_runs_the_packages_or_the_hubs_takes_none(component, options
 def test_every_option_of_every_component_says_what_it_names():
     for key, room in KEYS.items():
         for name in names(room):
-            kinds = {option: each.kind for option, each in declared_options(room, name).items() if option != "rewards"}
+            kinds = {
+                option: each.kind
+                for option, each in declared_options(room, name).items()
+                if option != "rewards"
+            }
             assert "undeclared" not in kinds.values(), (key, name, kinds)
 
 
-@pytest.mark.parametrize("annotation", ["str", "Path | None", "Mapping[str, Any]", "list[str]", "Anything"])
+@pytest.mark.parametrize(
+    "annotation", ["str", "Path | None", "Mapping[str, Any]", "list[str]", "Anything"]
+)
 def test_an_option_that_says_nothing_may_reach_anything(annotation):
     """The control of the test above: a new component is safe unless it is declared."""
     assert Option(annotation, None).kind == "undeclared"
@@ -144,7 +173,8 @@ def test_an_option_that_says_nothing_may_reach_anything(annotation):
 
 
 @pytest.mark.parametrize(
-    "annotation", ["Literal['a', 'b'] | None", "tuple[Text, ...]", "Annotated[int, Field(ge=1)]", "Positive"]
+    "annotation",
+    ["Literal['a', 'b'] | None", "tuple[Text, ...]", "Annotated[int, Field(ge=1)]", "Positive"],
 )
 def test_numbers_choices_and_text_are_harmless(annotation):
     assert Option(annotation, None).kind == "harmless"
@@ -170,7 +200,16 @@ def own(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text("def mine(images, prompts):\n    return images.mean((1, 2, 3))\n")
     Path("mine.txt").write_text("a cat\na dog\n")
-    typed = ["--reward", "mine.py:mine", "--prompts", "text_file", "--prompts.path", "mine.txt", "--evaluation.held-out", "[]"]
+    typed = [
+        "--reward",
+        "mine.py:mine",
+        "--prompts",
+        "text_file",
+        "--prompts.path",
+        "mine.txt",
+        "--evaluation.held-out",
+        "[]",
+    ]
     code, err = command(capsys, "train", "demo/incompressibility", *TOY, *typed, "--run-dir", "run")
     assert code == 0, err
     return tmp_path / "run"
@@ -180,7 +219,10 @@ def test_what_its_owner_typed_needs_no_permission_when_he_goes_on(own, capsys):
     assert command(capsys, "resume", own, "--epochs", "2")[0] == 0
     memory = trust._memory(own)
     assert memory.stat().st_mode & 0o077 == 0
-    assert own not in memory.parents and json.loads(memory.read_text()).keys() == {"model.name", "reward.name"}
+    assert own not in memory.parents and json.loads(memory.read_text()).keys() == {
+        "model.name",
+        "reward.name",
+    }
 
 
 def test_but_a_folder_that_was_moved_or_changed_does(own, tmp_path, capsys):
@@ -216,7 +258,9 @@ def test_a_run_that_is_moved_with_its_prompts_goes_on(own, tmp_path, capsys):
         ("evaluation: {held_out: [rednes]}", "Did you mean 'redness'"),
     ],
 )
-def test_a_misspelt_component_of_a_file_is_named_and_no_retry_is_advised(line, said, tmp_path, capsys):
+def test_a_misspelt_component_of_a_file_is_named_and_no_retry_is_advised(
+    line, said, tmp_path, capsys
+):
     (tmp_path / "mine.yaml").write_text(f"extends: demo/incompressibility\n{line}\n")
     code, err = command(capsys, "plan", tmp_path / "mine.yaml")
     assert code == 2 and said in err and "Traceback" not in err

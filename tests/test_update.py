@@ -23,9 +23,17 @@ def trained_once(advantages=None, lanes=1, **over):
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     prompts = run.draw()
     rollout, scores = run.sample(prompts)
-    given = run.advantages(scores.rewards, prompts) if advantages is None else torch.tensor(advantages, dtype=torch.float64)
+    given = (
+        run.advantages(scores.rewards, prompts)
+        if advantages is None
+        else torch.tensor(advantages, dtype=torch.float64)
+    )
     metrics = run.learner.update(rollout, given, 0)
-    return [p.detach().clone() for p in run.learner.policy.denoiser.parameters().values()], metrics, run
+    return (
+        [p.detach().clone() for p in run.learner.policy.denoiser.parameters().values()],
+        metrics,
+        run,
+    )
 
 
 def difference(a, b):
@@ -57,7 +65,13 @@ def test_the_micro_batch_changes_nothing(micro_batch_size, algorithm):
 
 @pytest.mark.parametrize("algorithm", KINDS, ids=lambda algorithm: algorithm["name"])
 def test_the_lanes_change_not_a_bit(algorithm):
-    assert difference(trained_once(lanes=1, **plan_of(algorithm))[0], trained_once(lanes=3, **plan_of(algorithm))[0]) == 0
+    assert (
+        difference(
+            trained_once(lanes=1, **plan_of(algorithm))[0],
+            trained_once(lanes=3, **plan_of(algorithm))[0],
+        )
+        == 0
+    )
 
 
 def test_another_seed_changes_the_weights():
@@ -68,7 +82,11 @@ def test_another_seed_changes_the_weights():
 def test_masked_samples_are_never_trained_on():
     masked = [1.0, math.nan, -1.0, math.nan, 0.5, -0.5, 2.0]
     zeroed = [value if math.isfinite(value) else 0.0 for value in masked]
-    sf = {"algorithm": {"name": "ddpo_sf", "advantage": "batch"}, "updates_per_epoch": 1, "optimizer": {"weight_decay": 0.0}}
+    sf = {
+        "algorithm": {"name": "ddpo_sf", "advantage": "batch"},
+        "updates_per_epoch": 1,
+        "optimizer": {"weight_decay": 0.0},
+    }
     a, metrics, _ = trained_once(masked, **sf)
     b, _, _ = trained_once(zeroed, **sf)
     # A zero advantage adds nothing to the gradient but counts in the mean, which AdamW's first step divides out.
@@ -98,8 +116,16 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
         for step in way.steps:
             conditioning = run.learner.policy.denoiser.encode([prompts[row]])
             law = run.learner.policy.act(way.path[row : row + 1, step], step[None], conditioning)
-            value = -law.log_prob(way.path[row : row + 1, step + 1]) * advantages[rollout.indices[row]].float() / num_rows
-            for sum_, part in zip(total, torch.autograd.grad(value.sum(), parameters, materialize_grads=True), strict=True):
+            value = (
+                -law.log_prob(way.path[row : row + 1, step + 1])
+                * advantages[rollout.indices[row]].float()
+                / num_rows
+            )
+            for sum_, part in zip(
+                total,
+                torch.autograd.grad(value.sum(), parameters, materialize_grads=True),
+                strict=True,
+            ):
                 sum_ += part
     seen = []
     run.learner.optimizer.step = lambda: seen.extend(p.grad.clone() for p in parameters)
@@ -109,15 +135,23 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
 
 
 def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
-    config = tiny.config(algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2}, updates_per_epoch=1)
+    config = tiny.config(
+        algorithm={"name": "ddpo_sf", "advantage": "batch", "steps_per_sample": 2},
+        updates_per_epoch=1,
+    )
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     prompts = run.draw()
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(collect(run.learner.policy, draws, 4, run.world, Transitions), len(indices))
+        rollout = joined(
+            collect(run.learner.policy, draws, 4, run.world, Transitions), len(indices)
+        )
         rows = run.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
-        return {(rollout.indices[s].item(), k) for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)}
+        return {
+            (rollout.indices[s].item(), k)
+            for s, k in zip(rows.sample.tolist(), rows.k.tolist(), strict=True)
+        }
 
     whole, even, odd = chosen(range(8)), chosen(range(0, 8, 2)), chosen(range(1, 8, 2))
     assert len(whole) == 16
@@ -156,7 +190,11 @@ def test_the_ratio_is_measured_before_the_first_update_alone(monkeypatch):
 def test_the_gradient_is_clipped_to_its_norm(limit, norm, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        torch.optim.AdamW, "step", lambda self: seen.append(torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]]))
+        torch.optim.AdamW,
+        "step",
+        lambda self: seen.append(
+            torch.cat([p.grad.flatten() for p in self.param_groups[0]["params"]])
+        ),
     )
     _, metrics, _ = trained_once(optimizer={"max_grad_norm": limit}, updates_per_epoch=1)
     assert metrics["grad_norm"] > 0.02
@@ -188,7 +226,9 @@ def test_the_first_moment_can_be_kept_in_fewer_bits():
 
     def first_moments(precision):
         run = trained_once(optimizer={"first_moment": precision}, updates_per_epoch=1)[2]
-        return torch.cat([state["exp_avg"].flatten() for state in run.learner.optimizer.state.values()])
+        return torch.cat(
+            [state["exp_avg"].flatten() for state in run.learner.optimizer.state.values()]
+        )
 
     full, rounded = first_moments("fp32"), first_moments("bf16")
     assert torch.equal(rounded, rounded.bfloat16().float())
@@ -207,7 +247,9 @@ def test_times_and_noise_are_each_samples_own_and_new_in_every_pass():
         return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None)
 
     whole, part, later = batch(range(8), 0), batch([5, 2], 0), batch(range(8), 1)
-    assert torch.equal(whole.noise[[5, 2]], part.noise) and torch.equal(whole.time[[5, 2]], part.time)
+    assert torch.equal(whole.noise[[5, 2]], part.noise) and torch.equal(
+        whole.time[[5, 2]], part.time
+    )
     assert not torch.equal(whole.noise, later.noise) and not torch.equal(whole.time, later.time)
     assert whole.time.min() >= 0 and whole.time.max() < 1000
 
@@ -220,7 +262,10 @@ def test_latents_of_images_encoded_again_are_drawn_anew_in_every_pass():
     batches = run.learner._batches(rollout, torch.ones(8))
 
     def drawn(samples, inner):
-        return batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None).latents - rollout.trajectory.latents[samples]
+        return (
+            batches.batch(batches.rows(torch.tensor(samples), (0, inner)), None).latents
+            - rollout.trajectory.latents[samples]
+        )
 
     first, again, later = drawn(range(8), 0), drawn(range(8), 0), drawn(range(8), 1)
     assert torch.equal(first, again) and torch.equal(first[[5, 2]], drawn([5, 2], 0))
@@ -234,7 +279,9 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
     assert first["kl_to_pretrained"] == 0
 
     def moved(kl_weight):
-        config = tiny.config(prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight}))
+        config = tiny.config(
+            prompts_per_epoch=7, images_per_prompt=1, **plan_of(sf | {"kl_weight": kl_weight})
+        )
         run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
         for epoch in range(12):
             run.epoch = epoch

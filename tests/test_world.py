@@ -40,7 +40,9 @@ def words_of(**over):
 def run(folder, **over):
     """Trains the toy in two processes inside `folder`: their exit codes, and what they said."""
     processes = forked.two(folder, forked.command, *words_of(**over))
-    return [process.wait() for process in processes], " ".join(process.said for process in processes)
+    return [process.wait() for process in processes], " ".join(
+        process.said for process in processes
+    )
 
 
 def run_on_one_and_on_two(folder, **over):
@@ -73,7 +75,8 @@ def test_a_process_without_a_row_of_a_minibatch_changes_nothing(tmp_path):
     ours, theirs = weights(tmp_path / "1"), weights(tmp_path / "2")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
     for one, two in zip(numbers(tmp_path / "1"), numbers(tmp_path / "2"), strict=True):
-        half_known = {"reward_mine": one["reward_mine"]}  # of the part that one process of the two does not give
+        # of the part that one process of the two does not give
+        half_known = {"reward_mine": one["reward_mine"]}
         assert one == pytest.approx({**two, **half_known}, rel=1e-2, abs=1e-5)
         assert one["reward_red"] == pytest.approx(one["reward_mean"] + 1)
     for processes in ("1", "2"):
@@ -117,7 +120,11 @@ class Two(World):
 
 @pytest.mark.parametrize(
     ("theirs", "error"),
-    [([1.0, 0.0, 0.0, 0.0], Interrupted), ([0.0, 1.0, 0.0, 0.0], RewardError), ([0.0, 0.0, 1.0, 1.0], NonFiniteError)],
+    [
+        ([1.0, 0.0, 0.0, 0.0], Interrupted),
+        ([0.0, 1.0, 0.0, 0.0], RewardError),
+        ([0.0, 0.0, 1.0, 1.0], NonFiniteError),
+    ],
 )
 def test_what_stops_another_process_stops_this_one(theirs, error):
     with pytest.raises(error):
@@ -148,21 +155,36 @@ with World.joined(1) as world:
 
 def test_a_signal_that_comes_twice_at_once_is_one_and_a_second_of_any_kind_ends_at_once(tmp_path):
     """SLURM sends it to all processes and the launcher, which forwards it; a launcher's second is SIGTERM after Ctrl-C."""
-    done = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "15\n"), done.stderr
 
 
 def test_samples_that_are_not_finite_are_masked_alike_on_one_process_and_on_two(tmp_path):
-    sick = {"model": f"{tiny.FILE}:Sick", "model.above": 0.8, "scoring.max-failed": 0.7, "epochs": 2}
+    sick = {
+        "model": f"{tiny.FILE}:Sick",
+        "model.above": 0.8,
+        "scoring.max-failed": 0.7,
+        "epochs": 2,
+    }
     run_on_one_and_on_two(tmp_path, **sick)
-    told = [[(row["status"], row.get("notes")) for row in numbers(tmp_path / name, "rewards.jsonl")] for name in ("1", "2")]
+    told = [
+        [(row["status"], row.get("notes")) for row in numbers(tmp_path / name, "rewards.jsonl")]
+        for name in ("1", "2")
+    ]
     assert told[0] == told[1]
-    assert ("broken_sample", {"broken_sample": "decoder: NaN in fp16"}) in told[0] and ("ok", None) in told[0]
+    assert ("broken_sample", {"broken_sample": "decoder: NaN in fp16"}) in told[0] and (
+        "ok",
+        None,
+    ) in told[0]
     assert all(value.isfinite().all() for value in weights(tmp_path / "2").values())
 
 
 def test_too_many_samples_that_are_not_finite_end_all_processes(tmp_path):
-    codes, said = run(tmp_path, **{"model": f"{tiny.FILE}:Sick", "model.above": -9.0, "run-dir": tmp_path / "run"})
+    codes, said = run(
+        tmp_path, **{"model": f"{tiny.FILE}:Sick", "model.above": -9.0, "run-dir": tmp_path / "run"}
+    )
     assert 0 not in codes
     assert "The decoder gave NaN in fp16" in said
     assert "rediffuse/trainer.py" not in said  # no traceback of ours
@@ -207,7 +229,11 @@ def two(folder, deed, **over):
     ("deed", "names"),
     [
         ("stop1", "process 2 of 2 (rank 1, pid"),
-        ("stop0", "the launcher or at process 1 of 2"),  # where the processes' store is, which does not answer
+        # where the processes' store is, which does not answer
+        (
+            "stop0",
+            "the launcher or at process 1 of 2",
+        ),
         ("stall1", "process 2 of 2 (rank 1, pid"),
     ],
 )
@@ -217,14 +243,18 @@ def test_a_process_that_does_nothing_ends_all_by_name(deed, names, tmp_path):
     assert codes == {"0": [None, 75], "1": [75, None if stopped else 75]}[deed[-1]], said
     assert "has done nothing for 6 seconds" in "".join(said)
     for words in said if not stopped else [said[1 - int(deed[-1])]]:
-        assert names in words.lower() and "rediffuse resume RUN" in words and "Traceback" not in words
+        assert (
+            names in words.lower() and "rediffuse resume RUN" in words and "Traceback" not in words
+        )
     assert deed == "stop0" or (tmp_path / "run" / "checkpoints" / "epoch-00002").exists()
 
 
 def test_a_signal_reaches_a_process_that_waits_for_another(tmp_path):
     """Neither stops in time to be waited for; a signal sent to one process of two that are well ends both in good order."""
     codes, said = two(tmp_path, "signal1", **{"stall-seconds": 120})
-    assert codes[0] == 143 and "Stopped by signal 15 while waiting for process 2 of 2" in said[0], said
+    assert codes[0] == 143 and "Stopped by signal 15 while waiting for process 2 of 2" in said[0], (
+        said
+    )
     assert (tmp_path / "run" / "checkpoints" / "epoch-00002").exists()
 
 
@@ -236,8 +266,14 @@ def test_a_signal_to_one_process_ends_all_in_good_order(tmp_path):
 
 def test_a_process_that_dies_loses_no_whole_epoch(tmp_path):
     codes, said = two(tmp_path, "die1")
-    assert codes == [75, 1] and "connection to another process is lost" in said[0] and "Traceback" not in said[0], said
-    assert (tmp_path / "run" / "checkpoints" / "epoch-00002").exists() and (tmp_path / "run" / "adapter").exists()
+    assert (
+        codes == [75, 1]
+        and "connection to another process is lost" in said[0]
+        and "Traceback" not in said[0]
+    ), said
+    assert (tmp_path / "run" / "checkpoints" / "epoch-00002").exists() and (
+        tmp_path / "run" / "adapter"
+    ).exists()
 
 
 @pytest.mark.parametrize("address", [{}, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}])
@@ -257,4 +293,6 @@ def test_variables_of_processes_that_are_not_there_are_named(address, tmp_path):
         check=False,
     )
     assert done.returncode == 2, done.stderr
-    assert "WORLD_SIZE=2" in done.stderr and "RANK=0" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        "WORLD_SIZE=2" in done.stderr and "RANK=0" in done.stderr and "Traceback" not in done.stderr
+    )

@@ -30,8 +30,12 @@ def tokenizer_and_text_config():
     from transformers import CLIPTextConfig, CLIPTokenizer
 
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    tokens = letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
-    words = CLIPTokenizer(vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=12)
+    tokens = (
+        letters + [letter + "</w>" for letter in letters] + ["<|startoftext|>", "<|endoftext|>"]
+    )
+    words = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(tokens)}, merges=[], model_max_length=12
+    )
     config = CLIPTextConfig(
         vocab_size=len(words),
         hidden_size=16,
@@ -53,14 +57,27 @@ def build_clip(folder):
     torch.manual_seed(0)
     words, text = tokenizer_and_text_config()
     vision = CLIPVisionConfig(
-        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=32, patch_size=8
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
     )
-    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=768)
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=768
+    )
     CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
     words.save_pretrained(folder)
     save_file(
-        {name: torch.randn(shape) / shape[-1] ** 0.5 for name, shape in zip(NAMES, SHAPES, strict=True)}, folder / PREDICTOR
+        {
+            name: torch.randn(shape) / shape[-1] ** 0.5
+            for name, shape in zip(NAMES, SHAPES, strict=True)
+        },
+        folder / PREDICTOR,
     )
 
 
@@ -79,17 +96,31 @@ def build_vlm(folder):
 
     words = "the image contains a an cat dog is riding bike answer concisely what going on in this user assistant : ? ."
     vocabulary = ["<pad>", "<s>", "</s>", "<unk>", "<image>", *words.split()]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(vocabulary)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **special)
-    size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, additional_special_tokens=["<image>"], **special
+    )
+    size = {
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     torch.manual_seed(0)
     model = LlavaForConditionalGeneration(
         LlavaConfig(
             vision_config=CLIPVisionConfig(**size, image_size=32, patch_size=8),
             text_config=LlamaConfig(
-                **size, vocab_size=len(vocabulary), num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2
+                **size,
+                vocab_size=len(vocabulary),
+                num_key_value_heads=2,
+                pad_token_id=0,
+                bos_token_id=1,
+                eos_token_id=2,
             ),
             image_token_index=4,
             vision_feature_layer=-1,
@@ -127,14 +158,24 @@ def word_pieces(longest):
 def build_encoder(folder):
     from transformers import BertConfig, BertModel
 
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+    }
     torch.manual_seed(0)
     BertModel(BertConfig(**size, vocab_size=len(VOCABULARY))).save_pretrained(folder)
     word_pieces(64).save_pretrained(folder)
 
 
 def build_pipeline(folder):
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextModel
 
     torch.manual_seed(0)
@@ -238,7 +279,9 @@ class ToyDenoiser:
             self.net = tuned
 
     def export(self, folder):
-        save_file({name: p.detach().clone() for name, p in self.parameters().items()}, folder / ADAPTER)
+        save_file(
+            {name: p.detach().clone() for name, p in self.parameters().items()}, folder / ADAPTER
+        )
 
 
 class VideoDenoiser(ToyDenoiser):
@@ -260,7 +303,9 @@ class VectorDenoiser(ToyDenoiser):
 
     def encode(self, prompts):
         told = any(prompt.inputs for prompt in prompts)
-        return {"length": torch.tensor([[float(p.inputs["label"])] for p in prompts])} if told else {}
+        return (
+            {"length": torch.tensor([[float(p.inputs["label"])] for p in prompts])} if told else {}
+        )
 
     def predict(self, x, time, conditioning):
         t = time.view(-1, 1).to(x)
@@ -371,7 +416,8 @@ class SickDenoiser(ToyDenoiser):
         if self.options.place != place:
             return given
         return given.masked_fill(
-            (seen.flatten(1)[:, 0] > self.options.above).view(-1, *[1] * (given.ndim - 1)), self.options.value
+            (seen.flatten(1)[:, 0] > self.options.above).view(-1, *[1] * (given.ndim - 1)),
+            self.options.value,
         )
 
     def encode(self, prompts):
@@ -408,12 +454,18 @@ def reward_that_dies_at(call, error=StoppedError):
 def numbers(run, name="metrics.jsonl"):
     """What equal runs have in common: their rows without times and memory."""
     rows = [json.loads(line) for line in (run / name).read_text().splitlines()]
-    return [{key: value for key, value in row.items() if not key.startswith((*TIMES, "crc32"))} for row in rows]
+    return [
+        {key: value for key, value in row.items() if not key.startswith((*TIMES, "crc32"))}
+        for row in rows
+    ]
 
 
 def weights(run):
     newest = max((run / "checkpoints").glob("epoch-*"))
-    return {**load_file(newest / "weights.safetensors"), **load_file(newest / "optimizer.safetensors")}
+    return {
+        **load_file(newest / "weights.safetensors"),
+        **load_file(newest / "optimizer.safetensors"),
+    }
 
 
 @dataclass(frozen=True)

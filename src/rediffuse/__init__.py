@@ -32,15 +32,16 @@ _HOMES = {
     "rediffuse.start": ["begin", "reopen", "resume", "train"],
     "rediffuse.trainer": ["Run"],
     "rediffuse.types": [
-        "Algorithm", "CleanSamples", "Denoiser", "Loss", "Policy", "Prompt", "PromptSet", "Reward", "Rollout", "Sampler",
-        "Trajectory", "Transitions",
+        "Algorithm", "CleanSamples", "Denoiser", "Loss", "Policy", "Prompt", "PromptSet", "Reward",
+        "Rollout", "Sampler", "Trajectory", "Transitions",
     ],
 }  # fmt: skip
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Algorithm", "Callback", "CleanSamples", "Config", "Denoiser", "Epoch", "Gaussian", "Loss", "Policy", "Prompt", "PromptSet",
-    "Reward", "Rollout", "Run", "Sampler", "Trajectory", "Transitions", "begin", "reopen", "resume", "train",
+    "Algorithm", "Callback", "CleanSamples", "Config", "Denoiser", "Epoch", "Gaussian", "Loss",
+    "Policy", "Prompt", "PromptSet", "Reward", "Rollout", "Run", "Sampler", "Trajectory",
+    "Transitions", "begin", "reopen", "resume", "train",
 ]  # fmt: skip
 
 

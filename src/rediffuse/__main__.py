@@ -2,7 +2,8 @@
 
 import sys
 
-if not sys.flags.safe_path:  # Python puts the working directory first, where a file of it could replace any module
+# Python puts the working directory first, where a file of it could replace any module
+if not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))
 
 from rediffuse.cli import main

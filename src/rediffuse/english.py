@@ -1,4 +1,6 @@
-"""English words: articles, plurals, singulars and numbers. inflect knows them; this is the one place that asks it."""
+"""English words: articles, plurals, singulars and numbers. inflect knows them; this is the one
+place that asks it.
+"""
 
 import threading
 from functools import cache, lru_cache
@@ -36,7 +38,9 @@ def number_word(number: int | str) -> str:
 
 @cache
 def _engine() -> "inflect.engine":
-    """Imports inflect without the run-time checks of its arguments, as `python -O` does: typeguard takes 5 s to write them."""
+    """Imports inflect without the run-time checks of its arguments, as `python -O` does: typeguard
+    takes 5 s to write them.
+    """
     import typeguard
 
     with _IMPORTING:

@@ -1,13 +1,18 @@
-"""What can go wrong, by the hand that can mend it. Each class carries the exit code of the command."""
+"""What can go wrong, by the hand that can mend it. Each class carries the exit code of the
+command.
+"""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
-Status = Literal["ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable", "broken_sample"]
-"""What became of a sample's reward; only those that are ok are learned from. broken_sample: the sample itself is not finite, so
-no reward was asked. New ones go last: a run's numbers for them are their places here.
+Status = Literal[
+    "ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable", "broken_sample"
+]
+"""What became of a sample's reward; only those that are ok are learned from. broken_sample: the
+sample itself is not finite, so no reward was asked. New ones go last: a run's numbers for them are
+their places here.
 """
 
 
@@ -32,7 +37,8 @@ class RunError(RediffuseError):
 class RewardError(RediffuseError, RuntimeError):
     """A reward failed, or gave back something other than one number per image.
 
-    status: of the samples it was asked about   passing: whether it may do better if it is asked again later
+    status: of the samples it was asked about   passing: whether it may do better if it is asked
+    again later
     """
 
     exit_code = 75
@@ -43,15 +49,19 @@ class RewardError(RediffuseError, RuntimeError):
 
 
 class UnusableRewardError(RewardError):
-    """The reward's own code is wrong, for every image: asking it again, now or later, would change nothing."""
+    """The reward's own code is wrong, for every image: asking it again, now or later, would change
+    nothing.
+    """
 
     exit_code = 2
 
 
 class NonFiniteError(RediffuseError, ArithmeticError):
-    """Samples, updates or weights that are not finite; the same configuration would end the same way again.
+    """Samples, updates or weights that are not finite; the same configuration would end the same
+    way again.
 
-    of_the_policy: whether what training changes may be the cause, so that the state it began the epoch with is in doubt
+    of_the_policy: whether what training changes may be the cause, so that the state it began the
+    epoch with is in doubt
     """
 
     exit_code = 2
@@ -68,7 +78,9 @@ class CheckpointError(RediffuseError, RuntimeError):
 
 
 class LostProcessError(RediffuseError, RuntimeError):
-    """Another process of the run is gone or silent; what was done by the last whole epoch is saved."""
+    """Another process of the run is gone or silent; what was done by the last whole epoch is
+    saved.
+    """
 
     exit_code = 75
 
@@ -91,6 +103,10 @@ def quoted(value: object, most: int = 100) -> str:
     """A value in a message, cut where it is long."""
     try:
         text = repr(str(value) if isinstance(value, Path) else value)
-    except (ValueError, RecursionError):  # an integer of thousands of digits, or what is nested in itself
+    # an integer of thousands of digits, or what is nested in itself
+    except (
+        ValueError,
+        RecursionError,
+    ):
         text = f"{type(value).__name__} too long to show"
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -45,7 +45,9 @@ def picture(image: Tensor) -> Image.Image:
 
 
 def drawable(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not finite: none would be black."""
+    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not
+    finite: none would be black.
+    """
     broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
     if not broken:
         return images
@@ -53,7 +55,9 @@ def drawable(images: Tensor) -> Tensor:
     down, across = torch.arange(height).view(-1, 1) / height, torch.arange(width) / width
     on_cross = ((down - across).abs() < CROSS) | ((down + across - 1).abs() < CROSS)
     crossed = torch.where(on_cross, torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1), 0.5)
-    return torch.stack([crossed.to(image) if i in broken else image for i, image in enumerate(images)])
+    return torch.stack(
+        [crossed.to(image) if i in broken else image for i, image in enumerate(images)]
+    )
 
 
 def letterboxed(images: Tensor) -> Tensor:
@@ -61,7 +65,9 @@ def letterboxed(images: Tensor) -> Tensor:
     height, width = images.shape[-2:]
     side = max(height, width)
     left, above = (side - width) // 2, (side - height) // 2
-    return torch.nn.functional.pad(images, (left, side - width - left, above, side - height - above))
+    return torch.nn.functional.pad(
+        images, (left, side - width - left, above, side - height - above)
+    )
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:

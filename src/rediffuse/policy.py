@@ -34,7 +34,9 @@ class DiffusionPolicy:
         return ((law.mean - origin.mean).flatten().abs() / 1e-3) / law.std
 
     def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:
-        """(N,), as in pretraining (Ho et al. 2020, eq. 14). guided: of what `predict` says, as in sampling."""
+        """(N,), as in pretraining (Ho et al. 2020, eq. 14). guided: of what `predict` says, as in
+        sampling.
+        """
         schedule, clean = self.denoiser.schedule, batch.latents
         level = schedule.level(batch.time).like(clean)
         state = noised(clean, batch.noise, level)

@@ -11,7 +11,16 @@ from rediffuse.faults import Check, magnitude, traced
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.types import Batch, CleanSamples, EncodedSamples, HasPrecision, Prompt, Rollout, Trajectory, Transitions
+from rediffuse.types import (
+    Batch,
+    CleanSamples,
+    EncodedSamples,
+    HasPrecision,
+    Prompt,
+    Rollout,
+    Trajectory,
+    Transitions,
+)
 
 
 @dataclass(frozen=True)
@@ -24,14 +33,21 @@ class Draws:
 
     def batches(self, size: int) -> list["Draws"]:
         return [
-            Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key) for i in range(0, len(self.indices), size)
+            Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key)
+            for i in range(0, len(self.indices), size)
         ]
 
 
 def collect(
-    policy: DiffusionPolicy, draws: Draws, micro_batch_size: int, world: World, keep: type[Batch] = CleanSamples
+    policy: DiffusionPolicy,
+    draws: Draws,
+    micro_batch_size: int,
+    world: World,
+    keep: type[Batch] = CleanSamples,
 ) -> Iterator[Rollout]:
-    """One rollout per micro-batch, in order, each as soon as it is done. keep: what the trajectories are for."""
+    """One rollout per micro-batch, in order, each as soon as it is done. keep: what the
+    trajectories are for.
+    """
 
     def one(batch: Draws) -> Rollout:
         return sampled(policy, batch, keep, world.stop_here_if_asked)
@@ -41,7 +57,10 @@ def collect(
 
 @torch.no_grad()
 def sampled(
-    policy: DiffusionPolicy, draws: Draws, keep: type[Batch] = CleanSamples, at_each_step: Callable[[], None] = lambda: None
+    policy: DiffusionPolicy,
+    draws: Draws,
+    keep: type[Batch] = CleanSamples,
+    at_each_step: Callable[[], None] = lambda: None,
 ) -> Rollout:
     """All of them at once. keep: what the trajectories are for."""
     trajectory = denoise(policy, draws, at_each_step)
@@ -50,19 +69,27 @@ def sampled(
     kept = arrived(trajectory.latents)
     if keep is EncodedSamples:
         mean, std = policy.denoiser.encode_samples(samples)
-        checks.append(("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std))))
+        checks.append(
+            ("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std)))
+        )
         kept = arrived(mean.cpu(), std.cpu())
     elif keep is Transitions:
         kept = trajectory
         checks = [*_of_log_probs(trajectory, len(policy.sampler.noisy)), *checks]
-    faults = [before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)]
+    faults = [
+        before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)
+    ]
     groups = torch.tensor([group_of(prompt) for prompt in draws.prompts])
     way = replace(kept, faults=faults if any(faults) else ())
     return Rollout(draws.prompts, groups, torch.tensor(draws.indices), samples.cpu(), way)
 
 
-def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None) -> Trajectory:
-    """Each sample's noise comes from a generator of its own. Its faults are those of the network and of the latents."""
+def denoise(
+    policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None
+) -> Trajectory:
+    """Each sample's noise comes from a generator of its own. Its faults are those of the network
+    and of the latents.
+    """
     at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
     device = policy.denoiser.device
@@ -75,7 +102,9 @@ def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], No
     path, log_probs = [state.cpu()], []
     num_steps, precision = len(policy.sampler.noisy), _precision(policy)
     checks: list[Check] = [
-        ("text encoder", precision, magnitude(each).to(device)) for each in conditioning.values() if each.is_floating_point()
+        ("text encoder", precision, magnitude(each).to(device))
+        for each in conditioning.values()
+        if each.is_floating_point()
     ]
     for step, noisy in enumerate(policy.sampler.noisy):
         at_each_step()
@@ -85,7 +114,10 @@ def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], No
         state = law.sample(fresh()) if noisy else law.mean
         path.append(state.cpu())
         when = f"at step {step + 1} of {num_steps}"
-        checks += [("network", f"{precision} {when}".lstrip(), magnitude(output)), ("latents", when, magnitude(state))]
+        checks += [
+            ("network", f"{precision} {when}".lstrip(), magnitude(output)),
+            ("latents", when, magnitude(state)),
+        ]
         if noisy:
             log_probs.append(law.log_prob(state).cpu())
     steps = torch.tensor(policy.sampler.noisy).nonzero().flatten()
@@ -95,7 +127,10 @@ def denoise(policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], No
 
 def _of_log_probs(trajectory: Trajectory, num_steps: int) -> list[Check]:
     columns = zip(trajectory.steps.tolist(), trajectory.log_probs.unbind(1), strict=True)
-    return [("log-probability", f"at step {step + 1} of {num_steps}", magnitude(each)) for step, each in columns]
+    return [
+        ("log-probability", f"at step {step + 1} of {num_steps}", magnitude(each))
+        for step, each in columns
+    ]
 
 
 def _precision(policy: DiffusionPolicy) -> str:
@@ -104,13 +139,17 @@ def _precision(policy: DiffusionPolicy) -> str:
 
 def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
     """A trajectory of which only the end is remembered."""
-    return Trajectory(torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread)
+    return Trajectory(
+        torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread
+    )
 
 
 def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
-    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory twice.
+    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory
+    twice.
 
-    No tensor of a part stays: small ones among large ones that are freed would leave holes that nothing fits in.
+    No tensor of a part stays: small ones among large ones that are freed would leave holes that
+    nothing fits in.
     """
     prompts: list[Prompt] = []
     faults: list[str] = []
@@ -123,7 +162,9 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
         faults.extend(part.faults)
         # samples are none where they were scored already
         tensors = {"groups": part.groups, "indices": part.indices, "samples": part.samples}
-        tensors |= {"path": way.path, "log_probs": way.log_probs} | ({} if way.spread is None else {"spread": way.spread})
+        tensors |= {"path": way.path, "log_probs": way.log_probs} | (
+            {} if way.spread is None else {"spread": way.spread}
+        )
         for name, rows in tensors.items():
             if name not in whole:
                 whole[name] = rows.new_empty(num_samples if len(rows) else 0, *rows.shape[1:])
@@ -134,5 +175,9 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
 
 
 def group_of(prompt: Prompt) -> int:
-    """A number that depends on what the model sees alone, so that it means the same in every epoch and process."""
-    return int.from_bytes(hashlib.blake2b(prompt.shown.encode(), digest_size=8).digest(), "big") >> 1
+    """A number that depends on what the model sees alone, so that it means the same in every epoch
+    and process.
+    """
+    return (
+        int.from_bytes(hashlib.blake2b(prompt.shown.encode(), digest_size=8).digest(), "big") >> 1
+    )

@@ -1,4 +1,6 @@
-"""How a run begins, is resumed and ends: its folder, its lock, its models, its adapter and its page."""
+"""How a run begins, is resumed and ends: its folder, its lock, its models, its adapter and its
+page.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
@@ -10,7 +12,15 @@ from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.config.schema import Config, config_from, recipe_names
-from rediffuse.errors import CheckpointError, ConfigError, Interrupted, LostProcessError, RediffuseError, RewardError, quoted
+from rediffuse.errors import (
+    CheckpointError,
+    ConfigError,
+    Interrupted,
+    LostProcessError,
+    RediffuseError,
+    RewardError,
+    quoted,
+)
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
@@ -41,18 +51,21 @@ def train(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> list[Metrics]:
-    """Fine-tunes as `config` says, leaves everything in `run_dir`, and returns one row of metrics per epoch.
+    """Fine-tunes as `config` says, leaves everything in `run_dir`, and returns one row of metrics
+    per epoch.
 
     Args:
         config: A Config; or a recipe, as its name, the path of a YAML file, or keys and values.
         run_dir: A folder that does not exist yet; by default a new one in runs/.
-        reward: Any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that config names; or a name, or
-            `{"name": …, option: …}`.
+        reward: Any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that
+            config names; or a name, or `{"name": …, option: …}`.
         callbacks: Called along the run, after the run's own.
-        options: Those of the run, over those of config: `epochs=4, algorithm="ddpo_is", sampler={"num_steps": 10}`.
+        options: Those of the run, over those of config: `epochs=4, algorithm="ddpo_is",
+        sampler={"num_steps": 10}`.
 
     Raises:
-        ConfigError: Also where a file asks for what only the command line or a Config may allow, as other people's code.
+        ConfigError: Also where a file asks for what only the command line or a Config may allow, as
+        other people's code.
     """
     with begin(config, run_dir, reward, callbacks=callbacks, **options) as run:
         return run.train()
@@ -71,10 +84,15 @@ def resume(
 
     Args:
         epochs: A new total, more or fewer than were planned, but not fewer than are done.
-        accept_changed_files: Go on although a model or another file of this machine is not what it was when the run began.
-        drop_damaged_lines: Go on without those lines of the run's logs that were changed or lost; by default RunError names them.
+        accept_changed_files: Go on although a model or another file of this machine is not what it
+        was when the run began.
+        drop_damaged_lines: Go on without those lines of the run's logs that were changed or lost;
+        by default RunError names them.
     """
-    options = {"drop_damaged_lines": drop_damaged_lines, "accept_changed_files": accept_changed_files}
+    options = {
+        "drop_damaged_lines": drop_damaged_lines,
+        "accept_changed_files": accept_changed_files,
+    }
     with reopen(run_dir, epochs, reward, callbacks=callbacks, **options) as run:
         return run.train()
 
@@ -88,7 +106,8 @@ def begin(
     callbacks: Sequence[Callback] = (),
     **options: Any,
 ) -> Iterator[Run]:
-    """Begins a run whose epochs are made by hand. It takes the arguments of `train`; the run ends where the block ends.
+    """Begins a run whose epochs are made by hand. It takes the arguments of `train`; the run ends
+    where the block ends.
 
     with rediffuse.begin("demo/incompressibility") as run:
         while epoch := run.step():
@@ -103,7 +122,11 @@ def begin(
     parts = assemble(config, reward)
     config = completed(config, parts, given_in_python=reward is not None)
     with World.joined(config.num_samples, config.stall_seconds) as world:
-        place = _new_folder(run_dir, config, world) if world.is_main else RunFolder(Path(run_dir or UNKNOWN))
+        place = (
+            _new_folder(run_dir, config, world)
+            if world.is_main
+            else RunFolder(Path(run_dir or UNKNOWN))
+        )
         with place.locked() if world.is_main else nullcontext():
             with _discarded_on_error(place, world), world.heart.busy("loading the models"):
                 loaded = load_run(config, parts, place, world, callbacks)
@@ -123,21 +146,29 @@ def reopen(
     drop_damaged_lines: bool = False,
     accept_changed_files: bool = False,
 ) -> Iterator[Run]:
-    """Resumes a run whose epochs are made by hand. It takes the arguments of `resume`; the run ends where the block ends."""
+    """Resumes a run whose epochs are made by hand. It takes the arguments of `resume`; the run ends
+    where the block ends.
+    """
     place = folder.existing(Path(run_dir))
     config = place.config()
     done = max(checkpoint.epochs(place.checkpoints), default=0)
     if epochs is not None and epochs < max(1, done):
         raise ConfigError(
-            f"--epochs: {epochs} asked, but {done} epochs of {place.path} are done. Ask for {max(1, done)} or more."
+            f"--epochs: {epochs} asked, but {done} epochs of {place.path} are done. Ask for"
+            f" {max(1, done)} or more."
         )
     _refuse_other_objects(callbacks)
     parts = assemble(config, reward)
-    with World.joined(config.num_samples, config.stall_seconds) as world, place.locked() if world.is_main else nullcontext():
+    with (
+        World.joined(config.num_samples, config.stall_seconds) as world,
+        place.locked() if world.is_main else nullcontext(),
+    ):
         config = replace(config, epochs=epochs or config.epochs)
         with world.heart.busy("loading the models and the checkpoint"):
             if world.is_main and not accept_changed_files:
-                fingerprint.refuse_changed(files.read_json(place.path / "environment.json").get("files", {}), config)
+                fingerprint.refuse_changed(
+                    files.read_json(place.path / "environment.json").get("files", {}), config
+                )
             loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main and accept_changed_files:
                 place.note("files", fingerprint.of(config))
@@ -157,7 +188,8 @@ class Loaded:
     evaluation: Evaluator
 
     def restore(self, *, drop_damaged_lines: bool = False) -> None:
-        """Puts back the newest whole checkpoint, or leaves the run at its start if none was reached.
+        """Puts back the newest whole checkpoint, or leaves the run at its start if none was
+        reached.
 
         drop_damaged_lines: of the logs, instead of refusing to go on.
         """
@@ -180,7 +212,9 @@ class Loaded:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Inside, epochs are made. Every callback that has seen the run begin sees it end, also where it fails."""
+        """Inside, epochs are made. Every callback that has seen the run begin sees it end, also
+        where it fails.
+        """
         with self.display, closing(self.run.scorer.caller):
             self._warn_of_long_prompts()
             begun: list[Callback] = []
@@ -202,24 +236,40 @@ class Loaded:
                 self.display.say(warning)
 
 
-def load_run(config: Config, parts: Parts, place: RunFolder, world: World, callbacks: Sequence[Callback] = ()) -> Loaded:
+def load_run(
+    config: Config, parts: Parts, place: RunFolder, world: World, callbacks: Sequence[Callback] = ()
+) -> Loaded:
     """Loads the models of a run. Raises ConfigError where they do not fit the configuration."""
     display = Display(config.epochs, shown=world.is_main)
-    scorer = RunScorer(parts.reward, config, world, Paid(place.paid(world.rank), config.reward), display.say)
+    scorer = RunScorer(
+        parts.reward, config, world, Paid(place.paid(world.rank), config.reward), display.say
+    )
     prepare(parts.reward, world.device, scorer.caller)
     denoiser = parts.family.load(world.device, config.seed)
     if denoiser.modality.name != modality_of(parts.family):
         raise ConfigError(
-            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class must say so before it is"
-            f" loaded, so that rewards are checked: modality = {denoiser.modality.name!r}."
+            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class"
+            " must say so before it is loaded, so that rewards are checked: modality ="
+            f" {denoiser.modality.name!r}."
         )
     policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
     if not any(policy.sampler.noisy):
-        raise ConfigError("sampler.eta: no step of this sampler draws anything, so there is nothing to learn; set it above 0.")
+        raise ConfigError(
+            "sampler.eta: no step of this sampler draws anything, so there is nothing to learn;"
+            " set it above 0."
+        )
     learner = Learner(policy, parts.algorithm, config, world)
     pictures = Pictures(policy, parts.prompts, config, world)
-    held_out = dict(zip(distinct_names(each["name"] for each in config.evaluation.held_out), parts.held_out, strict=True))
-    monitor = Monitor(policy, held_out, parts.reward, config, place, world, display.say, scorer.caller)
+    held_out = dict(
+        zip(
+            distinct_names(each["name"] for each in config.evaluation.held_out),
+            parts.held_out,
+            strict=True,
+        )
+    )
+    monitor = Monitor(
+        policy, held_out, parts.reward, config, place, world, display.say, scorer.caller
+    )
     if world.is_main:
         monitor.prepare()
     evaluation = Evaluator(pictures, monitor, display)
@@ -249,7 +299,9 @@ class Ending(Callback):
             self._leave(run)
 
     def _finish(self, run: RunState) -> None:
-        """Exports the newest checkpoint, or the best one of an over-optimised run, unless that is only to be warned of."""
+        """Exports the newest checkpoint, or the best one of an over-optimised run, unless that is
+        only to be warned of.
+        """
         epochs, course = len(log.read(run.folder.metrics)), self._evaluation.course
         if course.fall and course.best and run.config.evaluation.on_overoptimisation != "warn":
             try:
@@ -266,7 +318,10 @@ class Ending(Callback):
             return
         run.learner.load_weights(checkpoint.load(run.folder.checkpoints, str(run.epoch)))
         self._export(run, run.epoch)
-        self._say(f"The adapter and the page are those of the last whole epoch: {run.epoch} of {run.config.epochs} are done.")
+        self._say(
+            f"The adapter and the page are those of the last whole epoch: {run.epoch} of"
+            f" {run.config.epochs} are done."
+        )
 
     def _export(self, run: RunState, epochs: int) -> None:
         with run.world.heart.busy("writing the adapter"), run.learner.average.shown():
@@ -274,7 +329,9 @@ class Ending(Callback):
         self._report(run)
 
     def _report(self, run: RunState) -> None:
-        """Writes the page. A failed page never stops a run: the error is printed, and `rediffuse report` can make it anew."""
+        """Writes the page. A failed page never stops a run: the error is printed, and `rediffuse
+        report` can make it anew.
+        """
         try:
             with run.world.heart.busy("writing the page"):
                 verdict.write(run.folder)
@@ -284,7 +341,9 @@ class Ending(Callback):
 
 
 def _end(run: Run, callbacks: Sequence[Callback], error: BaseException | None) -> None:
-    """Tells each callback of the end, also where one before it fails, and raises the last error if there is any."""
+    """Tells each callback of the end, also where one before it fails, and raises the last error if
+    there is any.
+    """
     for callback in callbacks:
         try:
             callback.run_ends(run, error)
@@ -298,16 +357,21 @@ def _refuse_other_objects(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if isinstance(each, type) or not isinstance(each, Callback):
             raise ConfigError(
-                f"callbacks: {quoted(each)} is no callback. Derive a class from rediffuse.Callback, and pass an object of it."
+                f"callbacks: {quoted(each)} is no callback. Derive a class from"
+                " rediffuse.Callback, and pass an object of it."
             )
 
 
 def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> RunFolder:
-    return folder.create(Path(run_dir) if run_dir else folder.fresh_path("run"), config, world.device)
+    return folder.create(
+        Path(run_dir) if run_dir else folder.fresh_path("run"), config, world.device
+    )
 
 
 def _describe(run: Run, loaded: Config) -> None:
-    """Notes in the folder what loading made exact. loaded: the configuration with the rewards' options as they are by now."""
+    """Notes in the folder what loading made exact. loaded: the configuration with the rewards'
+    options as they are by now.
+    """
     pinned = run.learner.policy.denoiser.pinned
     if pinned or loaded != run.config:
         run.folder.pin(pinned, loaded)
@@ -317,10 +381,14 @@ def _describe(run: Run, loaded: Config) -> None:
 
 
 @contextmanager
-def _discarded_on_error(place: RunFolder, world: World, *, unless_saved: bool = False) -> Iterator[None]:
-    """Removes the new folder where the run fails inside, so that it does not stand in the way of the next try.
+def _discarded_on_error(
+    place: RunFolder, world: World, *, unless_saved: bool = False
+) -> Iterator[None]:
+    """Removes the new folder where the run fails inside, so that it does not stand in the way of
+    the next try.
 
-    unless_saved: keeps it where an epoch is done, or the error is one after which the run can be resumed.
+    unless_saved: keeps it where an epoch is done, or the error is one after which the run can be
+    resumed.
     """
     try:
         yield

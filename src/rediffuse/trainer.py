@@ -1,4 +1,6 @@
-"""The loop: draw prompts, sample, score, compare, update. Read this file first; all else that a run does is a callback."""
+"""The loop: draw prompts, sample, score, compare, update. Read this file first; all else that a run
+does is a callback.
+"""
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,14 +26,18 @@ class Run(RunState):
     callbacks: Sequence[Callback] = ()
 
     def train(self) -> list[Metrics]:
-        """Makes the epochs that are left, or those until a callback stops the run, and returns a row of metrics for each."""
+        """Makes the epochs that are left, or those until a callback stops the run, and returns a
+        row of metrics for each.
+        """
         rows = []
         while epoch := self.step():
             rows.append(epoch.metrics)
         return rows
 
     def step(self) -> Epoch | None:
-        """Makes one epoch: all of it or, if it is interrupted or its rewards fail, nothing. Returns None if the run is over."""
+        """Makes one epoch: all of it or, if it is interrupted or its rewards fail, nothing. Returns
+        None if the run is over.
+        """
         if self._is_over():
             return None
         for callback in self.callbacks:
@@ -58,21 +64,33 @@ class Run(RunState):
         return epoch
 
     def draw(self) -> list[Prompt]:
-        """Draws the epoch's prompts, those of all processes; each stands as many times as it has images."""
+        """Draws the epoch's prompts, those of all processes; each stands as many times as it has
+        images.
+        """
         generator = noise.generator(self.config.seed, self.epoch, "prompts")
         drawn = self.prompts.draw(self.config.prompts_per_epoch, generator)
         return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
 
     def sample(self, prompts: Sequence[Prompt]) -> tuple[Rollout, Scores]:
-        """Samples and scores this process's share of the epoch: the rewards of one batch while the next is sampled."""
+        """Samples and scores this process's share of the epoch: the rewards of one batch while the
+        next is sampled.
+        """
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
-        batches = collect(learner.policy, draws, self.config.micro_batch_size, self.world, learner.algorithm.trains_on)
+        batches = collect(
+            learner.policy,
+            draws,
+            self.config.micro_batch_size,
+            self.world,
+            learner.algorithm.trains_on,
+        )
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Compares the rewards (num_samples,). The result is NaN where a reward is: such a sample is never trained on."""
+        """Compares the rewards (num_samples,). The result is NaN where a reward is: such a sample
+        is never trained on.
+        """
         valid, algorithm = rewards.isfinite(), self.learner.algorithm
         if algorithm.groups == "draw":
             groups = torch.arange(len(prompts)) // self.config.images_per_prompt
@@ -82,7 +100,9 @@ class Run(RunState):
         advantages[valid] = algorithm.advantages(rewards[valid], groups[valid])
         return advantages
 
-    def _row(self, scores: Scores, learned: Metrics, seconds_sampling: float, seconds_training: float) -> Metrics:
+    def _row(
+        self, scores: Scores, learned: Metrics, seconds_sampling: float, seconds_training: float
+    ) -> Metrics:
         """Puts together the epoch's row of metrics."""
         num_samples = len(scores.rewards)
         return {

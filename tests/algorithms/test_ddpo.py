@@ -60,7 +60,9 @@ def test_both_estimators_agree_before_the_first_update(policy, batch):
 
 def test_advantages_are_clipped():
     rewards = torch.tensor([0.0] * 30 + [100.0])
-    got = DDPOScoreFunction(advantage="batch", advantage_clip=2.0).advantages(rewards, torch.zeros(31, dtype=torch.int64))
+    got = DDPOScoreFunction(advantage="batch", advantage_clip=2.0).advantages(
+        rewards, torch.zeros(31, dtype=torch.int64)
+    )
     assert got.max() == 2.0
 
 
@@ -75,7 +77,9 @@ def test_equal_steps_weigh_by_inverse_sensitivity_with_mean_one(policy):
 def test_sensitivity_by_hand(policy):
     # epsilon: d mean / d eps = sqrt(1 - a' - s^2) - sqrt(a' (1 - a) / a)
     sampler = policy.sampler
-    a, a_next = (tiny.ToyDenoiser.schedule.alpha_bar[t].item() for t in (sampler.times[1], sampler.times[2]))
+    a, a_next = (
+        tiny.ToyDenoiser.schedule.alpha_bar[t].item() for t in (sampler.times[1], sampler.times[2])
+    )
     std = math.sqrt((1 - a_next) / (1 - a) * (1 - a / a_next))
     want = abs(math.sqrt(1 - a_next - std**2) - math.sqrt(a_next * (1 - a) / a)) / std
     assert policy.sensitivity()[1].item() == pytest.approx(want, rel=1e-3)

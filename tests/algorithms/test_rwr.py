@@ -26,7 +26,9 @@ def test_weights_are_a_softmax_of_mean_one():
     rewards = torch.tensor([0.0, math.log(3), 0.0, 0.0])
     got = RewardWeightedRegression(inverse_temperature=1.0).advantages(rewards, GROUPS)
     torch.testing.assert_close(got, torch.tensor([4 / 6, 2.0, 4 / 6, 4 / 6]))
-    got = RewardWeightedRegression(inverse_temperature=1.0, per_prompt=True).advantages(rewards, GROUPS)
+    got = RewardWeightedRegression(inverse_temperature=1.0, per_prompt=True).advantages(
+        rewards, GROUPS
+    )
     torch.testing.assert_close(got, torch.tensor([0.5, 1.5, 1.0, 1.0]))
 
 
@@ -44,7 +46,12 @@ def test_what_the_percentile_is_of():
 
 def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
     """As published: 256 batches of 32 images of one prompt give 1,024, whichever prompts are drawn."""
-    config = tiny.config(algorithm={"name": "rwr_sparse"}, prompts_per_epoch=256, images_per_prompt=32, updates_per_epoch=8)
+    config = tiny.config(
+        algorithm={"name": "rwr_sparse"},
+        prompts_per_epoch=256,
+        images_per_prompt=32,
+        updates_per_epoch=8,
+    )
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     rewards = torch.rand(256 * 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     weights = run.advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
@@ -53,7 +60,12 @@ def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
 
 
 def test_the_hundredth_percentile_is_the_best():
-    assert kept(SparseRegression(percentile=100, among="epoch"), [1.0, 9.0, 2.0, 9.0]) == [False, True, False, True]
+    assert kept(SparseRegression(percentile=100, among="epoch"), [1.0, 9.0, 2.0, 9.0]) == [
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_all_so_far_are_those_of_this_epoch_one_draw_after_another():
@@ -61,24 +73,36 @@ def test_all_so_far_are_those_of_this_epoch_one_draw_after_another():
     algorithm = SparseRegression(among="all_so_far", percentile=50)
     for _ in range(2):
         assert kept(algorithm, [1.0, 2.0, 0.0, 9.0]) == [False, True, False, True]
-    assert kept(algorithm, [8.0, 9.0, 1.0, 2.0]) == [False, True, False, False]  # none of the second draw: the median is 5
+    # none of the second draw: the median is 5
+    assert kept(algorithm, [8.0, 9.0, 1.0, 2.0]) == [
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_what_reaches_a_threshold_is_kept_however_little_that_is():
     algorithm = SparseRegression(threshold=0.65)
     assert kept(algorithm, [2 / 3, 1 / 3, 0.0, 1.0]) == [True, False, False, True]
     assert kept(algorithm, [0.0, 0.0, 0.0, 0.0]) == [False] * 4
-    algorithm.check(tiny.config(images_per_prompt=1))  # which a percentile of each prompt's images could not do with
+    # which a percentile of each prompt's images could not do with
+    algorithm.check(tiny.config(images_per_prompt=1))
 
 
 def test_an_epoch_of_which_nothing_is_kept_changes_nothing_and_says_so(tmp_path, capsys):
     config = tiny.config(epochs=1, algorithm={"name": "rwr_sparse", "threshold": 9.0})
     [metrics] = train(config, tmp_path / "run")
-    assert metrics["trained_samples"] == 0 and "images/s   nothing learned\n" in capsys.readouterr().out
+    assert (
+        metrics["trained_samples"] == 0
+        and "images/s   nothing learned\n" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts(prediction, monkeypatch):
+def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts(
+    prediction, monkeypatch
+):
     """A network that says 0: the error is the target's mean square, by hand at a time where alpha_bar is 0.64."""
     denoiser = ToyDenoiser(8, seed=0)
     schedule = type(denoiser.schedule)(torch.tensor([0.64]), 1.0, prediction=prediction)
@@ -92,9 +116,15 @@ def test_the_loss_is_the_weighted_mean_of_the_error_of_what_the_network_predicts
         weight=torch.tensor([0.5, 1.5]),
         conditioning=denoiser.encode([Prompt("a cat")] * 2),
     )
-    targets = {"epsilon": (1.0, 3.0), "v_prediction": (0.8 * 1 - 0.6 * 2, 0.8 * 3 - 0.6 * 1), "sample": (2.0, 1.0)}[prediction]
+    targets = {
+        "epsilon": (1.0, 3.0),
+        "v_prediction": (0.8 * 1 - 0.6 * 2, 0.8 * 3 - 0.6 * 1),
+        "sample": (2.0, 1.0),
+    }[prediction]
     want = (0.5 * targets[0] ** 2 + 1.5 * targets[1] ** 2) / 2
-    assert RewardWeightedRegression().loss(policy, batch).value.item() == pytest.approx(want, rel=1e-6)
+    assert RewardWeightedRegression().loss(policy, batch).value.item() == pytest.approx(
+        want, rel=1e-6
+    )
 
 
 def test_regression_without_guidance_is_of_the_networks_own_output(pipeline):
@@ -105,8 +135,16 @@ def test_regression_without_guidance_is_of_the_networks_own_output(pipeline):
         policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
         generator = torch.Generator().manual_seed(0)
         latents, added = torch.randn(2, 2, *denoiser.latent_shape, generator=generator)
-        batch = CleanSamples(latents, added, torch.tensor([100, 900]), torch.ones(2), denoiser.encode([Prompt("a cat")] * 2))
-        losses[scale, guided] = RewardWeightedRegression(guided=guided).loss(policy, batch).value.item()
+        batch = CleanSamples(
+            latents,
+            added,
+            torch.tensor([100, 900]),
+            torch.ones(2),
+            denoiser.encode([Prompt("a cat")] * 2),
+        )
+        losses[scale, guided] = (
+            RewardWeightedRegression(guided=guided).loss(policy, batch).value.item()
+        )
     assert losses[5.0, False] == losses[1.0, True] != losses[5.0, True]
 
 
@@ -121,7 +159,11 @@ def test_equal_rewards_of_double_precision_reach_their_own_percentile(among):
     ("algorithm", "plan", "said"),
     [
         ({}, {"images_per_prompt": 1}, "images_per_prompt: with 1"),
-        ({}, {"images_per_prompt": 4, "prompts_per_epoch": 2, "updates_per_epoch": 3}, "but of 8 only 2 reach percentile 90"),
+        (
+            {},
+            {"images_per_prompt": 4, "prompts_per_epoch": 2, "updates_per_epoch": 3},
+            "but of 8 only 2 reach percentile 90",
+        ),
         ({"among": "epoch"}, {"updates_per_epoch": 2}, "but of 8 only 1 reach percentile 90"),
     ],
 )

@@ -1,6 +1,11 @@
 import torch
 
-from rediffuse.maths.advantages import PromptStatistics, centered_by_group, standardized, standardized_by_group
+from rediffuse.maths.advantages import (
+    PromptStatistics,
+    centered_by_group,
+    standardized,
+    standardized_by_group,
+)
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-5}
 
@@ -12,7 +17,9 @@ def test_batch_by_hand():
 
 
 def test_groups_by_hand():
-    got = standardized_by_group(torch.tensor([1.0, 3.0, 5.0, 5.0, 9.0]), torch.tensor([0, 0, 7, 7, 2]))
+    got = standardized_by_group(
+        torch.tensor([1.0, 3.0, 5.0, 5.0, 9.0]), torch.tensor([0, 0, 7, 7, 2])
+    )
     torch.testing.assert_close(got, torch.tensor([-1.0, 1.0, 0.0, 0.0, 0.0]), **CLOSE)
 
 
@@ -59,5 +66,7 @@ def test_state_survives_json_exactly():
 def test_where_rewards_hardly_differ_the_batch_is_standardised_and_equal_ones_teach_nothing():
     """The published 1e-8 leaves a deviation of 1e-6 as it is: 1e-6 would halve it."""
     near = torch.tensor([0.0, 2e-6], dtype=torch.float64)
-    torch.testing.assert_close(standardized(near), torch.tensor([-1.0, 1.0], dtype=torch.float64), atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        standardized(near), torch.tensor([-1.0, 1.0], dtype=torch.float64), atol=0.02, rtol=0
+    )
     assert not standardized(torch.full((7,), 0.1)).any()

@@ -10,7 +10,12 @@ from rediffuse.maths import appearance
 
 def plain(*colours, size=8):
     """(len(colours), 3, size, size)."""
-    return torch.tensor(colours, dtype=torch.float32).view(-1, 3, 1, 1).expand(-1, 3, size, size).clone()
+    return (
+        torch.tensor(colours, dtype=torch.float32)
+        .view(-1, 3, 1, 1)
+        .expand(-1, 3, size, size)
+        .clone()
+    )
 
 
 def test_brightness_is_the_luma_of_bt_601():

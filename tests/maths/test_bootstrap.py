@@ -19,9 +19,12 @@ def test_of_many_normal_values_it_is_the_interval_of_the_normal_law():
 def test_it_holds_the_truth_nineteen_times_of_twenty():
     held = 0
     for seed in range(200):
-        low, high = interval(torch.rand(40, generator=generator(seed)), generator(seed + 1000), draws=500)
+        low, high = interval(
+            torch.rand(40, generator=generator(seed)), generator(seed + 1000), draws=500
+        )
         held += low <= 0.5 <= high
-    assert 178 <= held <= 198  # 190 ± 4 standard deviations, less what a percentile interval of forty values lacks
+    # 190 ± 4 standard deviations, less what a percentile interval of forty values lacks
+    assert 178 <= held <= 198
 
 
 def test_equal_values_leave_no_doubt():

@@ -7,7 +7,9 @@ from rediffuse.maths.gaussian import Gaussian
 
 
 def law(n=5):
-    return Gaussian(torch.randn(n, 3, 2, dtype=torch.float64), torch.rand(n, dtype=torch.float64) + 0.1)
+    return Gaussian(
+        torch.randn(n, 3, 2, dtype=torch.float64), torch.rand(n, dtype=torch.float64) + 0.1
+    )
 
 
 def theirs(law):
@@ -16,7 +18,9 @@ def theirs(law):
 
 def test_log_prob_is_torchs_mean_over_latent_elements():
     ours, x = law(), torch.randn(5, 3, 2, dtype=torch.float64)
-    torch.testing.assert_close(ours.log_prob(x), theirs(ours).log_prob(x).flatten(1).mean(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        ours.log_prob(x), theirs(ours).log_prob(x).flatten(1).mean(1), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_log_prob_by_hand():
@@ -28,7 +32,9 @@ def test_log_prob_by_hand():
 
 def test_kl_is_torchs_also_between_different_stds():
     a, b = law(), law()
-    torch.testing.assert_close(a.kl(b), kl_divergence(theirs(a), theirs(b)).flatten(1).mean(1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        a.kl(b), kl_divergence(theirs(a), theirs(b)).flatten(1).mean(1), rtol=1e-12, atol=1e-12
+    )
 
 
 def test_kl_to_oneself_is_zero():

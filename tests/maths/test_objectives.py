@@ -23,7 +23,9 @@ def test_both_objectives_have_one_gradient_where_the_ratio_is_one():
     log_prob, advantage = torch.randn(6, requires_grad=True), torch.randn(6)
     clipped = clipped_surrogate(log_prob - log_prob.detach(), advantage, 1e-4).sum()
     plain = score_function(log_prob, advantage).sum()
-    torch.testing.assert_close(torch.autograd.grad(clipped, log_prob)[0], torch.autograd.grad(plain, log_prob)[0])
+    torch.testing.assert_close(
+        torch.autograd.grad(clipped, log_prob)[0], torch.autograd.grad(plain, log_prob)[0]
+    )
 
 
 def test_no_gradient_where_clipped():

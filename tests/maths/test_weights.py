@@ -28,7 +28,9 @@ def test_a_constant_added_to_all_rewards_changes_nothing_and_large_ones_do_not_o
 def test_each_group_has_mean_one():
     rewards = torch.tensor([0.0, 10.0, math.log(3), 10.0])
     groups = torch.tensor([7, 3, 7, 3])
-    torch.testing.assert_close(softmax_weights_by_group(rewards, groups, 1.0), torch.tensor([0.5, 1.0, 1.5, 1.0]))
+    torch.testing.assert_close(
+        softmax_weights_by_group(rewards, groups, 1.0), torch.tensor([0.5, 1.0, 1.5, 1.0])
+    )
 
 
 @pytest.mark.parametrize("percentile", [0, 12.5, 50, 90, 99])
@@ -47,7 +49,14 @@ def test_of_32_images_the_90th_percentile_keeps_4():
 def test_each_group_keeps_its_own_best():
     rewards = torch.tensor([1.0, 100.0, 2.0, 200.0, 3.0, 0.0])
     groups = torch.tensor([0, 1, 0, 1, 0, 2])
-    assert above_percentile_by_group(rewards, groups, 90).tolist() == [False, False, False, True, True, True]
+    assert above_percentile_by_group(rewards, groups, 90).tolist() == [
+        False,
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_the_percentile_may_be_of_what_came_before():

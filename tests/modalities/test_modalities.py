@@ -56,7 +56,12 @@ def test_a_file_gives_back_what_quantized_says(name, tmp_path):
     assert modality.name == name
     modality.save(sample, tmp_path / "000")
     assert [path.name for path in tmp_path.iterdir()] == [f"000{modality.suffix}"]
-    torch.testing.assert_close(opened(tmp_path / f"000{modality.suffix}"), modality.quantized(sample[None])[0], atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        opened(tmp_path / f"000{modality.suffix}"),
+        modality.quantized(sample[None])[0],
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -29,8 +29,18 @@ def exported(pipeline, path, **options):
 @pytest.fixture(params=[{"sd2": False}, {"sd2": True}], ids=["SD1", "SD2"])
 def unet(request):
     """Of the shape of Stable Diffusion: four resolutions, two layers each, which the tools' tables count on."""
-    sizes = {"cross_attention_dim": 1024, "use_linear_projection": True} if request.param["sd2"] else {"cross_attention_dim": 32}
-    return UNet2DConditionModel(block_out_channels=(8, 8, 8, 8), norm_num_groups=4, attention_head_dim=4, sample_size=8, **sizes)
+    sizes = (
+        {"cross_attention_dim": 1024, "use_linear_projection": True}
+        if request.param["sd2"]
+        else {"cross_attention_dim": 32}
+    )
+    return UNet2DConditionModel(
+        block_out_channels=(8, 8, 8, 8),
+        norm_num_groups=4,
+        attention_head_dim=4,
+        sample_size=8,
+        **sizes,
+    )
 
 
 def modules(tensors):
@@ -66,14 +76,18 @@ def adapter_of(unet):
         if name.endswith(EVERYTHING) and hasattr(module, "weight"):
             weight = module.weight
             lora[f"{name}.lora_A.weight"] = torch.zeros(4, *weight.shape[1:])
-            lora[f"{name}.lora_B.weight"] = torch.zeros(weight.shape[0], 4, *[1] * (weight.ndim - 2))
+            lora[f"{name}.lora_B.weight"] = torch.zeros(
+                weight.shape[0], 4, *[1] * (weight.ndim - 2)
+            )
     return lora
 
 
 def test_both_tools_know_every_module_of_an_adapter_of_stable_diffusion(unet):
     names = modules(_kohya.tensors(adapter_of(unet), 8.0))
     assert len(names) > 200
-    weights = [name.removesuffix(".weight") for name in unet.state_dict() if name.endswith(".weight")]
+    weights = [
+        name.removesuffix(".weight") for name in unet.state_dict() if name.endswith(".weight")
+    ]
     comfy = {"lora_unet_" + name.replace(".", "_") for name in weights}
     assert names <= comfy
     original = {name.removesuffix(".weight").replace(".", "_") for name in ldm._unet(unet)}
@@ -95,7 +109,9 @@ def test_the_file_has_each_tensor_once_with_the_true_alpha_and_loads_in_diffuser
     denoiser = exported(pipeline, tmp_path / "lora.safetensors", **options)
     tensors = load_file(tmp_path / "lora.safetensors")
     assert len(tensors) == 3 * len(modules(tensors)) == 1.5 * len(denoiser.parameters())
-    assert {value.item() for name, value in tensors.items() if name.endswith("alpha")} == {options.get("lora_alpha", 4.0)}
+    assert {value.item() for name, value in tensors.items() if name.endswith("alpha")} == {
+        options.get("lora_alpha", 4.0)
+    }
     with safe_open(tmp_path / "lora.safetensors", "pt") as file:
         assert file.metadata()["ss_network_dim"] == "4"
     plain = loaded(pipeline)
@@ -118,7 +134,10 @@ def test_the_policy_is_the_same_after_the_file_was_compared(pipeline, tmp_path):
 @pytest.mark.parametrize("part", ["lora_up.weight", "alpha"])
 def test_a_file_that_does_not_hold_the_adapter_is_noticed(part, pipeline, tmp_path):
     def wrong(path, tensors):
-        save_file({name: 2 * value if name.endswith(part) else value for name, value in tensors.items()}, path)
+        save_file(
+            {name: 2 * value if name.endswith(part) else value for name, value in tensors.items()},
+            path,
+        )
 
     denoiser = exported(pipeline, tmp_path / "lora.safetensors")
     wrong(tmp_path / "lora.safetensors", load_file(tmp_path / "lora.safetensors"))

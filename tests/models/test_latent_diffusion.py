@@ -31,8 +31,15 @@ def ours(denoiser, num_steps=5):
 def theirs(pipeline, guidance_scale, num_steps=5):
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
-    latents = noise.draw([noise.generator(0, i) for i in range(2)], (4, *[pipeline.unet.config.sample_size] * 2))
-    options = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale, "eta": 0.0, "output_type": "pt"}
+    latents = noise.draw(
+        [noise.generator(0, i) for i in range(2)], (4, *[pipeline.unet.config.sample_size] * 2)
+    )
+    options = {
+        "num_inference_steps": num_steps,
+        "guidance_scale": guidance_scale,
+        "eta": 0.0,
+        "output_type": "pt",
+    }
     size = pipeline.unet.config.sample_size * pipeline.vae_scale_factor
     return pipeline(PROMPTS, latents=latents, height=size, width=size, **options).images
 
@@ -44,7 +51,9 @@ def loaded(folder):
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 def test_images_are_those_of_the_pipeline(guidance_scale, pipeline):
     denoiser = tiny.Tiny(path=pipeline, guidance_scale=guidance_scale).load("cpu", 0)
-    torch.testing.assert_close(ours(denoiser), theirs(loaded(pipeline), guidance_scale), atol=2e-4, rtol=0)
+    torch.testing.assert_close(
+        ours(denoiser), theirs(loaded(pipeline), guidance_scale), atol=2e-4, rtol=0
+    )
 
 
 def test_the_embedded_model_is_a_stable_diffusion_pipeline_of_at_most_16_megabytes():
@@ -71,7 +80,10 @@ def shaken(denoiser):
     return denoiser
 
 
-@pytest.mark.parametrize("options", [{}, {"lora_alpha": 16.0}, {"lora_targets": ("to_q", "conv1", "time_emb_proj", "proj_in")}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lora_alpha": 16.0}, {"lora_targets": ("to_q", "conv1", "time_emb_proj", "proj_in")}],
+)
 def test_the_adapter_loads_in_diffusers_to_the_same_pictures(options, pipeline, tmp_path):
     denoiser = shaken(tiny.Tiny(path=pipeline, lora_rank=4, **options).load("cpu", 0))
     denoiser.export(tmp_path)
@@ -116,7 +128,9 @@ def test_frozen_is_the_pretrained_model_for_a_while(train, pipeline):
 
 def test_a_fresh_adapter_changes_nothing_and_its_start_is_keyed_by_the_seed(pipeline):
     denoisers = [tiny.Tiny(path=pipeline).load("cpu", seed) for seed in (0, 0, 1)]
-    a, b, c = (torch.cat([p.flatten() for p in denoiser.parameters().values()]) for denoiser in denoisers)
+    a, b, c = (
+        torch.cat([p.flatten() for p in denoiser.parameters().values()]) for denoiser in denoisers
+    )
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
     torch.testing.assert_close(ours(denoisers[0]), ours(denoisers[2]))
@@ -143,7 +157,9 @@ def test_a_model_in_bf16_runs_and_learns_on_a_cpu(name, pipeline):
 def test_predictions_are_fp32_whatever_the_network_is(precision, pipeline):
     denoiser = tiny.Tiny(path=pipeline, precision=precision).load("cpu", 0)
     conditioning = denoiser.encode([Prompt("a cat")])
-    output = denoiser.predict(torch.randn(1, *denoiser.latent_shape), torch.tensor([500]), conditioning)
+    output = denoiser.predict(
+        torch.randn(1, *denoiser.latent_shape), torch.tensor([500]), conditioning
+    )
     assert output.dtype == torch.float32
 
 

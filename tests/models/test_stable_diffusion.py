@@ -38,7 +38,9 @@ def single_file(pipeline, tmp_path):
 def test_a_folder_and_a_single_file_are_the_same_model(pipeline, single_file):
     want = theirs(loaded(pipeline), 5.0)
     for options in ({"source": str(pipeline)}, {"source": str(single_file), "config": pipeline}):
-        torch.testing.assert_close(ours(StableDiffusion(**options).load("cpu", 0)), want, atol=2e-4, rtol=0)
+        torch.testing.assert_close(
+            ours(StableDiffusion(**options).load("cpu", 0)), want, atol=2e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
@@ -47,12 +49,18 @@ def test_images_are_those_of_the_pipeline(prediction, guidance_scale, pipeline, 
     plain = loaded(pipeline)
     plain.scheduler = DDIMScheduler.from_config(plain.scheduler.config, prediction_type=prediction)
     plain.save_pretrained(tmp_path / "model")
-    got = ours(StableDiffusion(source=str(tmp_path / "model"), guidance_scale=guidance_scale).load("cpu", 0))
+    got = ours(
+        StableDiffusion(source=str(tmp_path / "model"), guidance_scale=guidance_scale).load(
+            "cpu", 0
+        )
+    )
     torch.testing.assert_close(got, theirs(plain, guidance_scale), atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_what_the_network_predicts_can_be_said_against_the_source(prediction, pipeline, single_file):
+def test_what_the_network_predicts_can_be_said_against_the_source(
+    prediction, pipeline, single_file
+):
     """A single file of Stable Diffusion 2.x does not say it itself."""
     plain = loaded(pipeline)
     other = {"epsilon": "v_prediction", "v_prediction": "epsilon"}[prediction]
@@ -65,8 +73,13 @@ def test_what_the_network_predicts_can_be_said_against_the_source(prediction, pi
 
 
 def test_the_weights_of_a_full_fine_tuning_are_fp32_and_an_adapters_base_is_not(pipeline):
-    for what, precision, want in (("lora", "bf16", torch.bfloat16), ("full", "bf16", torch.float32)):
-        denoiser = StableDiffusion(source=str(pipeline), train=what, precision=precision).load("cpu", 0)
+    for what, precision, want in (
+        ("lora", "bf16", torch.bfloat16),
+        ("full", "bf16", torch.float32),
+    ):
+        denoiser = StableDiffusion(source=str(pipeline), train=what, precision=precision).load(
+            "cpu", 0
+        )
         assert denoiser.unet.conv_in.weight.dtype == want
         assert {p.dtype for p in denoiser.parameters().values()} == {torch.float32}
 
@@ -74,7 +87,9 @@ def test_the_weights_of_a_full_fine_tuning_are_fp32_and_an_adapters_base_is_not(
 def test_gradient_checkpointing_changes_no_gradient(pipeline):
     found = []
     for checkpointing in (False, True):
-        denoiser = StableDiffusion(source=str(pipeline), gradient_checkpointing=checkpointing).load("cpu", 0)
+        denoiser = StableDiffusion(source=str(pipeline), gradient_checkpointing=checkpointing).load(
+            "cpu", 0
+        )
         assert denoiser.unet.is_gradient_checkpointing == checkpointing
         prompts = [tiny.Prompt(text) for text in PROMPTS]
         x = torch.randn(2, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
@@ -84,7 +99,9 @@ def test_gradient_checkpointing_changes_no_gradient(pipeline):
                 part.register_forward_pre_hook(lambda *_, forwards=forwards: forwards.append(1))
         output = denoiser.predict(x, torch.tensor([500, 20]), denoiser.encode(prompts))
         once = len(forwards)
-        found.append(torch.autograd.grad(output.square().mean(), list(denoiser.parameters().values())))
+        found.append(
+            torch.autograd.grad(output.square().mean(), list(denoiser.parameters().values()))
+        )
         assert (len(forwards) > once) == checkpointing  # once more, on the way back
     for plain, checkpointed in zip(*found, strict=True):
         torch.testing.assert_close(plain, checkpointed)
@@ -98,7 +115,10 @@ def test_another_size_of_image(pipeline):
         StableDiffusion(source=str(pipeline), size_pixels=17).load("cpu", 0)
 
 
-@pytest.mark.parametrize("name", ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["unet/config.json", "vae/config.json", "text_encoder/config.json", "tokenizer/tokenizer.json"],
+)
 def test_a_folder_that_lacks_a_file_is_told_which(name, pipeline, tmp_path):
     shutil.copytree(pipeline, tmp_path / "model")
     (tmp_path / "model" / name).unlink()
@@ -140,7 +160,10 @@ def test_weights_in_shards(pipeline, tmp_path):
 def test_a_folder_that_lacks_a_component_is_told_which(part, pipeline, tmp_path):
     shutil.copytree(pipeline, tmp_path / "model")
     shutil.rmtree(tmp_path / "model" / part)
-    with pytest.raises(ConfigError, match=rf"has no {part}/.* A pipeline needs unet, vae, text_encoder, tokenizer, scheduler"):
+    with pytest.raises(
+        ConfigError,
+        match=rf"has no {part}/.* A pipeline needs unet, vae, text_encoder, tokenizer, scheduler",
+    ):
         StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
 
 
@@ -162,7 +185,11 @@ def test_pickles_are_refused_unless_a_flag_asks_for_them(pipeline, single_file, 
     with pytest.raises(ConfigError, match=r"not a .safetensors file"):
         StableDiffusion(source=str(old), config=pipeline).load("cpu", 0)
     torch.save(load_file(old), tmp_path / "pickled.ckpt")
-    got = ours(StableDiffusion(source=str(tmp_path / "pickled.ckpt"), config=pipeline, allow_pickle=True).load("cpu", 0))
+    got = ours(
+        StableDiffusion(
+            source=str(tmp_path / "pickled.ckpt"), config=pipeline, allow_pickle=True
+        ).load("cpu", 0)
+    )
     torch.testing.assert_close(got, theirs(loaded(pipeline), 5.0), atol=2e-4, rtol=0)
 
 
@@ -183,7 +210,9 @@ def test_a_folder_with_a_variant_alone(pipeline, tmp_path):
     shutil.copytree(pipeline, tmp_path / "model")
     whole = tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors"
     whole.rename(whole.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(ConfigError, match=r"has no unet/.*, only diffusion_pytorch_model.fp16.safetensors"):
+    with pytest.raises(
+        ConfigError, match=r"has no unet/.*, only diffusion_pytorch_model.fp16.safetensors"
+    ):
         StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0)
 
 
@@ -193,13 +222,23 @@ def test_latents_are_not_clipped_where_the_scheduler_says_nothing(pipeline, tmp_
     config = json.loads(path.read_text())
     del config["clip_sample"]
     path.write_text(json.dumps(config))
-    assert StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0).schedule.clip_sample_range is None
+    assert (
+        StableDiffusion(source=str(tmp_path / "model")).load("cpu", 0).schedule.clip_sample_range
+        is None
+    )
 
 
-def test_a_run_means_the_same_model_in_any_working_directory(pipeline, single_file, tmp_path, monkeypatch):
+def test_a_run_means_the_same_model_in_any_working_directory(
+    pipeline, single_file, tmp_path, monkeypatch
+):
     monkeypatch.chdir(pipeline.parent)
     source = os.path.relpath(single_file)
-    model = {"name": "stable_diffusion", "source": source, "config": pipeline.name, "guidance_scale": 1.0}
+    model = {
+        "name": "stable_diffusion",
+        "source": source,
+        "config": pipeline.name,
+        "guidance_scale": 1.0,
+    }
     config = tiny.config(epochs=1, model=model, sampler={"num_steps": 2})
     train(config, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
@@ -246,12 +285,32 @@ REFUSED = [
     ("someone/silent", [], "cannot reach the Hub"),
     ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
     ("someone/broken", [], "the Hub answers 500 for someone/broken"),
-    ("someone/stale", [], "the Hub refuses someone/stale (401); if your token is old, run: hf auth login"),
-    ("single.safetensors", [], "model.config: cannot reach the Hub for stable-diffusion-v1-5/stable-diffusion-v1-5"),
-    ("single.safetensors", ["--model.config", "someone/silent"], "model.config: cannot reach the Hub for someone/silent"),
-    ("single.safetensors", ["--model.config", "someone/misspelt"], "model.config: no folder and no model on the Hub"),
+    (
+        "someone/stale",
+        [],
+        "the Hub refuses someone/stale (401); if your token is old, run: hf auth login",
+    ),
+    (
+        "single.safetensors",
+        [],
+        "model.config: cannot reach the Hub for stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ),
+    (
+        "single.safetensors",
+        ["--model.config", "someone/silent"],
+        "model.config: cannot reach the Hub for someone/silent",
+    ),
+    (
+        "single.safetensors",
+        ["--model.config", "someone/misspelt"],
+        "model.config: no folder and no model on the Hub",
+    ),
     ("someone/misspelt", [], "no model on the Hub is called 'someone/misspelt'"),
-    ("someone/model", ["--model.revision", "v9"], "model.revision: someone/model has none called 'v9'"),
+    (
+        "someone/model",
+        ["--model.revision", "v9"],
+        "model.revision: someone/model has none called 'v9'",
+    ),
 ]
 UNREACHABLE = [
     ("someone/model", ["--model.revision", "a1" * 20], "cannot reach the Hub"),
@@ -285,8 +344,15 @@ def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(there, sin
     cases = REFUSED if there else UNREACHABLE
     shutil.copy(single_file, tmp_path / "single.safetensors")
     command = [sys.executable, "-c", ASK_ALL, json.dumps([case[:2] for case in cases])]
-    environment = {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
     server.shutdown()
     assert done.returncode == 0, done.stderr
     for (source, _, wanted), (code, said, seconds, has_folder) in zip(
@@ -302,14 +368,41 @@ def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline
     shutil.copytree(pipeline, place / "snapshots" / commit)
     (place / "refs").mkdir()
     (place / "refs" / "main").write_text(commit)
-    command = [sys.executable, "-m", "rediffuse", "train", "--model", "stable_diffusion", "--model.source", "someone/model"]
-    command += ["--epochs", "1", "--prompts-per-epoch", "2", "--updates-per-epoch", "1", "--sampler.num-steps", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "rediffuse",
+        "train",
+        "--model",
+        "stable_diffusion",
+        "--model.source",
+        "someone/model",
+    ]
+    command += [
+        "--epochs",
+        "1",
+        "--prompts-per-epoch",
+        "2",
+        "--updates-per-epoch",
+        "1",
+        "--sampler.num-steps",
+        "2",
+    ]
     command += ["--algorithm", "rwr", "--run-dir", "run"]
-    offline = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "0"}
-    done = subprocess.run(command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False)
+    offline = {
+        **os.environ,
+        "HF_ENDPOINT": "http://127.0.0.1:9",
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_HUB_OFFLINE": "0",
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert existing(tmp_path / "run").config().model["revision"] == commit
-    assert json.loads((tmp_path / "run" / "environment.json").read_text())["model"] == {"revision": commit}
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["model"] == {
+        "revision": commit
+    }
     assert StableDiffusion(source=str(place / "snapshots" / commit)).load("cpu", 0).pinned == {}
 
 
@@ -347,7 +440,11 @@ def test_the_real_size_of_stable_diffusion_v1_4():
     assert sum(p.numel() for p in model.parameters().values()) == by_hand
     assert sum(p.numel() for p in model.unet.parameters()) - by_hand == 859_520_964
     schedule = model.schedule
-    assert schedule.steps_offset == 1 and schedule.spacing == "leading" and schedule.clip_sample_range is None
+    assert (
+        schedule.steps_offset == 1
+        and schedule.spacing == "leading"
+        and schedule.clip_sample_range is None
+    )
     assert schedule.alpha_bar[0].item() == pytest.approx(1 - 0.00085)
     assert schedule.final_alpha_bar == pytest.approx(1 - 0.00085)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2

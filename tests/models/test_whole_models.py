@@ -45,14 +45,19 @@ HARMS = [
 
 
 def harmed(file, harm):
-    save_file({name: value.contiguous() for name, value in harm(load_file(file)).items()}, file, metadata={"format": "pt"})
+    save_file(
+        {name: value.contiguous() for name, value in harm(load_file(file)).items()},
+        file,
+        metadata={"format": "pt"},
+    )
 
 
 @pytest.mark.parametrize(("harm", "said"), HARMS)
 @pytest.mark.parametrize("part", FILES)
 def test_a_part_of_a_pipeline_that_is_not_whole_is_refused(part, harm, said, pipeline, tmp_path):
     folder = shutil.copytree(pipeline, tmp_path / "model")
-    build("model", {"name": "stable_diffusion", "source": str(folder)}).load("cpu", 0)  # the control
+    # the control
+    build("model", {"name": "stable_diffusion", "source": str(folder)}).load("cpu", 0)
     harmed(folder / part / FILES[part], harm)
     with pytest.raises(ConfigError, match=rf"model\.source: .*{part}.*{said}"):
         build("model", {"name": "stable_diffusion", "source": str(folder)}).load("cpu", 0)
@@ -71,7 +76,12 @@ def test_a_single_file_that_lacks_something_is_refused(part, pipeline, tmp_path)
     ldm.save_single_file(loaded(pipeline), file)
     options = {"name": "stable_diffusion", "source": str(file), "config": str(pipeline)}
     build("model", options).load("cpu", 0)  # the control
-    harmed(file, lambda tensors: {name: value for name, value in tensors.items() if not name.startswith(part)})
+    harmed(
+        file,
+        lambda tensors: {
+            name: value for name, value in tensors.items() if not name.startswith(part)
+        },
+    )
     with pytest.raises(ConfigError, match=r"model\.source"):
         build("model", options).load("cpu", 0)
 
@@ -86,7 +96,8 @@ def test_a_clip_model_that_is_not_whole_is_refused(harm, said, clip, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "harm", "said"), [("vlm", *HARMS[0]), ("vlm", *HARMS[3]), ("encoder", *HARMS[0]), ("encoder", *HARMS[3])]
+    ("option", "harm", "said"),
+    [("vlm", *HARMS[0]), ("vlm", *HARMS[3]), ("encoder", *HARMS[0]), ("encoder", *HARMS[3])],
 )
 def test_a_judge_that_is_not_whole_is_refused(option, harm, said, judge, tmp_path):
     build("reward", {"name": "alignment", **judge}).prepare("cpu")  # the control

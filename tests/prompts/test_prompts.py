@@ -48,7 +48,12 @@ def test_balanced_draws_give_every_animal_its_turn():
 def test_the_398_animals_of_imagenet():
     texts = drawn(ImagenetAnimals(balanced=True), 398)
     assert len(set(texts)) == 398
-    assert {"tench, Tinca tinca", "Chihuahua", "Mexican hairless", "puffer, pufferfish, blowfish, globefish"} < set(texts)
+    assert {
+        "tench, Tinca tinca",
+        "Chihuahua",
+        "Mexican hairless",
+        "puffer, pufferfish, blowfish, globefish",
+    } < set(texts)
 
 
 def test_135_animals_at_an_activity():
@@ -71,16 +76,26 @@ def test_15_and_14_prompts_with_three_questions_each():
     prompts = {prompt.text: prompt.metadata for prompt in taken(QuestionPrompts(balanced=True), 15)}
     assert len(prompts) == 15
     assert prompts["a monkey washing dishes"] == {
-        "questions": ["who is washing the dishes?", "what is the monkey doing?", "what is the monkey washing?"],
+        "questions": [
+            "who is washing the dishes?",
+            "what is the monkey doing?",
+            "what is the monkey washing?",
+        ],
         "answers": ["monkey", "washing", "dishes"],
     }
     assert prompts["a bear riding a bike"]["questions"] == [
         "who is riding the bike?", "what is the bear doing?", "what is the bear riding?",
     ]  # fmt: skip
     assert prompts["a dog playing chess"]["questions"][0] == "who is playing chess?"
-    older = {prompt.text: prompt.metadata for prompt in taken(QuestionPrompts("v0", balanced=True), 14)}
+    older = {
+        prompt.text: prompt.metadata for prompt in taken(QuestionPrompts("v0", balanced=True), 14)
+    }
     assert len(older) == 14
-    assert older["an elephant playing basketball"]["answers"] == ["elephant", "playing", "basketball"]
+    assert older["an elephant playing basketball"]["answers"] == [
+        "elephant",
+        "playing",
+        "basketball",
+    ]
     assert older["a cat playing piano"]["questions"] == [
         "who is playing the piano?", "what is the cat doing?", "what is the cat playing?",
     ]  # fmt: skip
@@ -103,7 +118,9 @@ def test_a_kind_of_file_that_cannot_be_read(tmp_path):
 
 def test_json_lines_have_weights_and_more_for_the_reward_to_see(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "a cat", "weight": 3, "count": 2}\n\n{"prompt": "a dog"}\n{"prompt": "a bug", "weight": 0}\n')
+    path.write_text(
+        '{"prompt": "a cat", "weight": 3, "count": 2}\n\n{"prompt": "a dog"}\n{"prompt": "a bug", "weight": 0}\n'
+    )
     counts = Counter(drawn(TextFile(path), 4000))
     assert counts["a cat"] / counts["a dog"] == pytest.approx(3, rel=0.15)
     assert "a bug" not in counts
@@ -134,10 +151,16 @@ def test_a_bad_text_file(tmp_path, content, said, kind):
 
 def test_a_json_line_may_say_what_a_model_sees_besides_the_text(tmp_path):
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "", "inputs": {"label": 207}}\n{"prompt": "a dog", "inputs": {"seconds": 2.5}, "count": 1}\n')
+    path.write_text(
+        '{"prompt": "", "inputs": {"label": 207}}\n{"prompt": "a dog", "inputs": {"seconds": 2.5}, "count": 1}\n'
+    )
     label, dog = TextFile(path).prompts
     assert (label.text, label.inputs, label.shown) == ("", {"label": 207}, "[label=207]")
-    assert (dog.inputs, dog.metadata, dog.shown) == ({"seconds": 2.5}, {"count": 1}, "a dog [seconds=2.5]")
+    assert (dog.inputs, dog.metadata, dog.shown) == (
+        {"seconds": 2.5},
+        {"count": 1},
+        "a dog [seconds=2.5]",
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,8 +192,17 @@ def test_weights_that_are_all_zero(tmp_path):
 
 
 def test_what_is_unseen_is_in_no_set_that_is_trained_on():
-    trained = {text for prompts in (Animals(), AnimalsActivities(alone=True), Counting()) for text in drawn(prompts, 5000)}
-    sizes = {UnseenAnimals: 14, EverydayObjects: 40, UnseenActivities: 135, UnseenAnimalsActivities: 42}
+    trained = {
+        text
+        for prompts in (Animals(), AnimalsActivities(alone=True), Counting())
+        for text in drawn(prompts, 5000)
+    }
+    sizes = {
+        UnseenAnimals: 14,
+        EverydayObjects: 40,
+        UnseenActivities: 135,
+        UnseenAnimalsActivities: 42,
+    }
     for kind, size in sizes.items():
         texts = set(drawn(kind(balanced=True), size))
         assert len(texts) == size
@@ -185,7 +217,9 @@ def test_what_is_unseen_is_in_no_set_that_is_trained_on():
 def test_the_embedded_model_knows_what_is_unseen_from_its_pretraining():
     from pretraining import vocabulary
 
-    assert set(drawn(UnseenAnimals(article=False, balanced=True), 14)) == set(vocabulary.UNSEEN_ANIMALS)
+    assert set(drawn(UnseenAnimals(article=False, balanced=True), 14)) == set(
+        vocabulary.UNSEEN_ANIMALS
+    )
     assert set(drawn(EverydayObjects(article=False, balanced=True), 40)) == set(vocabulary.OBJECTS)
     assert set(UNSEEN_ACTIVITIES) == set(vocabulary.UNSEEN_ACTIVITIES)
 
@@ -220,7 +254,10 @@ def test_many_lines_are_read_in_no_time(tmp_path):
     assert time.perf_counter() - began < 3, "a tenth of a million"
 
 
-@pytest.mark.parametrize("line", ["x" * 10_000_000, '{"prompt": "a cat \\ud83d"}', '{"prompt": "a cat", "tag": "\\ud83d"}'])
+@pytest.mark.parametrize(
+    "line",
+    ["x" * 10_000_000, '{"prompt": "a cat \\ud83d"}', '{"prompt": "a cat", "tag": "\\ud83d"}'],
+)
 def test_a_line_that_is_no_prompt(line, tmp_path):
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a cat"}\n' + line)
     with pytest.raises(ConfigError, match="line 2"):
@@ -229,7 +266,9 @@ def test_a_line_that_is_no_prompt(line, tmp_path):
 
 def test_the_118_dogs_of_imagenet_and_one_dog():
     generator = torch.Generator().manual_seed(0)
-    dogs = [prompt.text for prompt in ImagenetAnimals(only="dogs", balanced=True).draw(118, generator)]
+    dogs = [
+        prompt.text for prompt in ImagenetAnimals(only="dogs", balanced=True).draw(118, generator)
+    ]
     assert len(set(dogs)) == 118 and {"Chihuahua", "Mexican hairless"} <= set(dogs)
     assert not {"sea lion", "timber wolf, grey wolf, gray wolf, Canis lupus"} & set(dogs)
     assert [prompt.text for prompt in OnePrompt().draw(3, generator)] == ["a dog"] * 3

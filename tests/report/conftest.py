@@ -3,7 +3,13 @@ import shutil
 
 import pytest
 
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def chromium():
@@ -45,11 +51,15 @@ class Visit:
     @property
     def left(self):
         """What it asked of others."""
-        return [url for url in self.requests if url != self.page.url and not url.startswith("data:")]
+        return [
+            url for url in self.requests if url != self.page.url and not url.startswith("data:")
+        ]
 
     def shown(self):
         """The picture behind the slider's first tile."""
-        return self.page.evaluate("getComputedStyle(document.querySelector('#slider .tile')).backgroundImage")
+        return self.page.evaluate(
+            "getComputedStyle(document.querySelector('#slider .tile')).backgroundImage"
+        )
 
     def ran(self):
         """Whether somebody else's code did."""

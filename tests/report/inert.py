@@ -6,10 +6,46 @@ import re
 
 import html5lib
 
-REACHING = {"src", "href", "action", "formaction", "data", "srcdoc", "poster", "background", "cite", "ping", "srcset", "manifest"}
+REACHING = {
+    "src",
+    "href",
+    "action",
+    "formaction",
+    "data",
+    "srcdoc",
+    "poster",
+    "background",
+    "cite",
+    "ping",
+    "srcset",
+    "manifest",
+}
 ACTIVE = {
-    *("iframe", "frame", "object", "embed", "applet", "base", "form", "portal", "video", "audio", "source", "template", "math"),
-    *("animate", "set", "animatetransform", "animatemotion", "foreignobject", "handler", "marquee", "isindex"),
+    *(
+        "iframe",
+        "frame",
+        "object",
+        "embed",
+        "applet",
+        "base",
+        "form",
+        "portal",
+        "video",
+        "audio",
+        "source",
+        "template",
+        "math",
+    ),
+    *(
+        "animate",
+        "set",
+        "animatetransform",
+        "animatemotion",
+        "foreignobject",
+        "handler",
+        "marquee",
+        "isindex",
+    ),
 }
 
 
@@ -36,10 +72,14 @@ def troubles(text):
             digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
             if attributes or allowed is None or f"script-src 'sha256-{digest}'" not in allowed:
                 found.append(f"script {attributes} {inside[:60]}")
-        elif tag == "style" and re.search(r"@import|expression\(|url\((?!data:image/webp;base64,[A-Za-z0-9+/=]*\))", inside):
+        elif tag == "style" and re.search(
+            r"@import|expression\(|url\((?!data:image/webp;base64,[A-Za-z0-9+/=]*\))", inside
+        ):
             found.append(f"style {inside[:60]}")
         found += [f"element {tag}"] if tag in ACTIVE else []
-        found += [f"{tag} {key}={value[:60]}" for key, value in attributes.items() if reaches(key, value)]
+        found += [
+            f"{tag} {key}={value[:60]}" for key, value in attributes.items() if reaches(key, value)
+        ]
     if allowed is None or not allowed.startswith("default-src 'none'; ") or scripts > 1:
         found.append(f"policy {allowed}, {scripts} scripts")
     return found
@@ -50,5 +90,7 @@ def reaches(key, value):
         return True
     if key == "style":
         return bool(re.search(r"url|expression|import|@|javascript|\\", value, re.IGNORECASE))
-    own = value.startswith(("#", "data:image/", "data:,")) or re.fullmatch(r"[\w%.~-]+/report\.html", value)
+    own = value.startswith(("#", "data:image/", "data:,")) or re.fullmatch(
+        r"[\w%.~-]+/report\.html", value
+    )
     return key in REACHING and not own

@@ -40,11 +40,22 @@ def metrics_row(epoch, **more):
 
 def reward_row(epoch, index, prompt, **more):
     value = math.sqrt(epoch) + 0.1 * index
-    return {"epoch": epoch, "index": index, "prompt": prompt, "reward": value, "status": "ok", "attempts": 1, **more}
+    return {
+        "epoch": epoch,
+        "index": index,
+        "prompt": prompt,
+        "reward": value,
+        "status": "ok",
+        "attempts": 1,
+        **more,
+    }
 
 
 def look(epoch, num_pictures, **more):
-    judged = {"mean": 0.1 * epoch, "values": [0.1 * epoch + 0.01 * i * epoch for i in range(num_pictures)]}
+    judged = {
+        "mean": 0.1 * epoch,
+        "values": [0.1 * epoch + 0.01 * i * epoch for i in range(num_pictures)],
+    }
     judged["parts"] = {"right": [None, *[1.0] * (num_pictures - 1)]}
     return {
         "epoch": epoch,
@@ -74,19 +85,33 @@ def samples(path, stages, prompts=PROMPTS, rows=2, side=16):
 def run(path, epochs=4, prompts=PROMPTS, side=16, every=1):
     """Everything that a run may hold."""
     path.mkdir(parents=True, exist_ok=True)
-    config = {"epochs": epochs, "prompts_per_epoch": 8, "images_per_prompt": 1, "learning_rate": 1e-3, "model": {"name": "emoji"}}
+    config = {
+        "epochs": epochs,
+        "prompts_per_epoch": 8,
+        "images_per_prompt": 1,
+        "learning_rate": 1e-3,
+        "model": {"name": "emoji"},
+    }
     config |= {"algorithm": {"name": "ddpo_is"}, "reward": {"name": "redness"}}
     (path / "config.yaml").write_text(yaml.safe_dump({**config, "prompts": {"name": "animals"}}))
     lines(path / "metrics.jsonl", [metrics_row(epoch) for epoch in range(epochs)])
     lines(
         path / "rewards.jsonl",
-        [reward_row(e, i, prompt, notes={"answer": prompt}) for e in range(epochs) for i, prompt in enumerate(prompts)],
+        [
+            reward_row(e, i, prompt, notes={"answer": prompt})
+            for e in range(epochs)
+            for i, prompt in enumerate(prompts)
+        ],
     )
     stages = range(0, epochs + 1, every)
     lines(path / "monitor.jsonl", [look(epoch, 2 * len(prompts)) for epoch in stages])
     samples(path, stages, prompts, side=side)
     finding = {"rule": "learning", "level": "good", "text": "It learned.", "numbers": {"z": 3.0}}
-    verdict = {"headline": "It learned, then went too far.", "level": "warning", "findings": [finding]}
+    verdict = {
+        "headline": "It learned, then went too far.",
+        "level": "warning",
+        "findings": [finding],
+    }
     marks = {"best": epochs // 2, "overoptimised_at": epochs - 1, "suggestion": "Stop earlier."}
     (path / "verdict.json").write_text(json.dumps({**verdict, **marks}))
     evaluation(path / "evaluation", prompts)
@@ -96,7 +121,13 @@ def run(path, epochs=4, prompts=PROMPTS, side=16, every=1):
 def evaluation(path, prompts):
     grid(path / "unseen.png", len(prompts), 2)
     told = {"before": 2.81, "after": 4.2, "difference": 1.39, "low": 1.2, "high": 1.5}
-    suite = {"name": "unseen_animals", "num_prompts": len(prompts), "num_images": 12, "trained_on": 0, "prompts": prompts}
+    suite = {
+        "name": "unseen_animals",
+        "num_prompts": len(prompts),
+        "num_images": 12,
+        "trained_on": 0,
+        "prompts": prompts,
+    }
     rewards = {"redness": told, "emoji_judge": {"error": "why not"}}
     content = {
         "checkpoint": "epoch-00004",

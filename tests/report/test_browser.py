@@ -21,13 +21,19 @@ def test_it_opens_from_a_file_and_asks_nothing_of_anyone(visit, report):
 
 
 def test_a_page_that_reaches_out_would_be_seen(visit, report, tmp_path):
-    (tmp_path / "x.html").write_text(report.read_text().replace("</main>", "<img src='https://example.com/x.png'></main>"))
+    (tmp_path / "x.html").write_text(
+        report.read_text().replace("</main>", "<img src='https://example.com/x.png'></main>")
+    )
     with visit((tmp_path / "x.html").as_uri()) as seen:
         assert any("Content Security Policy" in said for said in seen.complaints)
 
 
 @pytest.mark.parametrize(
-    "change", [("</main>", "<script>window.pwned=1</script></main>"), ('"use strict";', '"use strict"; window.pwned=1;')]
+    "change",
+    [
+        ("</main>", "<script>window.pwned=1</script></main>"),
+        ('"use strict";', '"use strict"; window.pwned=1;'),
+    ],
 )
 def test_a_script_that_is_not_ours_does_not_run(change, visit, report, tmp_path):
     """Whether it stands beside ours or in it."""
@@ -59,12 +65,17 @@ def test_it_plays(visit, report):
         seen.page.get_by_role("button", name="Play").click()
         seen.page.get_by_role("button", name="Pause").wait_for()
         seen.page.get_by_role("button", name="Play").wait_for()
-        assert seen.page.get_by_label("Move through training").input_value() == "4" and seen.shown() != before
+        assert (
+            seen.page.get_by_label("Move through training").input_value() == "4"
+            and seen.shown() != before
+        )
 
 
 def test_every_picture_has_a_name(visit, report):
     with visit(report.as_uri()) as seen:
-        names = seen.page.eval_on_selector_all("[role=img]", "all => all.map(each => each.getAttribute('aria-label'))")
+        names = seen.page.eval_on_selector_all(
+            "[role=img]", "all => all.map(each => each.getAttribute('aria-label'))"
+        )
         assert len(names) > 40 and all(names)
         assert "a dog riding a bike, before" in names
 
@@ -84,7 +95,9 @@ def test_it_fits(width, scheme, visit, report):
 
 
 def test_what_does_not_fit_would_be_seen(visit, report, tmp_path):
-    (tmp_path / "x.html").write_text(report.read_text().replace("</main>", "<div style='width:500px'>x</div></main>"))
+    (tmp_path / "x.html").write_text(
+        report.read_text().replace("</main>", "<div style='width:500px'>x</div></main>")
+    )
     with visit((tmp_path / "x.html").as_uri(), width=390) as seen:
         assert seen.page.evaluate("document.documentElement.scrollWidth") > 390
 

@@ -21,8 +21,17 @@ def test_pictures_of_one_prompt_count_as_one():
 
 def test_every_judge_and_part_of_one_has_its_own():
     looks = [
-        {"epoch": 0, "held_out": {"a": {"mean": 1, "values": [1, None], "parts": {"right": [0, 1]}}}},
-        {"epoch": 2, "held_out": {"a": {"mean": 1, "values": [3, 4], "parts": {"right": [1, 1]}}, "b": {"values": [1]}}},
+        {
+            "epoch": 0,
+            "held_out": {"a": {"mean": 1, "values": [1, None], "parts": {"right": [0, 1]}}},
+        },
+        {
+            "epoch": 2,
+            "held_out": {
+                "a": {"mean": 1, "values": [3, 4], "parts": {"right": [1, 1]}},
+                "b": {"values": [1]},
+            },
+        },
         {"epoch": 4, "statistics": {}},
     ]
     found = held_out(looks)
@@ -32,7 +41,9 @@ def test_every_judge_and_part_of_one_has_its_own():
 
 
 def test_a_judge_without_a_value_says_nothing():
-    assert held_out([{"epoch": 0, "held_out": {"a": {"mean": None, "values": [None]}, "b": {}}}]) == {}
+    assert (
+        held_out([{"epoch": 0, "held_out": {"a": {"mean": None, "values": [None]}, "b": {}}}]) == {}
+    )
 
 
 @pytest.mark.parametrize("value", [None, True, "1", [1], math.inf, math.nan])

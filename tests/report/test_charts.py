@@ -10,7 +10,11 @@ from rediffuse.report.charts import Chart, Line, in_page, sparkline, svg
 @pytest.fixture
 def chart():
     return Chart(
-        [Line([0, 1, 2], [1.0, 2.0, 1.5], low=[0, 1, 1], high=[2, 3, 2]), Line([0, 2], [1, 1], tone=3)], marks=[(1, "best")]
+        [
+            Line([0, 1, 2], [1.0, 2.0, 1.5], low=[0, 1, 1], high=[2, 3, 2]),
+            Line([0, 2], [1, 1], tone=3),
+        ],
+        marks=[(1, "best")],
     )
 
 

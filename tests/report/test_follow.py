@@ -19,7 +19,9 @@ def run(tmp_path):
 @pytest.fixture
 def served(run):
     server = follow.server(run, port=0)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     yield server
     server.shutdown()
@@ -46,7 +48,10 @@ def address(server):
 def test_it_serves_the_page_and_nothing_else(served):
     answer, body = asked(served)
     assert answer.status == 200 and "Too short to say." in body
-    assert "connect-src &#39;self&#39;" in body and answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert (
+        "connect-src &#39;self&#39;" in body
+        and answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    )
     for path in ("/config.yaml", "/../config.yaml", "/metrics.jsonl", "/?x", "http://127.0.0.1/"):
         assert asked(served, path)[0].status == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS"):
@@ -54,7 +59,16 @@ def test_it_serves_the_page_and_nothing_else(served):
 
 
 @pytest.mark.parametrize(
-    "host", ["", "example.com", "127.0.0.1.example.com", "localhost.example.com:80", "10.0.0.1", "127.0.0.1@x", "0"]
+    "host",
+    [
+        "",
+        "example.com",
+        "127.0.0.1.example.com",
+        "localhost.example.com:80",
+        "10.0.0.1",
+        "127.0.0.1@x",
+        "0",
+    ],
 )
 def test_a_foreign_name_that_points_here_is_refused(host, served):
     answer, body = asked(served, host=host)
@@ -117,13 +131,14 @@ def test_a_page_in_a_browser_renews_itself_and_keeps_the_place(visit, served, ru
         seen.page.get_by_text("4 of 3").wait_for(state="attached")
         assert seen.page.locator("#now").text_content().startswith("after 2 epochs")
         assert seen.page.evaluate("document.activeElement.id") == "at"
-        assert (
-            600 < seen.page.evaluate("scrollY") < 1100
-        )  # not 0, where a page begins; the browser keeps what is read in its place, if lines come above it
+        # not 0, where a page begins; the browser keeps what is read in its place, if lines come above it
+        assert 600 < seen.page.evaluate("scrollY") < 1100
         assert seen.page.locator("details").first.get_attribute("open") is not None
         slider.press("End")
         assert seen.page.locator("#now").text_content().startswith("after 4 epochs")
-        assert seen.complaints == [] and {url for url in seen.requests if not url.startswith("data:")} == {address(served)}
+        assert seen.complaints == [] and {
+            url for url in seen.requests if not url.startswith("data:")
+        } == {address(served)}
 
 
 def test_before_the_first_epoch_it_waits(visit, served, run):
@@ -156,7 +171,9 @@ def test_a_run_that_is_gone_leaves_its_last_page(served, run):
 
 def test_a_damaged_log_is_told_on_the_page_and_once_in_the_terminal(run, capsys):
     log.append(run.metrics, [made_up.metrics_row(3)])
-    run.metrics.write_text(run.metrics.read_text().replace('"masked_rewards": 0', '"masked_rewards": 9'))
+    run.metrics.write_text(
+        run.metrics.read_text().replace('"masked_rewards": 0', '"masked_rewards": 9')
+    )
     live = follow.Live(run)
     said = [live.html(), live._rendered("again")]
     assert all("metrics.jsonl, line 4: not what was written there" in text for text in said)

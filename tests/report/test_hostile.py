@@ -82,21 +82,42 @@ def hostile_run(path, strings):
     keys = {f"reward_{text}": 1.0 for text in strings} | {f"masked_{text}": 2 for text in strings}
     lines(path / "metrics.jsonl", [metrics_row(epoch, **keys) for epoch in range(2)])
     told = {"parts": parts, "status": first}
-    lines(path / "rewards.jsonl", [reward_row(e, i, t, notes=notes, **told) for e in range(2) for i, t in enumerate(strings)])
+    lines(
+        path / "rewards.jsonl",
+        [reward_row(e, i, t, notes=notes, **told) for e in range(2) for i, t in enumerate(strings)],
+    )
     judges = {text: {"values": [1.0, 2.0], "parts": {text: [0.0, 1.0]}} for text in strings}
     measured = {"statistics": dict.fromkeys(strings, 1.0), "held_out": judges}
     lines(path / "monitor.jsonl", [look(epoch, 2) | measured for epoch in range(3)])
     samples(path, range(3), strings, rows=1, side=2)
-    findings = [{"rule": text, "level": text, "text": text, "numbers": {text: text}} for text in strings]
-    verdict = {"headline": " ".join(strings), "level": first, "suggestion": second, "best": second, "overoptimised_at": 1}
+    findings = [
+        {"rule": text, "level": text, "text": text, "numbers": {text: text}} for text in strings
+    ]
+    verdict = {
+        "headline": " ".join(strings),
+        "level": first,
+        "suggestion": second,
+        "best": second,
+        "overoptimised_at": 1,
+    }
     (path / "verdict.json").write_text(json.dumps({**verdict, "findings": findings}))
     evaluation(path / "evaluation", strings)
-    suites = [{"name": t, "num_prompts": t, "grid": t, "prompts": [t], "rewards": {t: {"error": t}}} for t in strings]
-    suites += [{"name": t, "grid": "unseen.png", "prompts": strings, "rewards": {t: {"before": t}}} for t in strings[:2]]
-    (path / "evaluation/evaluation.json").write_text(json.dumps({"checkpoint": first, "suites": suites}))
-    whole = [text.encode("utf-8", "replace").decode() for text in strings]  # config.yaml holds no half of a character
+    suites = [
+        {"name": t, "num_prompts": t, "grid": t, "prompts": [t], "rewards": {t: {"error": t}}}
+        for t in strings
+    ]
+    suites += [
+        {"name": t, "grid": "unseen.png", "prompts": strings, "rewards": {t: {"before": t}}}
+        for t in strings[:2]
+    ]
+    (path / "evaluation/evaluation.json").write_text(
+        json.dumps({"checkpoint": first, "suites": suites})
+    )
+    # config.yaml holds no half of a character
+    whole = [text.encode("utf-8", "replace").decode() for text in strings]
     named = {
-        kind: {"name": text, text: text} for kind, text in zip(("model", "reward", "algorithm", "prompts"), whole, strict=False)
+        kind: {"name": text, text: text}
+        for kind, text in zip(("model", "reward", "algorithm", "prompts"), whole, strict=False)
     }
     hidden = {"mapping": dict.fromkeys(whole, "x")}
     safe = json.loads(json.dumps({**named, **hidden, "epochs": whole[0]}))
@@ -105,7 +126,12 @@ def hostile_run(path, strings):
 
 
 def folder_name(text):
-    return text.replace("/", "∕").replace("\0", "0").encode("utf-8", "replace")[:120].decode("utf-8", "ignore")
+    return (
+        text.replace("/", "∕")
+        .replace("\0", "0")
+        .encode("utf-8", "replace")[:120]
+        .decode("utf-8", "ignore")
+    )
 
 
 def test_there_are_a_thousand_and_each_is_another():
@@ -131,12 +157,25 @@ def test_no_word_of_a_run_is_in_a_chart(tmp_path):
         text = page.write(hostile_run(tmp_path / f"run-{i}", strings)).read_text()
         drawn.append(text.split("<svg")[1:])
         assert troubles(text) == []
-    assert [piece.partition("</svg>")[0] for piece in drawn[0]] == [piece.partition("</svg>")[0] for piece in drawn[1]]
+    assert [piece.partition("</svg>")[0] for piece in drawn[0]] == [
+        piece.partition("</svg>")[0] for piece in drawn[1]
+    ]
 
 
 def test_as_the_name_of_a_run():
     for name in hostile_strings():
-        assert troubles(rendered("waiting.html.jinja", scripts=page.LIVE_SCRIPTS, live=True, name=name, version="1")) == []
+        assert (
+            troubles(
+                rendered(
+                    "waiting.html.jinja",
+                    scripts=page.LIVE_SCRIPTS,
+                    live=True,
+                    name=name,
+                    version="1",
+                )
+            )
+            == []
+        )
 
 
 def test_in_the_page_over_many_runs(tmp_path, monkeypatch):
@@ -195,7 +234,9 @@ def test_a_browser_runs_none_of_it(visit, tmp_path):
 
 def test_a_browser_that_runs_it_would_be_seen(visit, tmp_path):
     """The page without its policy and its escapes."""
-    (tmp_path / "x.html").write_text("<img src=x onerror=window.pwned=1><script>console.error('!')</script>")
+    (tmp_path / "x.html").write_text(
+        "<img src=x onerror=window.pwned=1><script>console.error('!')</script>"
+    )
     with visit((tmp_path / "x.html").as_uri()) as seen:
         assert seen.ran() and seen.left and seen.complaints
 

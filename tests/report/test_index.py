@@ -72,5 +72,7 @@ def test_an_index_elsewhere_writes_nothing_into_the_runs(folder, tmp_path_factor
     out = tmp_path_factory.mktemp("there") / "runs.html"
     text = index.write(folder, out).read_text()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
-    assert (out.parent / text.split('<a href="')[1].split('"')[0]).resolve() == (folder / "first" / "report.html").resolve()
+    assert (out.parent / text.split('<a href="')[1].split('"')[0]).resolve() == (
+        folder / "first" / "report.html"
+    ).resolve()
     assert text.count("report.html") == 1 and "second run" in text

@@ -24,7 +24,13 @@ def test_what_is_invisible_is_shown(text, seen):
 
 
 def test_numbers_as_one_reads_them():
-    assert [number(value) for value in (2.81234, -0.33, 1234567, 3, 0.0)] == ["2.81", "−0.330", "1,234,567", "3", "0"]
+    assert [number(value) for value in (2.81234, -0.33, 1234567, 3, 0.0)] == [
+        "2.81",
+        "−0.330",
+        "1,234,567",
+        "3",
+        "0",
+    ]
     assert [number(value) for value in (None, math.nan, math.inf, "1", True)] == ["–"] * 5
     assert (signed(1.5), signed(-1.5), signed(None)) == ("+1.50", "−1.50", "–")
     assert (fixed(-1.234, 1), fixed(1.234, 2, "+"), fixed(math.nan, 2)) == ("−1.2", "+1.23", "–")
@@ -34,7 +40,9 @@ def test_numbers_as_one_reads_them():
 
 def test_only_the_script_that_is_named_may_run():
     assert "script-src" not in policy("")
-    assert policy("a") != policy("b") and "'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='" in policy("a")
+    assert policy("a") != policy(
+        "b"
+    ) and "'sha256-ypeBEsobvcr6wjGzmiPcTaeG7/gUfE5yuYB3ha/uSLs='" in policy("a")
     assert "connect-src" not in policy("a") and "connect-src 'self'" in policy("a", live=True)
 
 

@@ -39,7 +39,14 @@ def test_the_page_of_a_training(tmp_path):
     train(tiny.config(), tmp_path / "run")
     text = text_of(RunFolder(tmp_path / "run"))
     assert troubles(text) == []
-    for said in ("redness", "ddpo_is", "<dt>pictures judged</dt><dd>16</dd>", "config.yaml", "Before and after", "Diagnostics"):
+    for said in (
+        "redness",
+        "ddpo_is",
+        "<dt>pictures judged</dt><dd>16</dd>",
+        "config.yaml",
+        "Before and after",
+        "Diagnostics",
+    ):
         assert said in text
 
 
@@ -54,10 +61,15 @@ def test_the_verdict_comes_first(run):
         'id="reward"',
         'id="slider"',
     ]
-    order += [f'id="{name}"' for name in ("before-after", "generalisation", "prompts", "diagnostics", "again")]
+    order += [
+        f'id="{name}"'
+        for name in ("before-after", "generalisation", "prompts", "diagnostics", "again")
+    ]
     places = [text.index(said) for said in order]
     assert places == sorted(places)
-    assert text.index("rediffuse train whole/config.yaml --run-dir whole-again") < text.index("ddpo_is\n")
+    assert text.index("rediffuse train whole/config.yaml --run-dir whole-again") < text.index(
+        "ddpo_is\n"
+    )
 
 
 def test_without_a_verdict_plain_words_stand_in_its_place(run):
@@ -104,19 +116,28 @@ def test_the_slider_says_what_each_stage_is(run):
 def test_without_a_look_the_training_reward_stands_there(run):
     (run.path / "monitor.jsonl").unlink()
     told = page.read(run)
-    assert page.captions(page.slider_frames(told), told)[4] == "after 4 epochs · training reward 2 · best"
+    assert (
+        page.captions(page.slider_frames(told), told)[4]
+        == "after 4 epochs · training reward 2 · best"
+    )
 
 
 def test_what_the_verdict_marks_has_its_frame(run, monkeypatch):
     monkeypatch.setattr(pictures, "MOST_FRAMES", 3)
     told = page.read(run)
     assert [frame.epoch for frame in page.slider_frames(told)] == [0, 4, 7, 8]
-    assert page._on_the_slider(page.slider_frames(told), told) == [(1 / 3, "best"), (2 / 3, "over-optimised from here")]
+    assert page._on_the_slider(page.slider_frames(told), told) == [
+        (1 / 3, "best"),
+        (2 / 3, "over-optimised from here"),
+    ]
 
 
 def test_a_part_of_the_reward_has_a_panel(run):
     assert "What the reward is made of" in text_of(run)
-    rows = [{key: value for key, value in row.items() if key != "reward_right"} for row in page.read(run).metrics]
+    rows = [
+        {key: value for key, value in row.items() if key != "reward_right"}
+        for row in page.read(run).metrics
+    ]
     made_up.lines(run.metrics, rows)
     assert "What the reward is made of" not in text_of(run)
 
@@ -130,7 +151,12 @@ def test_a_second_judge_has_its_panels(run):
 
 def test_the_generalisation(run):
     text = text_of(run)
-    for said in ("none of the prompts was trained on", "+1.39", "+1.20 to +1.50", "not judged: why not"):
+    for said in (
+        "none of the prompts was trained on",
+        "+1.39",
+        "+1.20 to +1.50",
+        "not judged: why not",
+    ):
         assert said in text
 
 
@@ -140,7 +166,10 @@ def test_what_was_zero_all_along_is_said_in_words(run):
 
 def test_numbers_that_are_none_do_not_stop_it(run):
     rows = [
-        made_up.metrics_row(e, reward_mean=float("nan"), reward_std=None, grad_norm="x", approx_kl=float("inf")) for e in range(3)
+        made_up.metrics_row(
+            e, reward_mean=float("nan"), reward_std=None, grad_norm="x", approx_kl=float("inf")
+        )
+        for e in range(3)
     ]
     made_up.lines(run.metrics, rows)
     assert "– → –" in text_of(run)
@@ -153,7 +182,9 @@ def test_the_same_files_give_the_same_page(run):
 def test_two_hundred_epochs_stay_small_and_quick(tmp_path):
     prompts = [f"a picture of number {i}" for i in range(12)]
     run = RunFolder(made_up.run(tmp_path / "long", epochs=200, prompts=prompts, side=64))
-    rows = [made_up.reward_row(epoch, i, prompts[i % 12]) for epoch in range(200) for i in range(180)]
+    rows = [
+        made_up.reward_row(epoch, i, prompts[i % 12]) for epoch in range(200) for i in range(180)
+    ]
     made_up.lines(run.rewards, rows)
     page.write(run)
     start = time.perf_counter()
@@ -204,7 +235,9 @@ def test_a_read_only_run_says_how_its_page_can_be_had(tmp_path, monkeypatch, cap
 
     monkeypatch.setattr(os, "open", read_only)
     assert reported(folder) == 2
-    assert f"rediffuse report '{folder}' --out report.html" in " ".join(capsys.readouterr().err.split())
+    assert f"rediffuse report '{folder}' --out report.html" in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert reported(folder, "--out", tmp_path / "page.html") == 0
 
 
@@ -214,7 +247,9 @@ def test_out_is_a_file(tmp_path, capsys):
     assert "name a file in it" in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "samples/epoch-00000/grid.png", "samples"])
+@pytest.mark.parametrize(
+    "name", ["metrics.jsonl", "config.yaml", "samples/epoch-00000/grid.png", "samples"]
+)
 def test_what_a_link_leads_to_is_not_shown(name, tmp_path):
     folder = made_up.run(tmp_path / "run", epochs=3)
     (folder / name).rename(tmp_path / "elsewhere")

@@ -5,7 +5,9 @@ import pytest
 from rediffuse.report import panels
 from rediffuse.report.panels import Drawing
 
-METRICS = [{"epoch": e, "reward_mean": 1.0, "reward_mine": 1.0, "reward_right": 0.5 + e} for e in range(3)]
+METRICS = [
+    {"epoch": e, "reward_mean": 1.0, "reward_mine": 1.0, "reward_right": 0.5 + e} for e in range(3)
+]
 
 
 def judged(epoch, right):
@@ -13,7 +15,14 @@ def judged(epoch, right):
 
 
 def test_the_spread_of_a_part_is_that_of_its_samples():
-    rows = [judged(0, 0.0), judged(0, 1.0), judged(0, None), judged(0, math.nan), judged(1, 3.0), {"epoch": 1, "reward": 2.0}]
+    rows = [
+        judged(0, 0.0),
+        judged(0, 1.0),
+        judged(0, None),
+        judged(0, math.nan),
+        judged(1, 3.0),
+        {"epoch": 1, "reward": 2.0},
+    ]
     assert panels._spreads(rows) == {"right": {0: pytest.approx(0.5), 1: 0.0}}
 
 

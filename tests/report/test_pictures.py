@@ -22,10 +22,18 @@ def test_stages_stand_in_the_order_of_training(tmp_path):
 def test_a_sheet_shows_what_the_grid_does(tmp_path):
     samples(tmp_path, [0], rows=2, side=64)
     (frame,) = frames(stages(tmp_path / "samples"), 3)
-    assert (frame.name, frame.sheet.columns, frame.sheet.rows, frame.sheet.tile_pixels) == ("epoch-0", 3, 2, 64)
+    assert (frame.name, frame.sheet.columns, frame.sheet.rows, frame.sheet.tile_pixels) == (
+        "epoch-0",
+        3,
+        2,
+        64,
+    )
     before, after = Image.open(tmp_path / "samples/epoch-00000/grid.png"), decoded(frame.sheet.uri)
     for middle in ((32, 32), (160, 96)):
-        assert all(abs(a - b) < 16 for a, b in zip(before.getpixel(middle), after.getpixel(middle), strict=True))
+        assert all(
+            abs(a - b) < 16
+            for a, b in zip(before.getpixel(middle), after.getpixel(middle), strict=True)
+        )
 
 
 def test_a_tile_is_shown_by_its_place():
@@ -74,10 +82,14 @@ def test_first_and_last_are_always_chosen():
     assert epochs(evenly(found, 5)) == [0, 50, 100, 150, 200]
     chosen = epochs(milestones(found, 40, also=[101, 999]))
     assert chosen[:3] == [0, 8, 16] and chosen[-1] == 200 and 101 in chosen and len(chosen) <= 43
-    assert epochs(milestones(found[:1], 40, [0])) == [0] and milestones([], 40, [3]) == [] == evenly([], 8)
+    assert epochs(milestones(found[:1], 40, [0])) == [0] and milestones(
+        [], 40, [3]
+    ) == [] == evenly([], 8)
 
 
 def test_a_run_that_grows_goes_on_with_the_pictures_it_had():
     found = [Stage(epoch, Path()) for epoch in range(100)]
     for n in range(41, 79):
-        assert set(epochs(milestones(found[:n], 40))) - {n - 1} <= set(epochs(milestones(found[: n + 1], 40)))
+        assert set(epochs(milestones(found[:n], 40))) - {n - 1} <= set(
+            epochs(milestones(found[: n + 1], 40))
+        )

@@ -10,7 +10,10 @@ def test_figures():
     said = {figure.words: figure.value for figure in tables.figures(metrics, 2)}
     assert said["mean reward, first and last epoch"] == "1 → 2.50"
     assert said["change, in standard deviations of the first epoch's pictures"] == "+3"
-    assert said["epochs of training"] == "2" and said["of making pictures, judging and learning"] == "38 s"
+    assert (
+        said["epochs of training"] == "2"
+        and said["of making pictures, judging and learning"] == "38 s"
+    )
     assert {figure.value for figure in tables.figures(metrics, 9)} >= {"2 of 9"}
 
 
@@ -19,12 +22,19 @@ def test_masked_rewards_are_counted_by_what_became_of_them():
     metrics = [first, metrics_row(1, masked_rewards=4, masked_timeout=4)]
     assert tables.masked(metrics) == {"timeout": 5, "non_finite": 2}
     figure = tables.figures(metrics, 2)[-1]
-    assert (figure.value, figure.words) == ("7", "rewards missing and left out: 5 timeout, 2 non finite")
+    assert (figure.value, figure.words) == (
+        "7",
+        "rewards missing and left out: 5 timeout, 2 non finite",
+    )
 
 
 def test_a_row_per_prompt_by_hand():
     rows = [reward_row(epoch, 0, "a cat", reward=float(epoch)) for epoch in range(8)]
-    rows += [reward_row(0, 1, "a dog", reward=1.0), reward_row(7, 1, "a dog", reward=5.0), reward_row(7, 2, "a dog", reward=None)]
+    rows += [
+        reward_row(0, 1, "a dog", reward=1.0),
+        reward_row(7, 1, "a dog", reward=5.0),
+        reward_row(7, 2, "a dog", reward=None),
+    ]
     rows += [reward_row(7, 3, "an owl", notes={"answer": "a bat"})]
     table = tables.per_prompt(rows)
     assert (table.epochs, table.left_out) == (2, 1)
@@ -34,7 +44,11 @@ def test_a_row_per_prompt_by_hand():
 
 
 def test_of_many_prompts_the_greatest_gains_and_losses_are_shown():
-    rows = [reward_row(epoch, i, f"prompt {i}", reward=float(epoch * i)) for epoch in range(2) for i in range(300)]
+    rows = [
+        reward_row(epoch, i, f"prompt {i}", reward=float(epoch * i))
+        for epoch in range(2)
+        for i in range(300)
+    ]
     table = tables.per_prompt(rows)
     assert len(table.rows) == tables.MOST_PROMPTS and table.left_out == 200
     assert table.rows[0].change == 299 and table.rows[-1].change == 0

@@ -44,9 +44,25 @@ def row(epoch, mean, more):
 
 def look(epoch, value=0.0, parts=None, **statistics):
     values = [value + 0.01 * (i % 3) for i in range(16)]
-    entry = {"mean": sum(values) / 16, "values": values, "parts": parts or {}, "of_other_prompts": -7.0}
-    usual = {"brightness": 0.6, "saturation": 0.3, "edge_density": 0.2, "colour_entropy": 3.2, "diversity": 1.0, "kl": 40.0}
-    return {"epoch": epoch, "held_out": {"judge": entry}, "statistics": {**usual, "near_identical": 0.0, **statistics}}
+    entry = {
+        "mean": sum(values) / 16,
+        "values": values,
+        "parts": parts or {},
+        "of_other_prompts": -7.0,
+    }
+    usual = {
+        "brightness": 0.6,
+        "saturation": 0.3,
+        "edge_density": 0.2,
+        "colour_entropy": 3.2,
+        "diversity": 1.0,
+        "kl": 40.0,
+    }
+    return {
+        "epoch": epoch,
+        "held_out": {"judge": entry},
+        "statistics": {**usual, "near_identical": 0.0, **statistics},
+    }
 
 
 def healthy_looks():
@@ -63,9 +79,17 @@ def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
     assert found.headline == "The reward rose, and the held-out reward stayed as it was."
     assert found.suggestion == "Nothing to mend."
     assert (found.overoptimised_at, found.best) == (None, 12)
-    assert not {"overoptimised", "collapse", "clipping", "precision", "skipped", "masked", "spread", "text", "second_judge"} & {
-        each.rule for each in found.findings
-    }
+    assert not {
+        "overoptimised",
+        "collapse",
+        "clipping",
+        "precision",
+        "skipped",
+        "masked",
+        "spread",
+        "text",
+        "second_judge",
+    } & {each.rule for each in found.findings}
 
 
 @pytest.mark.parametrize(
@@ -75,7 +99,11 @@ def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
         ([2.8 - 0.1 * i for i in range(EPOCHS)], "bad", "The reward fell."),
         ([2.8 + 0.05 * (-1) ** i for i in range(EPOCHS)], "warning", "The reward did not move."),
         ([2.8 + 0.1 * i for i in range(3)], "unknown", "Too short to say"),
-        ([2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)], "unknown", "The reward may be rising"),
+        (
+            [2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)],
+            "unknown",
+            "The reward may be rising",
+        ),
     ],
 )
 def test_learning_is_the_slope_against_its_own_noise(judged, rewards, level, headline):
@@ -93,7 +121,10 @@ def test_a_slope_within_the_noise_of_few_samples_is_none(judged):
 def test_a_normalised_reward_is_told_by_its_terms_and_their_weights(weight, level):
     terms = [{"name": "mine.py:a", "weight": weight}, {"name": "b"}]
     config = asdict(tiny.config()) | {"reward": {"name": "weighted_sum", "rewards": terms}}
-    more = [{"relative_reward": 1.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i} for i in range(EPOCHS)]
+    more = [
+        {"relative_reward": 1.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i}
+        for i in range(EPOCHS)
+    ]
     rows = [row(i, 0.01 * (-1) ** i, each) for i, each in enumerate(more)]
     learning = verdict.conclude(Evidence(config, rows, healthy_looks())).findings[0]
     assert learning.level == level
@@ -113,7 +144,9 @@ def test_a_dip_is_no_collapse(judged):
     assert said(judged([*up, 3.3, 3.2, 3.2, 3.3]), "collapse") is None
 
 
-@pytest.mark.parametrize(("value", "level"), [(0.9, "good"), (0.1, "note"), (-0.1, "note"), (-0.9, "bad")])
+@pytest.mark.parametrize(
+    ("value", "level"), [(0.9, "good"), (0.1, "note"), (-0.1, "note"), (-0.9, "bad")]
+)
 def test_the_held_out_reward_has_moved_only_by_a_share_of_what_it_could_lose(judged, value, level):
     found = judged(looks=[look(0), look(12, value)])
     assert said(found, "held_out").level == level
@@ -141,9 +174,15 @@ def test_the_worst_of_several_held_out_rewards_is_the_headline(judged):
         return made
 
     assert judged(looks=[two(0, 0, 0), two(12, 0.9, 0.9)]).headline.endswith("rose too.")
-    evidence = Evidence(asdict(tiny.config()), [row(i, 2.8, {}) for i in range(EPOCHS)], [two(0, 0, 0), two(12, -0.9, 0.9)])
+    evidence = Evidence(
+        asdict(tiny.config()),
+        [row(i, 2.8, {}) for i in range(EPOCHS)],
+        [two(0, 0, 0), two(12, -0.9, 0.9)],
+    )
     rising = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
-    found = verdict.conclude(Evidence(evidence.config, rising, [two(0, 0, 0), two(2, 1.5, 0), two(12, 0.9, 0.9)]))
+    found = verdict.conclude(
+        Evidence(evidence.config, rising, [two(0, 0, 0), two(2, 1.5, 0), two(12, 0.9, 0.9)])
+    )
     assert found.level == "bad" and found.overoptimised_at == 12
     found = verdict.conclude(evidence)
     assert [each.level for each in found.findings if each.rule == "held_out"] == ["bad", "good"]
@@ -152,7 +191,11 @@ def test_the_worst_of_several_held_out_rewards_is_the_headline(judged):
 def test_a_held_out_reward_that_fell_is_no_reason_to_go_on(judged):
     """Fallen since the start, but not as surely as the mark asks for."""
     wavering = look(12, -1.0)
-    wavering["held_out"]["judge"] |= {"values": [-1 + 1.21 * (-1) ** i for i in range(16)], "mean": -1.0}  # 3.2 errors
+    # 3.2 errors
+    wavering["held_out"]["judge"] |= {
+        "values": [-1 + 1.21 * (-1) ** i for i in range(16)],
+        "mean": -1.0,
+    }
     looks = [look(0), *(look(i) for i in range(1, 12)), wavering]
     found = judged(looks=looks)
     assert found.overoptimised_at is None
@@ -170,15 +213,30 @@ def test_a_held_out_reward_that_fell_is_no_reason_to_go_on(judged):
         ({12}, "stop earlier"),
     ],
 )
-def test_where_pictures_became_alike_a_checkpoint_of_before_is_named_that_is_there(checkpoints, suggested):
+def test_where_pictures_became_alike_a_checkpoint_of_before_is_named_that_is_there(
+    checkpoints, suggested
+):
     rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
-    looks = [look(0), look(4, diversity=0.8), look(6, diversity=0.6), look(8, diversity=0.4), look(12, diversity=0.1)]
-    assert suggested in verdict.conclude(Evidence(asdict(tiny.config()), rows, looks, checkpoints=checkpoints)).suggestion
+    looks = [
+        look(0),
+        look(4, diversity=0.8),
+        look(6, diversity=0.6),
+        look(8, diversity=0.4),
+        look(12, diversity=0.1),
+    ]
+    assert (
+        suggested
+        in verdict.conclude(
+            Evidence(asdict(tiny.config()), rows, looks, checkpoints=checkpoints)
+        ).suggestion
+    )
 
 
 def test_over_optimisation_comes_before_a_reward_that_may_be_rising(judged):
     found = judged(
-        [2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)], each={"reward_std": 0.01}, looks=[look(0), look(12, -6.0)]
+        [2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)],
+        each={"reward_std": 0.01},
+        looks=[look(0), look(12, -6.0)],
     )
     assert found.overoptimised_at == 12 and found.headline.startswith("After 12 epochs")
 
@@ -206,9 +264,13 @@ def test_diversity_warns_below_half_of_the_pretrained_one(judged, statistics, le
     ],
 )  # fmt: skip
 def test_appearance_tells_what_changed_in_all_pictures(judged, name, inside, outside):
-    assert said(judged(looks=[look(0), look(12, **{name: outside})]), "appearance").numbers.keys() == {name}
+    assert said(
+        judged(looks=[look(0), look(12, **{name: outside})]), "appearance"
+    ).numbers.keys() == {name}
     evidence = Evidence(
-        asdict(tiny.config()), [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)], [look(0), look(12, **{name: inside})]
+        asdict(tiny.config()),
+        [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)],
+        [look(0), look(12, **{name: inside})],
     )
     assert not [each for each in verdict.conclude(evidence).findings if each.rule == "appearance"]
 
@@ -274,24 +336,43 @@ def test_text_that_names_the_prompt_is_an_attack(judged):
     assert "text_penalty" in found.suggestion
 
 
-@pytest.mark.parametrize(("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "good")])
+@pytest.mark.parametrize(
+    ("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "good")]
+)
 def test_a_second_judge_that_stays_behind_is_told(gap, error, level):
-    gaps = [{"epoch": 0, "gap": 0.0, "gap_error": 0.1}, {"epoch": 11, "gap": gap, "gap_error": error}]
+    gaps = [
+        {"epoch": 0, "gap": 0.0, "gap_error": 0.1},
+        {"epoch": 11, "gap": gap, "gap_error": error},
+    ]
     rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
-    assert said(verdict.conclude(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)), "second_judge").level == level
+    assert (
+        said(
+            verdict.conclude(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)),
+            "second_judge",
+        ).level
+        == level
+    )
 
 
 def test_the_second_judge_is_read_from_the_journal(tmp_path):
     run = create(tmp_path / "run", tiny.config())
     log.append(run.metrics, [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)])
     log.append(
-        run.rewards, [{"epoch": e, "reward": i % 5 + e, "parts": {"second_opinion": i % 5}} for e in (0, 11) for i in range(40)]
+        run.rewards,
+        [
+            {"epoch": e, "reward": i % 5 + e, "parts": {"second_opinion": i % 5}}
+            for e in (0, 11)
+            for i in range(40)
+        ],
     )
     assert said(verdict.write(run), "second_judge").numbers["gap"] > 5
 
 
 def test_a_run_that_is_still_rising_may_go_on(judged):
-    assert judged(epochs=EPOCHS).suggestion == f"It is still rising: rediffuse resume RUN --epochs {2 * EPOCHS}"
+    assert (
+        judged(epochs=EPOCHS).suggestion
+        == f"It is still rising: rediffuse resume RUN --epochs {2 * EPOCHS}"
+    )
 
 
 def test_a_run_from_before_the_monitor_has_a_verdict_too(judged):

@@ -22,7 +22,9 @@ from rediffuse.types import HasFeatures, Prompt
 pytestmark = pytest.mark.usefixtures("without_charts")
 
 PROMPTS = [Prompt("a cat"), Prompt("a dog that is much longer than twelve letters"), Prompt("")]
-REAL = Path(__file__).parents[3] / "shared" / "data" / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth"
+REAL = (
+    Path(__file__).parents[3] / "shared" / "data" / "aesthetic" / "sac+logos+ava1-l14-linearMSE.pth"
+)
 
 
 @pytest.fixture
@@ -38,10 +40,17 @@ def logits(clip, images):
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     model = CLIPModel.from_pretrained(clip)
-    pictures = [Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy()) for image in images]
-    words = CLIPTokenizer.from_pretrained(clip)([p.text for p in PROMPTS], padding=True, truncation=True, return_tensors="pt")
+    pictures = [
+        Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy()) for image in images
+    ]
+    words = CLIPTokenizer.from_pretrained(clip)(
+        [p.text for p in PROMPTS], padding=True, truncation=True, return_tensors="pt"
+    )
     with torch.no_grad():
-        output = model(**words, **CLIPImageProcessorPil.from_pretrained(clip)(images=pictures, return_tensors="pt"))
+        output = model(
+            **words,
+            **CLIPImageProcessorPil.from_pretrained(clip)(images=pictures, return_tensors="pt"),
+        )
     return output.logits_per_image, model.logit_scale.exp().item(), output.image_embeds
 
 
@@ -50,12 +59,16 @@ def test_the_scores_are_those_of_the_whole_model(clip, images, logits):
     all_pairs, scale, _ = logits
     want = all_pairs.diagonal()
     torch.testing.assert_close(PickScore(clip=str(clip))(images, PROMPTS), want, atol=1e-4, rtol=0)
-    torch.testing.assert_close(ClipScore(clip=str(clip))(images, PROMPTS), 100 * want / scale, atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        ClipScore(clip=str(clip))(images, PROMPTS), 100 * want / scale, atol=1e-3, rtol=0
+    )
     assert want.std() > 0.01
 
 
 def aesthetic(clip, **over):
-    return Aesthetic(**{"clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None} | over)
+    return Aesthetic(
+        **{"clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None} | over
+    )
 
 
 def test_the_aesthetic_score_is_five_linear_maps_of_the_normalised_features(clip, images, logits):
@@ -70,7 +83,9 @@ def test_the_aesthetic_score_is_five_linear_maps_of_the_normalised_features(clip
 
 def test_a_score_does_not_depend_on_who_else_is_in_the_batch(clip, images):
     reward = aesthetic(clip)
-    alone = torch.cat([reward(image[None], [prompt]) for image, prompt in zip(images, PROMPTS, strict=True)])
+    alone = torch.cat(
+        [reward(image[None], [prompt]) for image, prompt in zip(images, PROMPTS, strict=True)]
+    )
     torch.testing.assert_close(reward(images, PROMPTS), alone, atol=1e-6, rtol=1e-5)
 
 
@@ -85,7 +100,9 @@ def test_every_one_tells_what_its_network_sees(clip, images, logits):
 def test_weights_that_are_not_the_published_ones_are_refused_unless_named(clip):
     tensors = load_file(clip / tiny.PREDICTOR)
     found = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in NAMES)).hexdigest()
-    with pytest.raises(ConfigError, match=rf"their SHA-256 is {found}, not {PUBLISHED}.*--reward.sha256 {found}"):
+    with pytest.raises(
+        ConfigError, match=rf"their SHA-256 is {found}, not {PUBLISHED}.*--reward.sha256 {found}"
+    ):
         predictor(clip / tiny.PREDICTOR, PUBLISHED)
     assert predictor(clip / tiny.PREDICTOR, found)[0].shape == (1024, 768)
 
@@ -98,7 +115,9 @@ def test_a_predictor_from_torch_save_is_read_without_its_pickle(clip, tmp_path):
         def __reduce__(self):
             return Path.touch, (tmp_path / "ran",)
 
-    torch.save({name: tensors[name] for name in NAMES} | {"more": Payload()}, tmp_path / "model.pth")
+    torch.save(
+        {name: tensors[name] for name in NAMES} | {"more": Payload()}, tmp_path / "model.pth"
+    )
     read = predictor(tmp_path / "model.pth", None)
     assert all(torch.equal(mine, tensors[name]) for mine, name in zip(read, NAMES, strict=True))
     assert not (tmp_path / "ran").exists()
@@ -111,15 +130,26 @@ def test_the_hub_s_predictor_is_converted_once(clip, tmp_path, monkeypatch):
     torch.save({name: tensors[name] for name in NAMES}, snapshot / FILE)
     monkeypatch.setattr(hub, "snapshot", lambda *asked: snapshot)
     assets = tmp_path / "assets"
-    monkeypatch.setattr(hub, "cached_assets_path", partial(hub.cached_assets_path, assets_dir=assets))
-    first = build("reward", {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None})
+    monkeypatch.setattr(
+        hub, "cached_assets_path", partial(hub.cached_assets_path, assets_dir=assets)
+    )
+    first = build(
+        "reward",
+        {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None},
+    )
     first.prepare("cpu")
     (converted,) = [path for path in assets.rglob("*") if path.is_file()]
     assert converted.name == "predictor.safetensors" and "a1" * 20 in str(converted)
     (snapshot / FILE).unlink()
-    again = build("reward", {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None})
+    again = build(
+        "reward",
+        {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None},
+    )
     again.prepare("cpu")
-    assert all(torch.equal(*pair) for pair in zip(first._part("predictor"), again._part("predictor"), strict=True))
+    assert all(
+        torch.equal(*pair)
+        for pair in zip(first._part("predictor"), again._part("predictor"), strict=True)
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip", None, "shapes"])
@@ -141,12 +171,17 @@ def test_the_published_predictor():
     read = predictor(REAL, PUBLISHED)
     theirs = torch.load(REAL, map_location="cpu", weights_only=True)
     assert all(torch.equal(mine, theirs[name]) for mine, name in zip(read, NAMES, strict=True))
-    features = torch.nn.functional.normalize(torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), dim=-1)
+    features = torch.nn.functional.normalize(
+        torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
     reward = Aesthetic()
     reward._loaded["predictor"] = read
     by_hand = features.double()
     for number in (0, 2, 4, 6, 7):
-        by_hand = by_hand @ theirs[f"layers.{number}.weight"].double().T + theirs[f"layers.{number}.bias"].double()
+        by_hand = (
+            by_hand @ theirs[f"layers.{number}.weight"].double().T
+            + theirs[f"layers.{number}.bias"].double()
+        )
     torch.testing.assert_close(reward.score(features).double(), by_hand[:, 0], atol=1e-4, rtol=0)
     assert 1 < by_hand.mean() < 10
 
@@ -154,12 +189,20 @@ def test_the_published_predictor():
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"predictor": "./nowhere.pth"}, r"reward.predictor: no folder and no model on the Hub is called"),
+        (
+            {"predictor": "./nowhere.pth"},
+            r"reward.predictor: no folder and no model on the Hub is called",
+        ),
         ({"clip": "./nowhere"}, r"reward.clip: no folder and no model on the Hub is called"),
     ],
 )
 def test_what_cannot_be_had_is_told_before_the_model_is_loaded(options, said, clip, tmp_path):
-    given = {"name": "aesthetic", "clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None}
+    given = {
+        "name": "aesthetic",
+        "clip": str(clip),
+        "predictor": str(clip / tiny.PREDICTOR),
+        "sha256": None,
+    }
     config = tiny.config(reward=given | options, model={"name": f"{tiny.FILE}:NeverLoaded"})
     with pytest.raises(ConfigError, match=said):
         train(config, tmp_path / "run")
@@ -176,11 +219,18 @@ def test_a_folder_that_is_no_clip(clip, tmp_path):
 def test_a_folder_means_the_same_in_any_working_directory(clip, monkeypatch):
     monkeypatch.chdir(clip.parent)
     assert ClipScore(clip=clip.name).clip == str(clip)
-    assert aesthetic(clip, predictor=f"{clip.name}/{tiny.PREDICTOR}").predictor == str(clip / tiny.PREDICTOR)
+    assert aesthetic(clip, predictor=f"{clip.name}/{tiny.PREDICTOR}").predictor == str(
+        clip / tiny.PREDICTOR
+    )
     assert Aesthetic().clip == "openai/clip-vit-large-patch14"
 
 
 def test_a_run_learns_from_it(clip, tmp_path):
-    options = {"name": "aesthetic", "clip": str(clip), "predictor": str(clip / tiny.PREDICTOR), "sha256": None}
+    options = {
+        "name": "aesthetic",
+        "clip": str(clip),
+        "predictor": str(clip / tiny.PREDICTOR),
+        "sha256": None,
+    }
     history = train(tiny.config(reward=options, epochs=1), tmp_path / "run")
     assert history[0]["masked_rewards"] == 0 and history[0]["reward_std"] > 0

@@ -12,15 +12,22 @@ from rediffuse.rewards.jpeg_incompressibility import JpegIncompressibility
 def test_kilobytes_are_those_of_pils_file_at_quality_95():
     image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
     buffer = io.BytesIO()
-    Image.fromarray(np.round(image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
+    Image.fromarray(np.round(image.permute(1, 2, 0).numpy() * 255).astype(np.uint8)).save(
+        buffer, "JPEG", quality=95
+    )
     assert round(JpegIncompressibility()(image[None], []).item() * 1000) == len(buffer.getvalue())
 
 
 def test_pixels_are_rounded_not_cut_unless_asked():
     """As in the PyTorch code: 0.6 of a level above n is n + 1."""
-    levels = torch.randint(0, 255, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0)).double()
+    levels = torch.randint(
+        0, 255, (1, 3, 32, 32), generator=torch.Generator().manual_seed(0)
+    ).double()
     some = torch.rand(levels.shape, generator=torch.Generator().manual_seed(1)) > 0.5
-    above, rounded, cut = (JpegIncompressibility()(each / 255, []) for each in (levels + 0.6 * some, levels + 1.0 * some, levels))
+    above, rounded, cut = (
+        JpegIncompressibility()(each / 255, [])
+        for each in (levels + 0.6 * some, levels + 1.0 * some, levels)
+    )
     assert above == rounded != cut
     assert JpegIncompressibility(truncate=True)((levels + 0.6 * some) / 255, []) == cut
 

@@ -22,11 +22,23 @@ from rediffuse.types import Prompt
 
 def written(text, size, ground="white"):
     """(3, size, size): black with a white edge, over nearly all its width; ground: a colour, or a picture."""
-    image = Image.new("RGB", (size, size), ground) if isinstance(ground, str) else ground.resize((size, size))
-    points = next(p for p in range(size, 1, -1) if ImageFont.load_default(p).getlength(text) < 0.9 * size)
+    image = (
+        Image.new("RGB", (size, size), ground)
+        if isinstance(ground, str)
+        else ground.resize((size, size))
+    )
+    points = next(
+        p for p in range(size, 1, -1) if ImageFont.load_default(p).getlength(text) < 0.9 * size
+    )
     place = (size / 2, size / 2)
     ImageDraw.Draw(image).text(
-        place, text, "black", ImageFont.load_default(points), "mm", stroke_width=max(1, size // 64), stroke_fill="white"
+        place,
+        text,
+        "black",
+        ImageFont.load_default(points),
+        "mm",
+        stroke_width=max(1, size // 64),
+        stroke_fill="white",
     )
     return tensor(image)
 
@@ -40,8 +52,13 @@ def reader():
 def animals():
     """Pictures of the embedded model: 64 x 64, on waves, dots, checks and stripes."""
     denoiser = build("model", {"name": "emoji"}).load("cpu", 0)
-    policy = DiffusionPolicy(denoiser, DDIM(num_steps=8, spacing="trailing").bind(denoiser.schedule))
-    prompts = [Prompt(f"a {name}") for name in ("cat", "fox", "lion", "frog", "bear", "pig", "horse", "mouse")]
+    policy = DiffusionPolicy(
+        denoiser, DDIM(num_steps=8, spacing="trailing").bind(denoiser.schedule)
+    )
+    prompts = [
+        Prompt(f"a {name}")
+        for name in ("cat", "fox", "lion", "frog", "bear", "pig", "horse", "mouse")
+    ]
     with torch.no_grad():
         return denoiser.decode(denoise(policy, Draws(range(8), prompts, (0, "ocr"))).latents)
 
@@ -108,7 +125,8 @@ def test_nothing_is_fetched_or_said(monkeypatch, capfd):
     monkeypatch.setattr(DownloadFile, "run", lambda file: asked.append(file.file_url))
     assert Reader.load().read(written("six", 64)[None], 0.6) == ["six"]
     assert not asked and capfd.readouterr() == ("", "")
-    RapidOCR()(written("six", 64).permute(1, 2, 0).mul(255).byte().numpy())  # the control: left alone it looks for its files
+    # the control: left alone it looks for its files
+    RapidOCR()(written("six", 64).permute(1, 2, 0).mul(255).byte().numpy())
     assert asked
 
 
@@ -124,7 +142,9 @@ def test_it_works_on_one_thread():
         "two = {'EngineConfig.onnxruntime.intra_op_num_threads': 2, 'Global.log_level': 'critical'}\n"
         "print(threads(lambda: RapidOCR(params=two)))"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
     theirs_of_opencv, ours, ours_of_opencv, theirs = (int(number) for number in said.split())
     assert ours_of_opencv == 1 and ours == 0
     assert os.cpu_count() == 1 or (theirs_of_opencv > 1 and theirs > 0)
@@ -139,5 +159,7 @@ def test_a_package_that_is_missing_is_named_with_what_to_do(missing, monkeypatch
 
 def test_another_version_s_networks_are_not_taken_for_these(monkeypatch):
     monkeypatch.setattr(_ocr, "MODELS", {"Det": "PP-OCRv9_det.onnx"})
-    with pytest.raises(ConfigError, match=r"this rapidocr has no PP-OCRv9_det.onnx: pip install 'rapidocr=="):
+    with pytest.raises(
+        ConfigError, match=r"this rapidocr has no PP-OCRv9_det.onnx: pip install 'rapidocr=="
+    ):
         Reader.load()

@@ -41,7 +41,9 @@ def test_an_answer_in_parts_and_one_without_content():
         return _said({"choices": [{"message": message}]})
 
     assert of(content=[{"type": "text", "text": "3"}]) == Answer("3")
-    assert of(content=None, reasoning_content="three of them").reason.endswith("instead of it: three of them")
+    assert of(content=None, reasoning_content="three of them").reason.endswith(
+        "instead of it: three of them"
+    )
     assert of(content=None, refusal="I will not").status == "unparseable"
 
 
@@ -86,7 +88,11 @@ class Odd(BaseHTTPRequestHandler):
 @pytest.fixture
 def odd():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Odd)
-    server.count, server.well, server.odd = 0, 0, (400, {"error": {"message": "this model does not take images"}})
+    server.count, server.well, server.odd = (
+        0,
+        0,
+        (400, {"error": {"message": "this model does not take images"}}),
+    )
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield server
     server.shutdown()
@@ -95,23 +101,36 @@ def odd():
 
 def plan(odd, tmp_path, **over):
     prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text(json.dumps({"prompt": "three cats", "questions": ["how many?"], "answers": ["3"]}) + "\n")
+    prompts.write_text(
+        json.dumps({"prompt": "three cats", "questions": ["how many?"], "answers": ["3"]}) + "\n"
+    )
     url = f"http://127.0.0.1:{odd.server_port}/v1"
     reward = {"name": "vqa", "server": url, "vlm": "m", "concurrency": 1}
-    return tiny.config(reward=reward, prompts={"name": "text_file", "path": str(prompts)}, epochs=1, **over)
+    return tiny.config(
+        reward=reward, prompts={"name": "text_file", "path": str(prompts)}, epochs=1, **over
+    )
 
 
 def test_what_a_server_refuses_ends_the_run_with_its_reason(odd, tmp_path, capsys):
-    with pytest.raises(RewardError, match="failed.* The first: failed: reason 'status 400: this model does not take images'"):
+    with pytest.raises(
+        RewardError,
+        match="failed.* The first: failed: reason 'status 400: this model does not take images'",
+    ):
         train(plan(odd, tmp_path), tmp_path / "run")
-    assert "no reward for a sample: failed: reason 'status 400" in capsys.readouterr().out.replace("\n", " ")
+    assert "no reward for a sample: failed: reason 'status 400" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
 
 
 @pytest.mark.parametrize(
     ("answer", "status", "why"),
     [
         ((400, {"error": {"message": "too dark"}}), "failed", "status 400: too dark"),
-        ((200, {"choices": [{"message": {"content": "<think>2, 3"}}]}), "unparseable", "only reasoning"),
+        (
+            (200, {"choices": [{"message": {"content": "<think>2, 3"}}]}),
+            "unparseable",
+            "only reasoning",
+        ),
         ((200, {"choices": [{"message": {"content": ""}}]}), "unparseable", "an empty answer"),
     ],
 )
@@ -119,7 +138,9 @@ def test_the_reason_of_each_sample_is_kept(odd, tmp_path, answer, status, why):
     odd.well, odd.odd = 6, answer
     history = train(plan(odd, tmp_path, scoring={"max_failed": 0.5}), tmp_path / "run")
     assert history[0]["reward_mean"] == 1.0 and history[0][f"masked_{status}"] == 2
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert [row["status"] for row in rows] == ["ok"] * 6 + [status] * 2
     assert [why in row["notes"]["reason"] for row in rows] == [False] * 6 + [True] * 2
     assert rows[0]["notes"]["answers"] == "3 cats"
@@ -134,6 +155,12 @@ def test_the_reason_of_a_sample_on_which_a_function_failed_is_kept(tmp_path):
             raise ZeroDivisionError("too dark")
         return [float(images.mean())]
 
-    train(tiny.config(epochs=1, micro_batch_size=8, scoring={"max_failed": 0.2}), tmp_path / "run", fussy)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    train(
+        tiny.config(epochs=1, micro_batch_size=8, scoring={"max_failed": 0.2}),
+        tmp_path / "run",
+        fussy,
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert ["too dark" in row["notes"]["error"] for row in rows].count(True) == 1

@@ -68,15 +68,29 @@ def mine(tmp_path):
 
 
 def second(first, *others, **options):
-    return build("reward", {"name": "second_judge", "rewards": [{"name": str(each)} for each in (first, *others)], **options})
+    return build(
+        "reward",
+        {
+            "name": "second_judge",
+            "rewards": [{"name": str(each)} for each in (first, *others)],
+            **options,
+        },
+    )
 
 
 def untouched(got, first):
     """But for the part and the note that are the second's."""
     parts = {name: values for name, values in got.parts.items() if name != "second_opinion"}
     notes = {name: texts for name, texts in got.notes.items() if name != "second_opinion_error"}
-    same = [parts.keys() == first.parts.keys(), notes == first.notes, got.statuses == first.statuses]
-    same += [torch.equal(got.values, first.values), *(torch.equal(parts[name], first.parts[name]) for name in parts)]
+    same = [
+        parts.keys() == first.parts.keys(),
+        notes == first.notes,
+        got.statuses == first.statuses,
+    ]
+    same += [
+        torch.equal(got.values, first.values),
+        *(torch.equal(parts[name], first.parts[name]) for name in parts),
+    ]
     return all(same)
 
 
@@ -86,11 +100,13 @@ def test_the_first_is_the_reward_and_the_second_a_part(mine):
     assert untouched(got, first)
     known = got.parts["second_opinion"].isfinite()
     torch.testing.assert_close(
-        got.parts["second_opinion"][known], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values[known]
+        got.parts["second_opinion"][known],
+        judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values[known],
     )
     assert 2 < known.sum() < 20 and "second_opinion_error" not in got.notes
     assert all(first.statuses[i] == "ok" for i in known.nonzero().flatten().tolist())
-    assert not untouched(judged(second("redness", f"{mine}:whole"), IMAGES, PROMPTS), first)  # the control
+    # the control
+    assert not untouched(judged(second("redness", f"{mine}:whole"), IMAGES, PROMPTS), first)
 
 
 @pytest.mark.parametrize("name", [*FAILING, *UNSAYING])
@@ -99,7 +115,9 @@ def test_a_second_judge_that_fails_harms_nobody(name, mine):
     assert untouched(got, judged(build("reward", {"name": f"{mine}:whole"}), IMAGES, PROMPTS))
     assert got.parts["second_opinion"].isnan().all()
     errors = got.notes.get("second_opinion_error", [])
-    assert [bool(error) for error in errors] == ([i in asked() for i in range(40)] if name in FAILING else [])
+    assert [bool(error) for error in errors] == (
+        [i in asked() for i in range(40)] if name in FAILING else []
+    )
 
 
 def asked():
@@ -125,13 +143,18 @@ def test_a_second_judge_that_hangs_is_left_behind_and_not_asked_while_it_does(mi
     assert "still busy" in next_one.notes["second_opinion_error"][0]
     assert first.statuses == next_one.statuses == ["ok"] * 40
     reward._running["call"].result()
-    patient = judged(second("redness", f"{mine}:waits", share=1.0, deadline_seconds=5), IMAGES[:1], PROMPTS[:1])
+    patient = judged(
+        second("redness", f"{mine}:waits", share=1.0, deadline_seconds=5), IMAGES[:1], PROMPTS[:1]
+    )
     assert patient.parts["second_opinion"].tolist() == [0.0]  # the control
 
 
 def test_what_the_second_does_to_its_pictures_is_its_own(mine):
     got = judged(second(f"{mine}:scribbles", "redness", share=1.0), IMAGES, PROMPTS)
-    torch.testing.assert_close(got.parts["second_opinion"], judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values)
+    torch.testing.assert_close(
+        got.parts["second_opinion"],
+        judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS).values,
+    )
 
 
 def test_a_picture_is_chosen_for_itself():
@@ -140,8 +163,12 @@ def test_a_picture_is_chosen_for_itself():
     rows = rows_to_ask(images, 0.25)
     assert abs(len(rows) - 500) < 80
     assert rows_to_ask(images.flip(0), 0.25) == [1999 - i for i in reversed(rows)]
-    assert [i for i in range(50) if rows_to_ask(images[i : i + 1], 0.25)] == [i for i in rows if i < 50]
-    assert set(rows) < set(rows_to_ask(images, 0.5)) and rows_to_ask(images, 1.0) == list(range(2000))
+    assert [i for i in range(50) if rows_to_ask(images[i : i + 1], 0.25)] == [
+        i for i in rows if i < 50
+    ]
+    assert set(rows) < set(rows_to_ask(images, 0.5)) and rows_to_ask(images, 1.0) == list(
+        range(2000)
+    )
 
 
 def test_a_part_of_the_same_name_is_not_lost(mine):
@@ -154,8 +181,14 @@ def test_a_part_of_the_same_name_is_not_lost(mine):
 
 @pytest.mark.parametrize("copy", ["recompressed", "cropped"])
 def test_one_reward_is_asked_about_a_copy_as_well(copy):
-    reward = build("reward", {"name": "second_judge", "rewards": [{"name": "redness"}], "copy": copy, "share": 1.0})
-    got, alone = judged(reward, IMAGES, PROMPTS), judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS)
+    reward = build(
+        "reward",
+        {"name": "second_judge", "rewards": [{"name": "redness"}], "copy": copy, "share": 1.0},
+    )
+    got, alone = (
+        judged(reward, IMAGES, PROMPTS),
+        judged(build("reward", {"name": "redness"}), IMAGES, PROMPTS),
+    )
     assert untouched(got, alone)
     assert not torch.equal(got.parts["second_opinion"], alone.values)
     assert (got.parts["second_opinion"] - alone.values).abs().max() < 0.2
@@ -191,9 +224,17 @@ def test_both_are_loaded(mine):
         ({"rewards": [{"name": "redness"}]}, "or one, and copy: recompressed or cropped"),
         ({"rewards": [{"name": "redness"}] * 2, "copy": "cropped"}, "or one, and copy"),
         ({"rewards": [{"name": "redness"}] * 3}, "two, as in"),
-        ({"rewards": [{"name": "redness"}, {"name": "redness", "weight": 2}]}, r"rewards\.1\.weight: nothing is added here"),
         (
-            {"rewards": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}, {"name": "redness"}]},
+            {"rewards": [{"name": "redness"}, {"name": "redness", "weight": 2}]},
+            r"rewards\.1\.weight: nothing is added here",
+        ),
+        (
+            {
+                "rewards": [
+                    {"name": "weighted_sum", "rewards": [{"name": "redness"}]},
+                    {"name": "redness"},
+                ]
+            },
             r"rewards\.0: weighted_sum needs a whole epoch",
         ),
         ({"rewards": [{"name": "redness"}], "copy": "smaller"}, r"reward\.copy: "),
@@ -208,18 +249,30 @@ def test_judges_that_cannot_be(options, said):
 
 def test_a_run_learns_from_the_first_alone_and_goes_on_to_the_same_numbers(tmp_path):
     """And its metrics say what the second saw; the control is the run without it."""
-    reward = {"name": "second_judge", "rewards": [{"name": "redness"}, {"name": "jpeg_compressibility"}], "share": 0.5}
+    reward = {
+        "name": "second_judge",
+        "rewards": [{"name": "redness"}, {"name": "jpeg_compressibility"}],
+        "share": 0.5,
+    }
     train(tiny.config(reward=reward, epochs=3), tmp_path / "straight")
     train(tiny.config(reward=reward), tmp_path / "run")
     resume(tmp_path / "run", epochs=3)
     train(tiny.config(reward={"name": "redness"}, epochs=3), tmp_path / "alone")
     metrics = tiny.numbers(tmp_path / "run")
     assert metrics == tiny.numbers(tmp_path / "straight")
-    assert [row["reward_mean"] for row in metrics] == [row["reward_mean"] for row in tiny.numbers(tmp_path / "alone")]
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
-    seen = [row["parts"]["second_opinion"] for row in rows if row["parts"]["second_opinion"] is not None]
+    assert [row["reward_mean"] for row in metrics] == [
+        row["reward_mean"] for row in tiny.numbers(tmp_path / "alone")
+    ]
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
+    seen = [
+        row["parts"]["second_opinion"] for row in rows if row["parts"]["second_opinion"] is not None
+    ]
     assert 0 < len(seen) < len(rows) and all(value < 0 for value in seen)
-    of_the_first_epoch = [row["parts"]["second_opinion"] for row in rows if row["epoch"] == rows[0]["epoch"]]
+    of_the_first_epoch = [
+        row["parts"]["second_opinion"] for row in rows if row["epoch"] == rows[0]["epoch"]
+    ]
     known = [value for value in of_the_first_epoch if value is not None]
     assert metrics[0]["reward_second_opinion"] == pytest.approx(sum(known) / len(known))
     assert metrics[0]["reward_second_opinion"] != metrics[0]["reward_mean"]

@@ -35,7 +35,12 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def server(url, **over):
-    plan = {"key_variable": None, "concurrency": 8, "timeout_seconds": 0.7, "deadline_seconds": 20.0}
+    plan = {
+        "key_variable": None,
+        "concurrency": 8,
+        "timeout_seconds": 0.7,
+        "deadline_seconds": 20.0,
+    }
     return ServedModel(Http(url, **plan | over), "eye", max_tokens=8, jpeg_quality=None)
 
 
@@ -47,10 +52,22 @@ def real(judge, tmp_path_factory):
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(log.parent)}
-    command = ["-m", "transformers.cli.transformers", "serve", judge["vlm"], "--host", "127.0.0.1", "--port", str(port)]
+    command = [
+        "-m",
+        "transformers.cli.transformers",
+        "serve",
+        judge["vlm"],
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+    ]
     with log.open("w") as out:
         process = subprocess.Popen(
-            [sys.executable, *command, "--device", "cpu"], env=environment, stdout=out, stderr=subprocess.STDOUT
+            [sys.executable, *command, "--device", "cpu"],
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
         )
     url = f"http://127.0.0.1:{port}"
     for _ in range(240):
@@ -77,7 +94,9 @@ def test_a_real_server_gives_the_reward_that_the_model_gives_here(real, judge):
 
 
 def test_a_real_server_that_has_no_such_model(real, judge):
-    reward = build("reward", {"name": "alignment", **judge, "vlm": "nobody/nothing", "server": real})
+    reward = build(
+        "reward", {"name": "alignment", **judge, "vlm": "nobody/nothing", "server": real}
+    )
     with pytest.raises(ConfigError, match=r"does not serve 'nobody/nothing' \(status 400: "):
         reward.prepare("cpu")
 
@@ -109,10 +128,23 @@ class Eye(BaseHTTPRequestHandler):
             self.drip()
             return
         elif isinstance(fault, int):
-            headers = {"Retry-After": "0.05"} if fault == 429 else {"Location": "http://127.0.0.1:9/"} if fault == 302 else {}
+            headers = (
+                {"Retry-After": "0.05"}
+                if fault == 429
+                else {"Location": "http://127.0.0.1:9/"}
+                if fault == 302
+                else {}
+            )
             self.say("<html>no</html>", fault, headers)
             return
-        self.say({"truncated": whole[:-20], "html": "<html>", "huge": "x" * 3_000_000, "null": "null"}.get(fault, whole))
+        self.say(
+            {
+                "truncated": whole[:-20],
+                "html": "<html>",
+                "huge": "x" * 3_000_000,
+                "null": "null",
+            }.get(fault, whole)
+        )
 
     def drip(self):
         """A letter at a time, each in time, for ever."""
@@ -143,7 +175,12 @@ class EyeServer(ThreadingHTTPServer):
 
     def __init__(self, port=0):
         super().__init__(("127.0.0.1", port), Eye)
-        self.asked, self.lock, self.fault, self.stall = [], threading.Lock(), lambda answer: None, 1.5
+        self.asked, self.lock, self.fault, self.stall = (
+            [],
+            threading.Lock(),
+            lambda answer: None,
+            1.5,
+        )
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -163,7 +200,10 @@ def eye():
 
 
 def shown(n):
-    return [Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8)) for i in range(n)]
+    return [
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (8, 8, 3), dtype=np.uint8))
+        for i in range(n)
+    ]
 
 
 def truth(images, questions):
@@ -185,7 +225,9 @@ def test_half_of_all_requests_fail_and_no_answer_is_lost_or_given_to_another(ful
     eye.fault = lambda answer: dice.choice(FAULTS)
     images, questions = shown(number), [f"what is {i}?" for i in range(number)]
     right, files, began = truth(images, questions), open_files(), time.monotonic()
-    got = server(eye.url, concurrency=32, timeout_seconds=patience, deadline_seconds=60.0).ask(images, questions)
+    got = server(eye.url, concurrency=32, timeout_seconds=patience, deadline_seconds=60.0).ask(
+        images, questions
+    )
     print(
         f"\n{number} questions in {time.monotonic() - began:.0f} s, {len(eye.asked)} requests:"
         f" {sum(not answer.text for answer in got)} lost, {len(got) - len({answer.text for answer in got})} twice,"
@@ -237,7 +279,11 @@ def test_a_question_that_is_refused_is_asked_once_and_harms_no_other(fault, eye)
     images, questions = shown(3), ["a?", "b?", "c?"]
     eye.fault = lambda answer: fault if answer.endswith("b?") else None
     right = truth(images, questions)
-    assert server(eye.url).ask(images, questions) == [Answer(right[0]), Answer("", "failed"), Answer(right[2])]
+    assert server(eye.url).ask(images, questions) == [
+        Answer(right[0]),
+        Answer("", "failed"),
+        Answer(right[2]),
+    ]
     assert len(eye.asked) == 3
 
 
@@ -254,14 +300,26 @@ def test_after_the_deadline_the_run_is_told_and_may_ask_again(fault, eye):
 
 @pytest.mark.parametrize(
     ("header", "seconds"),
-    [(None, None), ("", None), ("2.5", 2.5), ("-3", 0), ("soon", None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("2015", 2015)],
+    [
+        (None, None),
+        ("", None),
+        ("2.5", 2.5),
+        ("-3", 0),
+        ("soon", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("2015", 2015),
+    ],
 )
 def test_how_long_a_server_asks_to_wait(header, seconds):
     assert _asked_wait(header) == seconds
 
 
 def test_a_server_may_ask_to_wait_until_a_date():
-    assert 50 < _asked_wait(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True)) <= 60
+    assert (
+        50
+        < _asked_wait(format_datetime(datetime.now(UTC) + timedelta(minutes=1), usegmt=True))
+        <= 60
+    )
 
 
 def test_one_question_without_an_answer_keeps_no_other_from_its_own(eye):
@@ -275,10 +333,15 @@ def test_one_question_without_an_answer_keeps_no_other_from_its_own(eye):
 def test_a_slow_server_that_answers_is_not_given_up(eye):
     """Five questions in turn, longer in all than the deadline, but each within it."""
     eye.fault = lambda answer: time.sleep(0.3)
-    assert all(answer.status == "ok" for answer in server(eye.url, concurrency=1, deadline_seconds=1.0).ask(shown(5), ["a?"] * 5))
+    assert all(
+        answer.status == "ok"
+        for answer in server(eye.url, concurrency=1, deadline_seconds=1.0).ask(shown(5), ["a?"] * 5)
+    )
 
 
-@pytest.mark.parametrize(("fault", "said"), [(302, "redirects"), (401, "asks for a key"), (403, "asks for a key")])
+@pytest.mark.parametrize(
+    ("fault", "said"), [(302, "redirects"), (401, "asks for a key"), (403, "asks for a key")]
+)
 def test_what_waiting_would_not_mend_is_told_at_once(fault, said, eye):
     eye.fault = lambda answer: fault
     with pytest.raises(RewardError, match=said):
@@ -288,22 +351,44 @@ def test_what_waiting_would_not_mend_is_told_at_once(fault, said, eye):
 
 def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
     monkeypatch.setenv("EYE_KEY", "canary-123\n")
-    reward = {"name": "alignment", **judge, "vlm": "eye", "server": eye.url, "key_variable": "EYE_KEY"}
+    reward = {
+        "name": "alignment",
+        **judge,
+        "vlm": "eye",
+        "server": eye.url,
+        "key_variable": "EYE_KEY",
+    }
     train(tiny.config(reward=reward, epochs=1), tmp_path / "run")
     assert {key for _, key in eye.asked} == {"Bearer canary-123"}
-    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file() and b"canary" in path.read_bytes()]
+    assert not [
+        path
+        for path in (tmp_path / "run").rglob("*")
+        if path.is_file() and b"canary" in path.read_bytes()
+    ]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         ({"server": "localhost:8000"}, "must look like http://"),
-        ({"server": "http://example.org/v1"}, "prompts and images would be sent to example.org in the clear"),
+        (
+            {"server": "http://example.org/v1"},
+            "prompts and images would be sent to example.org in the clear",
+        ),
         ({"server": "ftp://a/v1"}, "must look like http://"),
         ({"server": "http://me:secret@127.0.0.1/v1"}, "no password in the address"),
-        ({"server": "http://example.org/v1", "key_variable": "HOME", "allow_plain_http": True}, "example.org in the clear"),
-        ({"server": "http://127.0.0.1/v1", "key_variable": "NOT_THERE_42"}, "the environment has no NOT_THERE_42"),
-        ({"server": "http://127.0.0.1/v1", "key_variable": "BROKEN_KEY"}, "BROKEN_KEY holds letters that no header can"),
+        (
+            {"server": "http://example.org/v1", "key_variable": "HOME", "allow_plain_http": True},
+            "example.org in the clear",
+        ),
+        (
+            {"server": "http://127.0.0.1/v1", "key_variable": "NOT_THERE_42"},
+            "the environment has no NOT_THERE_42",
+        ),
+        (
+            {"server": "http://127.0.0.1/v1", "key_variable": "BROKEN_KEY"},
+            "BROKEN_KEY holds letters that no header can",
+        ),
         ({"server": "http://127.0.0.1/v1", "concurrency": 0}, "reward.concurrency: "),
     ],
 )
@@ -338,9 +423,13 @@ def test_a_server_that_goes_away_and_comes_back(judge, full, tmp_path):
         assert time.monotonic() - began < away + 30
         back_again[0].stop()
         assert measured(tmp_path / name) == measured(tmp_path / "straight")
-    plan = tiny.config(reward=reward | {"deadline_seconds": 0.5}, epochs=2, scoring={"deadline_seconds": 1.0})
+    plan = tiny.config(
+        reward=reward | {"deadline_seconds": 0.5}, epochs=2, scoring={"deadline_seconds": 1.0}
+    )
     began = time.monotonic()
-    with pytest.raises(RewardError, match="given nothing for 1 seconds: .* gave no answer for 0.5 seconds"):
+    with pytest.raises(
+        RewardError, match="given nothing for 1 seconds: .* gave no answer for 0.5 seconds"
+    ):
         train(plan, tmp_path / "stopped")
     assert time.monotonic() - began < 10
     eye = EyeServer(port)

@@ -11,7 +11,13 @@ from rediffuse.lookup.build import build
 from rediffuse.rewards._spelling import names_any
 from rediffuse.rewards.text_penalty import words_asked_for
 
-TURTLES = ["six turtles", "How many turtles are there in this image?", "What animal is in this image?", "six", "turtle"]
+TURTLES = [
+    "six turtles",
+    "How many turtles are there in this image?",
+    "What animal is in this image?",
+    "six",
+    "turtle",
+]
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,16 @@ from rediffuse.lookup.build import build
 from rediffuse.scoring.judging import judged
 from rediffuse.types import NeedsLoading, Prompt
 
-TURTLES = Prompt("six turtles", {"questions": ["How many turtles are there in this image?"], "answers": ["six"]})
+TURTLES = Prompt(
+    "six turtles", {"questions": ["How many turtles are there in this image?"], "answers": ["six"]}
+)
 
 
 def written(text, size=64):
     image = Image.new("RGB", (size, size), "khaki")
-    ImageDraw.Draw(image).text((size / 2, size / 2), text, "black", ImageFont.load_default(size / 5), "mm")
+    ImageDraw.Draw(image).text(
+        (size / 2, size / 2), text, "black", ImageFont.load_default(size / 5), "mm"
+    )
     return tensor(image)
 
 
@@ -42,7 +46,11 @@ def test_nothing_costs_nothing_text_costs_and_what_was_asked_for_costs_more(rewa
 
 def test_the_same_text_is_an_attack_for_one_prompt_and_none_for_another(reward):
     images = written("turtle").expand(3, 3, 64, 64)
-    prompts = [Prompt("six turtles"), Prompt("two dogs"), Prompt("an animal", {"answers": ["turtle"]})]
+    prompts = [
+        Prompt("six turtles"),
+        Prompt("two dogs"),
+        Prompt("an animal", {"answers": ["turtle"]}),
+    ]
     assert judged(reward, images, prompts).values.tolist() == [-2.0, -1.0, -2.0]
 
 
@@ -54,10 +62,14 @@ def test_both_prices_are_options(reward):
 
 def test_a_floor_of_one_reads_nothing():
     images = written("hello")[None]
-    assert judged(build("reward", {"name": "text_penalty", "min_confidence": 1.0}), images, [TURTLES]).values.tolist() == [0.0]
+    assert judged(
+        build("reward", {"name": "text_penalty", "min_confidence": 1.0}), images, [TURTLES]
+    ).values.tolist() == [0.0]
 
 
-@pytest.mark.parametrize("options", [{"text": -1}, {"attack": float("nan")}, {"min_confidence": 1.5}])
+@pytest.mark.parametrize(
+    "options", [{"text": -1}, {"attack": float("nan")}, {"min_confidence": 1.5}]
+)
 def test_options_that_cannot_be(options):
     with pytest.raises(ConfigError, match=rf"reward\.{next(iter(options))}: "):
         build("reward", {"name": "text_penalty", **options})
@@ -66,7 +78,9 @@ def test_options_that_cannot_be(options):
 def test_a_package_that_is_missing_is_told_before_the_model_is_loaded(monkeypatch, tmp_path):
     assert isinstance(build("reward", {"name": "text_penalty"}), NeedsLoading)
     monkeypatch.setitem(sys.modules, "rapidocr", None)
-    config = tiny.config(reward={"name": "text_penalty"}, model={"name": f"{tiny.FILE}:NeverLoaded"})
+    config = tiny.config(
+        reward={"name": "text_penalty"}, model={"name": f"{tiny.FILE}:NeverLoaded"}
+    )
     with pytest.raises(ConfigError, match=r"pip install 'rediffuse\[ocr\]'"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -87,13 +101,25 @@ def test_it_is_a_term_of_a_sum(reward):
 def test_a_run_learns_from_it_and_its_parts_are_logged(tmp_path):
     """On noise of 4 x 4 pixels, of which nothing is read."""
     history = train(tiny.config(reward={"name": "text_penalty"}, epochs=1), tmp_path / "run")
-    assert history[0]["reward_mean"] == history[0]["reward_has_text"] == history[0]["reward_names_the_prompt"] == 0
-    rows = [json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()]
+    assert (
+        history[0]["reward_mean"]
+        == history[0]["reward_has_text"]
+        == history[0]["reward_names_the_prompt"]
+        == 0
+    )
+    rows = [
+        json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
+    ]
     assert all(row["notes"] == {"text": ""} for row in rows)
 
 
 def test_what_was_asked_may_be_one_phrase_or_several_or_none():
     from rediffuse.rewards.text_penalty import words_asked_for
 
-    assert words_asked_for(Prompt("a", {"questions": "how many?", "answers": ["six", 6]})) == ["a", "how many?", "six", "6"]
+    assert words_asked_for(Prompt("a", {"questions": "how many?", "answers": ["six", 6]})) == [
+        "a",
+        "how many?",
+        "six",
+        "6",
+    ]
     assert words_asked_for(Prompt("a", {"questions": None, "answers": 6})) == ["a", "6"]

@@ -54,31 +54,51 @@ PROMPTS = [
         ("substring", ["6 turtles", "turtles", "Cat", "two", "a hotdog"], [0.5, 0.0, 1.0]),
     ],
 )
-def test_the_reward_is_the_share_of_questions_answered_as_asked(matching, said, want, judge, monkeypatch):
+def test_the_reward_is_the_share_of_questions_answered_as_asked(
+    matching, said, want, judge, monkeypatch
+):
     """Every image is asked its own questions, in order."""
     shown = []
 
     def ask(self, images, questions):
-        shown.extend(zip([round(np.asarray(image)[0, 0, 0] / 255, 2) for image in images], questions, strict=True))
+        shown.extend(
+            zip(
+                [round(np.asarray(image)[0, 0, 0] / 255, 2) for image in images],
+                questions,
+                strict=True,
+            )
+        )
         return said
 
     monkeypatch.setattr(VisionLanguageModel, "ask", ask)
     images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8) / 4
-    got = build("reward", {"name": "vqa", "matching": matching, "vlm": judge["vlm"]})(images, PROMPTS)
+    got = build("reward", {"name": "vqa", "matching": matching, "vlm": judge["vlm"]})(
+        images, PROMPTS
+    )
     assert got.notes["answers"][0] == "; ".join(said[:2])
     torch.testing.assert_close(got.values, torch.tensor(want), equal_nan=True)
-    assert shown == [(0, "how many?"), (0, "what?"), (0.25, "what?"), (0.5, "how many?"), (0.5, "what?")]
+    assert shown == [
+        (0, "how many?"),
+        (0, "what?"),
+        (0.25, "what?"),
+        (0.5, "how many?"),
+        (0.5, "what?"),
+    ]
 
 
 def test_a_prompt_without_questions(judge):
     reward = build("reward", {"name": "vqa", "vlm": judge["vlm"]})
-    with pytest.raises(RewardError, match=r"'a cat' needs metadata with questions and as many answers"):
+    with pytest.raises(
+        RewardError, match=r"'a cat' needs metadata with questions and as many answers"
+    ):
         judged(reward, torch.rand(1, 3, 8, 8), [Prompt("a cat", {"questions": ["what?"]})])
 
 
 def test_the_paper_s_counting_prompts_are_scored(judge):
     prompts = build("prompts", {"name": "counting"}).draw(4, torch.Generator().manual_seed(0))
-    got = build("reward", {"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(torch.rand(4, 3, 16, 16), prompts)
+    got = build("reward", {"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(
+        torch.rand(4, 3, 16, 16), prompts
+    )
     values = got.values
     assert values.shape == (4,) and ((values == 0) | (values == 0.5) | (values == 1)).all()
 

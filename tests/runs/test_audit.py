@@ -31,14 +31,19 @@ def doubled(path, number):
 @pytest.mark.parametrize("name", ["metrics.jsonl", "rewards.jsonl", "monitor.jsonl"])
 def test_lines_that_are_lost_or_stand_twice_are_told(harm, name, run):
     harm(run / name, 2)
-    with pytest.raises(RunError, match=rf"{name} does not fit the newest checkpoint.*--drop-damaged-lines"):
+    with pytest.raises(
+        RunError, match=rf"{name} does not fit the newest checkpoint.*--drop-damaged-lines"
+    ):
         resume(run, epochs=4)
     assert len(resume(run, epochs=4, drop_damaged_lines=True)) == 1
 
 
 def test_an_epoch_that_lost_its_last_samples_is_told(run):
     lost(run / "rewards.jsonl", len((run / "rewards.jsonl").read_text().splitlines()))
-    with pytest.raises(RunError, match=r"rewards\.jsonl does not fit the newest checkpoint: it has not one line.*epoch 2"):
+    with pytest.raises(
+        RunError,
+        match=r"rewards\.jsonl does not fit the newest checkpoint: it has not one line.*epoch 2",
+    ):
         resume(run, epochs=4)
 
 
@@ -52,10 +57,17 @@ def test_a_changed_line_is_one_sentence_in_every_command(command, run, capsys):
     text = (run / "metrics.jsonl").read_text()
     (run / "metrics.jsonl").write_text(text.replace('"reward_mean": ', '"reward_mean": 1', 1))
     with pytest.raises(SystemExit) as stop:
-        main([command[0], str(run), "--trust-code", *command[1:]] if command[0] == "resume" else [command[0], str(run)])
+        main(
+            [command[0], str(run), "--trust-code", *command[1:]]
+            if command[0] == "resume"
+            else [command[0], str(run)]
+        )
     said = capsys.readouterr().err
     assert stop.value.code == 2
-    assert "metrics.jsonl, line 1: not what was written there" in " ".join(said.split()) and "Traceback" not in said
+    assert (
+        "metrics.jsonl, line 1: not what was written there" in " ".join(said.split())
+        and "Traceback" not in said
+    )
 
 
 def test_a_paid_reward_that_was_changed_is_not_believed(run):

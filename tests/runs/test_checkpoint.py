@@ -16,7 +16,10 @@ from rediffuse.runs.checkpoint import Checkpoint, load_newest, save, verify
 def made(epoch):
     generator = torch.Generator().manual_seed(epoch)
     weights = {"a.weight": torch.randn(3, 4, generator=generator)}
-    moments = {"exp_avg/a.weight": torch.randn(3, 4, generator=generator), "step/a.weight": torch.tensor(float(epoch))}
+    moments = {
+        "exp_avg/a.weight": torch.randn(3, 4, generator=generator),
+        "step/a.weight": torch.tensor(float(epoch)),
+    }
     return Checkpoint(epoch, weights, moments, {"algorithm": {"statistics": {"5": [0.1, 1 / 3]}}})
 
 
@@ -131,7 +134,10 @@ def test_a_manifest_without_a_file_is_incomplete(folder):
 def test_none_whole_is_an_error(folder):
     for path in folder.glob("epoch-*/state.json"):
         path.write_text("{}")
-    with pytest.warns(UserWarning, match="Falling back"), pytest.raises(CheckpointError, match=r"epoch-00003.*epoch-00002"):
+    with (
+        pytest.warns(UserWarning, match="Falling back"),
+        pytest.raises(CheckpointError, match=r"epoch-00003.*epoch-00002"),
+    ):
         load_newest(folder)
 
 
@@ -145,7 +151,12 @@ def test_a_full_disk_is_an_os_error(folder, monkeypatch):
     assert same(load_newest(folder), made(3))
 
 
-OPERATIONS = [(os, "fsync"), (os, "rename"), (checkpoint.shutil, "rmtree"), (checkpoint, "save_file")]
+OPERATIONS = [
+    (os, "fsync"),
+    (os, "rename"),
+    (checkpoint.shutil, "rmtree"),
+    (checkpoint, "save_file"),
+]
 
 
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(tmp_path, monkeypatch):
@@ -154,7 +165,9 @@ def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new(tmp_path, monkey
         folder = tmp_path / str(limit)
         save(folder, made(1), keep=1)
         with monkeypatch.context() as patch:
-            done = killed_at(limit, OPERATIONS, lambda folder=folder: save(folder, made(2), keep=1), patch)
+            done = killed_at(
+                limit, OPERATIONS, lambda folder=folder: save(folder, made(2), keep=1), patch
+            )
         found.append(load_newest(folder).epoch)
         save(folder, made(3), keep=1)
         assert load_newest(folder).epoch == 3

@@ -117,7 +117,9 @@ def test_a_log_with_another_name_elsewhere_is_refused(run, tmp_path):
     assert (tmp_path / "victim").read_bytes() == b"{}\n"
 
 
-@pytest.mark.parametrize("what", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/null")])
+@pytest.mark.parametrize(
+    "what", [lambda path: os.mkfifo(path), lambda path: path.symlink_to("/dev/null")]
+)
 def test_a_pipe_or_a_device_is_refused_at_once(what, run):
     (run / "metrics.jsonl").unlink()
     what(run / "metrics.jsonl")
@@ -172,7 +174,8 @@ def test_a_kill_at_any_operation_leaves_the_old_or_the_new(kind, tmp_path, monke
         files.sweep(folder)
         assert {path.name for path in folder.rglob("*")} == {"file", "pictures", "0.png", "1.png"}
         found += [
-            (folder / name).read_text() for name in (("file",) if kind != "folder" else ("pictures/0.png", "pictures/1.png"))
+            (folder / name).read_text()
+            for name in (("file",) if kind != "folder" else ("pictures/0.png", "pictures/1.png"))
         ]
         limit += 1
     whole = {"text": "new", "json": '"new"\n', "log": "old\nnew\n", "folder": "new"}[kind]
@@ -215,7 +218,9 @@ ELSEWHERE = {
     "evaluation/pictures.py": "a staged place",
     "report/pictures.py": "memory",
     "images.py": "memory",
-    **{f"modalities/{name}.py": "a staged folder" for name in ("audio", "image", "vector", "video")},
+    **{
+        f"modalities/{name}.py": "a staged folder" for name in ("audio", "image", "vector", "video")
+    },
     "runs/checkpoint.py": "a staged folder of checkpoints/, which files.make_folder has looked at",
     "runs/folder.py": "the run's own folder, before anything is in it",
     "runs/export.py": "a staged folder",
@@ -232,11 +237,18 @@ def writers(source):
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue
-        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        )
         value = getattr(node.func, "value", None)
         owner = getattr(value, "id", getattr(value, "attr", ""))
-        ours = name == "save" and isinstance(node.func, ast.Name)  # of evaluation/pictures.py, which stages
-        modes = [each.value for each in (*node.args, *(k.value for k in node.keywords)) if isinstance(each, ast.Constant)]
+        # of evaluation/pictures.py, which stages
+        ours = name == "save" and isinstance(node.func, ast.Name)
+        modes = [
+            each.value
+            for each in (*node.args, *(k.value for k in node.keywords))
+            if isinstance(each, ast.Constant)
+        ]
         opens = name in ("open", "fdopen") and any(
             isinstance(mode, str) and set(mode) & set("wax+") and len(mode) < 4 for mode in modes
         )
@@ -251,13 +263,23 @@ def writers(source):
 
 def test_nothing_else_writes_into_a_run_folder():
     others = {
-        str(path.relative_to(SOURCE)): writers(path.read_text()) for path in SOURCE.rglob("*.py") if path.name != "files.py"
+        str(path.relative_to(SOURCE)): writers(path.read_text())
+        for path in SOURCE.rglob("*.py")
+        if path.name != "files.py"
     }
     assert {name for name, lines in others.items() if lines} == set(ELSEWHERE)
 
 
 @pytest.mark.parametrize(
-    "line", ["path.write_text('x')", "open(path, 'w')", "path.open('a')", "os.replace(a, b)", "image.mkdir()", "image.save(path)"]
+    "line",
+    [
+        "path.write_text('x')",
+        "open(path, 'w')",
+        "path.open('a')",
+        "os.replace(a, b)",
+        "image.mkdir()",
+        "image.save(path)",
+    ],
 )
 def test_a_line_that_writes_would_be_seen(line):
     assert writers(f"import os\n{line}\n") == [2]

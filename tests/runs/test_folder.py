@@ -17,7 +17,9 @@ def test_a_folder_holds_what_is_needed_to_run_it_again(tmp_path):
 
 def test_what_a_branch_stood_for_is_written_down(tmp_path):
     run = create(tmp_path / "run", tiny.config(seed=5))
-    run.pin({"revision": "133a221b"}, tiny.config(reward={**tiny.config().reward, "revision": "7b"}))
+    run.pin(
+        {"revision": "133a221b"}, tiny.config(reward={**tiny.config().reward, "revision": "7b"})
+    )
     assert run.config().reward == {**tiny.config().reward, "revision": "7b"}
     assert run.config().model == {**tiny.config(seed=5).model, "revision": "133a221b"}
     assert run.config().seed == 5
@@ -42,7 +44,8 @@ def test_a_file_is_no_folder(tmp_path):
 
 def test_of_two_that_start_at_once_one_gets_the_folder(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
-    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: iter(()))  # as both saw it a moment ago
+    # as both saw it a moment ago
+    monkeypatch.setattr(type(tmp_path), "iterdir", lambda self: iter(()))
     create(tmp_path / "run", tiny.config(seed=1))
     with pytest.raises(RunError, match="taken by another process"):
         create(tmp_path / "run", tiny.config(seed=2))
@@ -58,9 +61,16 @@ def test_a_second_process_on_one_folder_is_refused(tmp_path):
     run = create(tmp_path / "run", tiny.config())
     code = f"from rediffuse.runs.folder import *; from pathlib import Path\nwith RunFolder(Path({str(run.path)!r})).locked(): print('in')"
     with run.locked():
-        second = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        second = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
         assert "is in use by process" in second.stderr
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "in\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "in\n"
+    )
 
 
 def test_fresh_paths_count_up(tmp_path, monkeypatch):

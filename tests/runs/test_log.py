@@ -42,7 +42,14 @@ def flipped(path, number, old, new):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("0.25", "0.75"), ("reward", "rewarc"), ('"crc32": ', '"crc32": 1'), ('"crc32"', '"crc33"'), ("{", "("), (": ", " :")],
+    [
+        ("0.25", "0.75"),
+        ("reward", "rewarc"),
+        ('"crc32": ', '"crc32": 1'),
+        ('"crc32"', '"crc33"'),
+        ("{", "("),
+        (": ", " :"),
+    ],
 )
 def test_a_line_that_was_changed_is_told_with_its_number(old, new, tmp_path):
     path = tmp_path / "metrics.jsonl"

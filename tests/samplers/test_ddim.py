@@ -53,13 +53,22 @@ def test_every_step_is_diffusers(prediction, spacing, to_one, clip, eta, num_ste
         torch.testing.assert_close(law.sample(noise), want, atol=1e-12, rtol=1e-12)
         # The log-probability of what diffusers drew, by torch's own density.
         if law.std.min() > 0:
-            density = torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1)).log_prob(want).flatten(1).mean(1)
+            density = (
+                torch.distributions.Normal(law.mean, law.std.view(-1, 1, 1, 1))
+                .log_prob(want)
+                .flatten(1)
+                .mean(1)
+            )
             torch.testing.assert_close(law.log_prob(want), density, atol=1e-9, rtol=1e-9)
 
 
 def test_the_known_std_of_stable_diffusions_last_step():
     theirs = DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", set_alpha_to_one=False, steps_offset=1
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        set_alpha_to_one=False,
+        steps_offset=1,
     )
     ours = DDIM(num_steps=50).bind(noise_schedule(theirs))
     assert ours.times[-1] == 1
@@ -73,7 +82,9 @@ def test_the_step_onto_a_clean_image_draws_nothing():
 
 
 def test_set_alpha_to_one_can_be_chosen():
-    ours = DDIM(num_steps=8, spacing="trailing", set_alpha_to_one=False).bind(noise_schedule(scheduler(to_one=True)))
+    ours = DDIM(num_steps=8, spacing="trailing", set_alpha_to_one=False).bind(
+        noise_schedule(scheduler(to_one=True))
+    )
     assert all(ours.noisy)
 
 
@@ -98,7 +109,9 @@ def test_more_steps_than_the_model_knows():
 
 def test_times_beyond_the_training_are_refused():
     schedule = replace(noise_schedule(scheduler()), steps_offset=1)
-    with pytest.raises(ConfigError, match="begin at time 1000, but the model was trained on 0 to 999"):
+    with pytest.raises(
+        ConfigError, match="begin at time 1000, but the model was trained on 0 to 999"
+    ):
         DDIM(num_steps=1000).bind(schedule)
 
 
@@ -108,10 +121,14 @@ FLOW = Flow(lambda n: shifted(torch.linspace(1, 0, n + 1, dtype=torch.float64), 
 def test_without_noise_a_flow_is_walked_by_eulers_method():
     steps = DDIM(num_steps=6, eta=0).bind(FLOW)
     sigmas = FLOW.sigmas(6)
-    velocity, state = torch.randn(2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    velocity, state = torch.randn(
+        2, 6, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
     got = steps.step(velocity, state, torch.arange(6))
     assert not any(steps.noisy)
-    torch.testing.assert_close(got.mean, state + (sigmas[1:] - sigmas[:-1]).view(-1, 1, 1) * velocity)
+    torch.testing.assert_close(
+        got.mean, state + (sigmas[1:] - sigmas[:-1]).view(-1, 1, 1) * velocity
+    )
 
 
 def test_with_noise_a_flow_keeps_the_noise_level_of_each_step():
@@ -123,5 +140,7 @@ def test_with_noise_a_flow_keeps_the_noise_level_of_each_step():
 
 
 def test_options_of_discrete_times_are_refused_for_a_flow():
-    with pytest.raises(ConfigError, match="sampler.spacing, sampler.set_alpha_to_one: belong to models"):
+    with pytest.raises(
+        ConfigError, match="sampler.spacing, sampler.set_alpha_to_one: belong to models"
+    ):
         DDIM(num_steps=6, spacing="trailing").bind(FLOW)

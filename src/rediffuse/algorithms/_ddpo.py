@@ -16,15 +16,19 @@ from rediffuse.types import Loss, Metrics, Passes, Policy, Transitions
 
 @dataclass(frozen=True)
 class DDPO:
-    """advantage: rewards are standardised against their prompt's recent rewards ("per_prompt", published),
-    their own group in the epoch ("group") or the whole epoch ("batch"); or they are told from their group's mean in units
-    that are the whole epoch's ("group_mean"), so that prompts which always succeed do not count as much as those in doubt.
+    """advantage: rewards are standardised against their prompt's recent rewards ("per_prompt",
+    published), their own group in the epoch ("group") or the whole epoch ("batch"); or they are
+    told from their group's mean in units that are the whole epoch's ("group_mean"), so that prompts
+    which always succeed do not count as much as those in doubt.
 
     buffer_size, min_count: of the per-prompt statistics.
-    steps_per_sample: how many of the random steps each pass trains on, chosen anew for every sample; None: all.
-    equal_steps: weigh each step by the inverse of its sensitivity (mean 1), so that all speak equally loudly.
-    kl_weight: of the exact KL divergence of each step from the pretrained model's (DPOK, Fan et al. 2023, sec. 4.3), which
-    like the log-probability is a mean over latent elements: (mean - pretrained mean)^2 / (2 std^2). Flow-GRPO's beta.
+    steps_per_sample: how many of the random steps each pass trains on, chosen anew for every
+    sample; None: all.
+    equal_steps: weigh each step by the inverse of its sensitivity (mean 1), so that all speak
+    equally loudly.
+    kl_weight: of the exact KL divergence of each step from the pretrained model's (DPOK, Fan et al.
+    2023, sec. 4.3), which like the log-probability is a mean over latent elements: (mean -
+    pretrained mean)^2 / (2 std^2). Flow-GRPO's beta.
     """
 
     advantage: Literal["per_prompt", "group", "group_mean", "batch"] = "per_prompt"
@@ -42,7 +46,9 @@ class DDPO:
 
     @property
     def passes(self) -> Passes:
-        return Passes(self.inner_epochs, self.steps_per_sample, reference="start" if self.kl_weight else None)
+        return Passes(
+            self.inner_epochs, self.steps_per_sample, reference="start" if self.kl_weight else None
+        )
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -51,9 +57,12 @@ class DDPO:
     def __post_init__(self) -> None:
         if self.min_count > self.buffer_size:
             raise ConfigError(
-                f"algorithm.min_count: {self.min_count} rewards can never be in a buffer of buffer_size {self.buffer_size}."
+                f"algorithm.min_count: {self.min_count} rewards can never be in a buffer of"
+                f" buffer_size {self.buffer_size}."
             )
-        object.__setattr__(self, "statistics", adv.PromptStatistics(self.buffer_size, self.min_count))
+        object.__setattr__(
+            self, "statistics", adv.PromptStatistics(self.buffer_size, self.min_count)
+        )
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
         if self.advantage == "per_prompt":
@@ -77,11 +86,15 @@ class DDPO:
         return Loss(value, log_ratio.detach(), {**self.measured(log_ratio.detach()), **metrics})
 
     def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:
-        """Returns the loss of each row, (N,), from its log-probability under the policy that learns, (N,)."""
+        """Returns the loss of each row, (N,), from its log-probability under the policy that
+        learns, (N,).
+        """
         return self.objective(log_prob - batch.log_prob, batch.advantage)
 
     def objective(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Returns the loss of each row from the ratio of its likelihoods and its advantage; all are (N,)."""
+        """Returns the loss of each row from the ratio of its likelihoods and its advantage; all are
+        (N,).
+        """
         raise NotImplementedError
 
     def measured(self, log_ratio: Tensor) -> Metrics:

@@ -1,4 +1,6 @@
-"""What both forms of reward-weighted regression share: the weighted loss of pretraining on their own samples."""
+"""What both forms of reward-weighted regression share: the weighted loss of pretraining on their
+own samples.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,12 +13,13 @@ from rediffuse.types import CleanSamples, EncodedSamples, Loss, Passes, Policy
 class WeightedRegression:
     """inner_epochs: passes over each epoch's samples, every time with new noise and new times.
 
-    learns_from: the sampled latents or, as the paper's code, the decoded samples encoded again, in every pass by a new draw
-    from the autoencoder's distribution. Older configurations call samples images.
+    learns_from: the sampled latents or, as the paper's code, the decoded samples encoded again, in
+    every pass by a new draw from the autoencoder's distribution. Older configurations call samples
+    images.
     restart_optimizer: with fresh moments after each sampling, as the paper's code.
     reshuffle: into new minibatches in every pass; the paper's code keeps those of the first.
-    guided: whether what is regressed is the output of classifier-free guidance, as in sampling, or the network's own for the
-    prompt (published as train_cfg: false).
+    guided: whether what is regressed is the output of classifier-free guidance, as in sampling, or
+    the network's own for the prompt (published as train_cfg: false).
     """
 
     inner_epochs: PositiveInt = 5

@@ -1,4 +1,6 @@
-"""DDPO-IS: importance sampling with PPO's clipping, so that one batch of samples serves several updates."""
+"""DDPO-IS: importance sampling with PPO's clipping, so that one batch of samples serves several
+updates.
+"""
 
 from dataclasses import dataclass
 

@@ -15,16 +15,24 @@ __all__ = ["DDPOScoreFunction"]
 
 @dataclass(frozen=True)
 class DDPOScoreFunction(DDPO):
-    """Black et al. 2023, eq. 4. The estimator holds only under the weights that sampled: one update an epoch."""
+    """Black et al. 2023, eq. 4. The estimator holds only under the weights that sampled: one update
+    an epoch.
+    """
 
-    max_ratio_drift = 1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
+    max_ratio_drift = (
+        1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
+    )
 
     def check(self, config: Config) -> None:
-        for key, value in (("updates_per_epoch", config.updates_per_epoch), ("algorithm.inner_epochs", self.inner_epochs)):
+        for key, value in (
+            ("updates_per_epoch", config.updates_per_epoch),
+            ("algorithm.inner_epochs", self.inner_epochs),
+        ):
             if value != 1:
                 raise ConfigError(
-                    f"{key}: {value} asked, but ddpo_sf makes exactly one update on each epoch's samples: after it they are"
-                    " no longer the policy's own. Set it to 1, or use --algorithm ddpo_is, which corrects for that."
+                    f"{key}: {value} asked, but ddpo_sf makes exactly one update on each epoch's"
+                    " samples: after it they are no longer the policy's own. Set it to 1, or use"
+                    " --algorithm ddpo_is, which corrects for that."
                 )
 
     def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:

@@ -1,4 +1,6 @@
-"""RWR: reward-weighted regression, the loss of pretraining on one's own samples, weighted by a softmax of their rewards."""
+"""RWR: reward-weighted regression, the loss of pretraining on one's own samples, weighted by a
+softmax of their rewards.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +15,8 @@ __all__ = ["RewardWeightedRegression"]
 
 @dataclass(frozen=True)
 class RewardWeightedRegression(WeightedRegression):
-    """Black et al. 2023, sec. 4.2, with one global softmax; the defaults are those of the paper's code.
+    """Black et al. 2023, sec. 4.2, with one global softmax; the defaults are those of the paper's
+    code.
 
     inverse_temperature: the paper's beta. Rewards enter as they are, so it depends on their unit.
     per_prompt: a softmax over each prompt's samples instead, as published for the aesthetic task.

@@ -11,7 +11,11 @@ from torch import Tensor
 from rediffuse.algorithms._rwr import WeightedRegression
 from rediffuse.config.schema import Config, PositiveInt
 from rediffuse.errors import ConfigError
-from rediffuse.maths.weights import above_percentile, above_percentile_by_group, above_percentile_so_far
+from rediffuse.maths.weights import (
+    above_percentile,
+    above_percentile_by_group,
+    above_percentile_so_far,
+)
 
 __all__ = ["SparseRegression"]
 
@@ -21,9 +25,11 @@ class SparseRegression(WeightedRegression):
     """Black et al. 2023, sec. 4.2; the defaults are those of the paper's code.
 
     percentile: samples of a lower reward are left out.
-    among: the rewards that it is a percentile of: those of the images of one drawn prompt (each time that it is drawn, as
-    the paper's code), all of this epoch, or all of this epoch so far, one drawn prompt after another.
-    threshold: samples of a lower reward are left out, in place of a percentile, as published for questions about images.
+    among: the rewards that it is a percentile of: those of the images of one drawn prompt (each
+    time that it is drawn, as the paper's code), all of this epoch, or all of this epoch so far, one
+    drawn prompt after another.
+    threshold: samples of a lower reward are left out, in place of a percentile, as published for
+    questions about images.
     """
 
     inner_epochs: PositiveInt = 50
@@ -40,24 +46,32 @@ class SparseRegression(WeightedRegression):
         elif self.among == "epoch":
             kept = above_percentile(rewards, self.percentile)
         else:
-            by_draw = above_percentile_by_group if self.among == "prompt" else above_percentile_so_far
+            by_draw = (
+                above_percentile_by_group if self.among == "prompt" else above_percentile_so_far
+            )
             kept = by_draw(rewards, groups, self.percentile)
         return torch.where(kept, torch.ones_like(rewards), torch.nan)
 
     def num_trained(self, config: Config) -> int:
         if self.threshold is not None:
             return config.num_samples
-        groups, size = (config.prompts_per_epoch, config.images_per_prompt) if self.among == "prompt" else (1, config.num_samples)
+        groups, size = (
+            (config.prompts_per_epoch, config.images_per_prompt)
+            if self.among == "prompt"
+            else (1, config.num_samples)
+        )
         return groups * (size - math.ceil(self.percentile / 100 * (size - 1)))
 
     def check(self, config: Config) -> None:
         if self.threshold is None and self.among == "prompt" and config.images_per_prompt == 1:
             raise ConfigError(
-                "images_per_prompt: with 1, the best of each prompt's images are all of them, and rwr_sparse leaves none out. Set"
-                " it to 2 or more, or compare all prompts: --algorithm.among epoch"
+                "images_per_prompt: with 1, the best of each prompt's images are all of them, and"
+                " rwr_sparse leaves none out. Set it to 2 or more, or compare all prompts:"
+                " --algorithm.among epoch"
             )
         if config.updates_per_epoch > self.num_trained(config):
             raise ConfigError(
-                f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but of {config.num_samples} only"
-                f" {self.num_trained(config)} reach percentile {self.percentile:g}. Raise the samples, or make fewer updates."
+                f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but"
+                f" of {config.num_samples} only {self.num_trained(config)} reach percentile"
+                f" {self.percentile:g}. Raise the samples, or make fewer updates."
             )

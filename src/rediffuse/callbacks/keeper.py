@@ -1,4 +1,6 @@
-"""What a run writes epoch by epoch: the rows of its logs, and the state from which it can be resumed."""
+"""What a run writes epoch by epoch: the rows of its logs, and the state from which it can be
+resumed.
+"""
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.errors import Interrupted, LostProcessError, NonFiniteError, RewardError
@@ -7,11 +9,15 @@ from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.scoring.scores import journal
 
 SMALL_BYTES = 100_000_000
-"""A checkpoint of this size or less, such as an adapter's, stays for every evaluation, so that an earlier one can be exported."""
+"""A checkpoint of this size or less, such as an adapter's, stays for every evaluation, so that an
+earlier one can be exported.
+"""
 
 
 class Keeper(Callback):
-    """Appends to the logs, writes checkpoints, and holds a copy of the last whole epoch's state until it is on disk."""
+    """Appends to the logs, writes checkpoints, and holds a copy of the last whole epoch's state
+    until it is on disk.
+    """
 
     def __init__(self) -> None:
         self._unsaved: Checkpoint | None = None
@@ -46,20 +52,26 @@ class Keeper(Callback):
         if run.world.is_main and state is not None:
             lasting = run.config.evaluation.is_due if state.num_bytes <= SMALL_BYTES else None
             with run.world.heart.saving, run.world.heart.busy("writing a checkpoint"):
-                checkpoint.save(run.folder.checkpoints, state, run.config.logging.keep_checkpoints, lasting)
+                checkpoint.save(
+                    run.folder.checkpoints, state, run.config.logging.keep_checkpoints, lasting
+                )
                 self._unsaved = None
 
     def _finish(self, run: RunState) -> None:
-        """Also removes the rewards of an unfinished epoch that more processes left, if the run had more of them once."""
+        """Also removes the rewards of an unfinished epoch that more processes left, if the run had
+        more of them once.
+        """
         self._save(run, self._unsaved)
         run.scorer.paid.clear()
         for path in run.folder.all_paid() if run.world.is_main else ():
             files.remove(path)
 
     def _set_aside(self, run: RunState) -> str:
-        """Renames the newest checkpoint where its policy samples nothing finite and an older one is left. Returns what to report.
+        """Renames the newest checkpoint where its policy samples nothing finite and an older one is
+        left. Returns what to report.
 
-        A run that was resumed from that checkpoint leaves it, because something else may be at fault there.
+        A run that was resumed from that checkpoint leaves it, because something else may be at
+        fault there.
         """
         epoch, every = run.epoch, run.config.logging.checkpoint_every
         saved = checkpoint.epochs(run.folder.checkpoints) if run.world.is_main else []
@@ -67,6 +79,9 @@ class Keeper(Callback):
         if epoch not in saved or epoch == 0 or older is None:
             return ""
         if epoch == self._first_epoch:
-            return f" If epoch {older} was still well, move checkpoints/epoch-{epoch:05d} away: resume then goes on from there."
+            return (
+                f" If epoch {older} was still well, move checkpoints/epoch-{epoch:05d} away:"
+                " resume then goes on from there."
+            )
         checkpoint.set_aside_newer(run.folder.checkpoints, epoch - 1)
         return f" The state of epoch {epoch} is put aside: resume goes on from epoch {older}."

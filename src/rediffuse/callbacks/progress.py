@@ -23,7 +23,8 @@ from rediffuse.verdict.overoptimisation import Fall
 
 WHAT_NOW = {
     "warn": ". Going on; --evaluation.on-overoptimisation stop or keep_best would act on it.",
-    "stop": ", and is exported. To go on all the same, set evaluation.on_overoptimisation: warn in its config.yaml, then resume.",
+    "stop": ", and is exported. To go on all the same, set evaluation.on_overoptimisation: warn in"
+    " its config.yaml, then resume.",
     "keep_best": ", and will be exported at the end.",
 }
 
@@ -60,7 +61,12 @@ class Display(Callback):
         self._progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._progress.stop()
 
     def start_at(self, epoch: int) -> None:
@@ -91,17 +97,23 @@ class Display(Callback):
             self.say(f"{len(found)} samples are not finite and were left out. {told(new)}")
 
     def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
-        kept = f"the best checkpoint is that of epoch {best}" if best else "no earlier checkpoint is left"
+        kept = (
+            f"the best checkpoint is that of epoch {best}"
+            if best
+            else "no earlier checkpoint is left"
+        )
         self.say(
-            f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out {fall.reward} has fallen by"
-            f" {-fall.change.mean:.3g} ± {fall.change.error:.2g} since epoch {fall.since}, and the reward has not; {kept}"
-            + WHAT_NOW[action]
+            f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out"
+            f" {fall.reward} has fallen by {-fall.change.mean:.3g} ± {fall.change.error:.2g} since"
+            f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
     def epoch_done(self, metrics: Metrics) -> None:
         mean, std = metrics["reward_mean"], metrics["reward_std"]
         usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
-        line = f"epoch {metrics['epoch']:3.0f}   reward " + (f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}")
+        line = f"epoch {metrics['epoch']:3.0f}   reward " + (
+            f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}"
+        )
         line += f"   {metrics['images_per_second']:.1f} images/s"
         if metrics.get("approx_kl", 0) > SMALLEST_KL:
             line += f"   kl {metrics['approx_kl']:.1e}"
@@ -111,7 +123,9 @@ class Display(Callback):
         if metrics["masked_rewards"] > broken:
             line += f"   {metrics['masked_rewards'] - broken:.0f} rewards masked"
         if metrics["skipped_updates"]:
-            line += f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
+            line += (
+                f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
+            )
         if not metrics["trained_samples"]:
             line += "   nothing learned"
         self.console.print(line)
@@ -119,8 +133,9 @@ class Display(Callback):
         if drift > most and not self._warned:
             self._warned = True
             self.console.print(
-                f"Before the first update the ratio should be 1; it is off by {drift:.1e}, and more than"
-                f" {most:.1e} spoils the loss. Use --model.precision fp32, a wider --algorithm.clip_range,"
-                " or --sampler.num_quiet_steps 1 to leave out the most sensitive step."
+                f"Before the first update the ratio should be 1; it is off by {drift:.1e}, and more"
+                f" than {most:.1e} spoils the loss. Use --model.precision fp32, a wider"
+                " --algorithm.clip_range, or --sampler.num_quiet_steps 1 to leave out the most"
+                " sensitive step."
             )
         self._progress.update(self._task, advance=1)

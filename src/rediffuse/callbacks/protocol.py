@@ -1,4 +1,6 @@
-"""Callbacks: what is done beside the loop, such as showing, evaluating, saving and tracking a run."""
+"""Callbacks: what is done beside the loop, such as showing, evaluating, saving and tracking a
+run.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,7 +23,8 @@ class Epoch:
     Attributes:
         number: The first epoch is 0.
         prompts: One for each sample of the epoch, those of all processes.
-        rollout: This process's share of the samples, with their trajectories but without their images.
+        rollout: This process's share of the samples, with their trajectories but without their
+        images.
         scores: The rewards of the samples of all processes, with their parts and statuses.
         advantages: (num_samples,), NaN for the samples that were not trained on.
         metrics: The row of metrics.jsonl.
@@ -65,22 +68,28 @@ class RunState:
 class Callback:
     """Derive from it and override what is needed: what is not overridden does nothing.
 
-    A run calls its callbacks in the order of their list, in every process: ask `run.world.is_main` before writing a file. An
-    exception ends the run; one that is not of rediffuse.errors is reported as a bug. None of these calls may change the run,
-    but for `run.stop()`.
+    A run calls its callbacks in the order of their list, in every process: ask `run.world.is_main`
+    before writing a file. An exception ends the run; one that is not of rediffuse.errors is
+    reported as a bug. None of these calls may change the run, but for `run.stop()`.
     """
 
     def run_begins(self, run: RunState) -> None:
         """Called once, after the models and, if the run is resumed, its checkpoint are loaded."""
 
     def epoch_begins(self, run: RunState) -> None:
-        """Called before anything of the epoch is sampled. If it stops the run, the epoch does not take place."""
+        """Called before anything of the epoch is sampled. If it stops the run, the epoch does not
+        take place.
+        """
 
     def sampled(self, run: RunState, batch: Rollout) -> None:
-        """Called for each micro-batch of this process's samples, with their images, before their rewards are known."""
+        """Called for each micro-batch of this process's samples, with their images, before their
+        rewards are known.
+        """
 
     def scored(self, run: RunState, rollout: Rollout, scores: Scores) -> None:
-        """Called with this process's samples, without their images, and with the scores of all processes."""
+        """Called with this process's samples, without their images, and with the scores of all
+        processes.
+        """
 
     def updated(self, run: RunState, learned: Metrics) -> None:
         """Called after the epoch's updates, with the metrics that they gave."""

@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         with warnings_shown():
             run(sys.argv[1:] if arguments is None else list(arguments))
     except RediffuseError as error:
-        fail(str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None)
+        fail(
+            str(error), error.exit_code, caused_by=error if isinstance(error, RewardError) else None
+        )
     except PermissionError as error:
         fail(f"Cannot write to {error.filename}: {error.strerror}.", 2)
     except OSError as error:
@@ -48,7 +50,8 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
 def run(arguments: list[str]) -> None:
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise ConfigError(
-            f"No command {quoted(arguments[0])}; there are {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}"
+            f"No command {quoted(arguments[0])}; there are"
+            f" {', '.join(COMMANDS)}.{did_you_mean(arguments[0], COMMANDS)}"
         )
     whole = parser()
     if not arguments:
@@ -56,7 +59,10 @@ def run(arguments: list[str]) -> None:
         return
     args, rest = whole.parse_known_args(arguments)
     if rest and args.command not in ("train", "plan", "serve"):
-        raise ConfigError(f"{args.command}: no such option {quoted(rest[0])}. See: rediffuse {args.command} --help")
+        raise ConfigError(
+            f"{args.command}: no such option {quoted(rest[0])}. See: rediffuse {args.command}"
+            " --help"
+        )
     if args.command in ("train", "plan"):
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
         recipe = read_recipe(args.recipe)

@@ -30,7 +30,10 @@ examples:
 
 LISTED = (*KEYS.values(), "recipes")
 WHICH = "newest, best, or a number of epochs"
-TRUST = "allow what the file asks for: code, other files, servers, keys, pickles; your own flags never need permission"
+TRUST = (
+    "allow what the file asks for: code, other files, servers, keys, pickles; your own flags"
+    " never need permission"
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,7 +50,9 @@ class Parser(argparse.ArgumentParser):
 def parser() -> Parser:
     whole = Parser(prog="rediffuse", description=DESCRIPTION)
     whole.add_argument("--version", action="version", version=f"rediffuse {rediffuse.__version__}")
-    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    commands = whole.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
+    )
     for name, (said, describe) in COMMANDS.items():
         describe(commands.add_parser(name, help=said, description=said, allow_abbrev=False))
     return whole
@@ -58,7 +63,11 @@ def _with_recipe(command: argparse.ArgumentParser) -> None:
     command.epilog = OPTIONS
     command.formatter_class = argparse.RawDescriptionHelpFormatter
     command.add_argument(
-        "--run-dir", "--run_dir", type=Path, metavar="DIR", help="a new folder to train in; without it, runs/RECIPE-N"
+        "--run-dir",
+        "--run_dir",
+        type=Path,
+        metavar="DIR",
+        help="a new folder to train in; without it, runs/RECIPE-N",
     )
     command.add_argument("--trust-code", "--trust_code", action="store_true", help=TRUST)
 
@@ -66,11 +75,21 @@ def _with_recipe(command: argparse.ArgumentParser) -> None:
 def _resume(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
-    command.add_argument("--epochs", type=int, help="a new total: to train for longer than was planned, or to finish earlier")
     command.add_argument(
-        "--accept-changed-files", action="store_true", help="go on although a model on this machine is not what it was"
+        "--epochs",
+        type=int,
+        help="a new total: to train for longer than was planned, or to finish earlier",
     )
-    command.add_argument("--drop-damaged-lines", action="store_true", help="go on without log lines that were changed or lost")
+    command.add_argument(
+        "--accept-changed-files",
+        action="store_true",
+        help="go on although a model on this machine is not what it was",
+    )
+    command.add_argument(
+        "--drop-damaged-lines",
+        action="store_true",
+        help="go on without log lines that were changed or lost",
+    )
 
 
 def _sample(command: argparse.ArgumentParser) -> None:
@@ -78,7 +97,9 @@ def _sample(command: argparse.ArgumentParser) -> None:
     command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument("--prompt", required=True)
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--out", type=Path, help="the PNG to write; without it, in the run's samples/")
+    command.add_argument(
+        "--out", type=Path, help="the PNG to write; without it, in the run's samples/"
+    )
     command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
 
 
@@ -86,10 +107,17 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
     command.add_argument(
-        "--prompts", nargs="+", metavar="SET", help="own, prompt sets, or files of prompts; without it, own and all unseen ones"
+        "--prompts",
+        nargs="+",
+        metavar="SET",
+        help="own, prompt sets, or files of prompts; without it, own and all unseen ones",
     )
     command.add_argument(
-        "--rewards", nargs="+", default=(), metavar="NAME", help="instead of the run's own and its held-out ones"
+        "--rewards",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="instead of the run's own and its held-out ones",
     )
     command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
     command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
@@ -100,35 +128,79 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
 def _export(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN")
     command.add_argument("--trust-code", action="store_true", help=TRUST)
-    command.add_argument("--to", required=True, choices=("kohya",), help="kohya: the LoRA file of ComfyUI and the A1111 web UI")
+    command.add_argument(
+        "--to",
+        required=True,
+        choices=("kohya",),
+        help="kohya: the LoRA file of ComfyUI and the A1111 web UI",
+    )
     command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
-    command.add_argument("--out", type=Path, metavar="FILE", help="the file to write; without it, in the run's exported/")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file to write; without it, in the run's exported/",
+    )
 
 
 def _report(command: argparse.ArgumentParser) -> None:
     command.add_argument("run", type=Path, metavar="RUN", help="or a folder of runs")
     command.add_argument(
-        "--out", type=Path, metavar="FILE", help="the page to write, if the run's folder is to stay as it is or is read-only"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page to write, if the run's folder is to stay as it is or is read-only",
     )
-    command.add_argument("--follow", action="store_true", help="serve the page on this machine, anew as the run goes on")
+    command.add_argument(
+        "--follow",
+        action="store_true",
+        help="serve the page on this machine, anew as the run goes on",
+    )
     command.add_argument("--port", type=int, default=8766)
 
 
 def _compare(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="runs that differ in their seed alone count as one method"
+        "runs",
+        type=Path,
+        nargs="+",
+        metavar="RUN",
+        help="runs that differ in their seed alone count as one method",
     )
-    command.add_argument("--out", type=Path, default=Path("comparison"), metavar="DIR", help="where to; comparison/ without it")
-    command.add_argument("--reach", type=float, metavar="REWARD", help="tell how many queries each method took to reach it")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="where to; comparison/ without it",
+    )
+    command.add_argument(
+        "--reach",
+        type=float,
+        metavar="REWARD",
+        help="tell how many queries each method took to reach it",
+    )
 
 
 def _serve(command: argparse.ArgumentParser) -> None:
-    command.add_argument("reward", metavar="REWARD", help="a name or my_file.py:my_function; its options: --reward.NAME VALUE")
-    command.add_argument("--host", default="127.0.0.1", help="another than loopback asks for a token")
+    command.add_argument(
+        "reward",
+        metavar="REWARD",
+        help="a name or my_file.py:my_function; its options: --reward.NAME VALUE",
+    )
+    command.add_argument(
+        "--host", default="127.0.0.1", help="another than loopback asks for a token"
+    )
     command.add_argument("--port", type=int, default=8765)
     command.add_argument("--device", default="cpu", help="of the reward's own model")
-    command.add_argument("--batch-size", type=int, default=32, help="images that the reward is given at a time")
-    command.add_argument("--token-variable", metavar="NAME", help="the environment variable that holds the token to ask for")
+    command.add_argument(
+        "--batch-size", type=int, default=32, help="images that the reward is given at a time"
+    )
+    command.add_argument(
+        "--token-variable",
+        metavar="NAME",
+        help="the environment variable that holds the token to ask for",
+    )
 
 
 def _list(command: argparse.ArgumentParser) -> None:
@@ -141,7 +213,10 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "resume": ("go on with a run to the numbers it would have had", _resume),
     "sample": ("before and after, side by side, as a PNG", _sample),
     "evaluate": ("before and after on prompts it never trained on", _evaluate),
-    "report": ("judge a run and write its page, from its folder alone; or an index of runs", _report),
+    "report": (
+        "judge a run and write its page, from its folder alone; or an index of runs",
+        _report,
+    ),
     "compare": ("runs side by side: a chart, a table, the same pictures", _compare),
     "export": ("what was learned, as a file for other tools", _export),
     "serve": ("a reward behind HTTP, for runs elsewhere", _serve),

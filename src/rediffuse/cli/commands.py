@@ -13,7 +13,7 @@ from rediffuse.cli.arguments import LISTED
 from rediffuse.config.schema import Config, Evaluation, read_recipe, recipe_names
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
 from rediffuse.lookup import trust
-from rediffuse.lookup.build import assemble, build, check_names, first_line, names
+from rediffuse.lookup.build import assemble, build, check_names, names, purpose
 from rediffuse.scoring import loopback
 from rediffuse.terminal.commands import command as printed
 from rediffuse.terminal.commands import pasteable
@@ -35,7 +35,10 @@ def _train(config: Config, args: argparse.Namespace) -> None:
             run_training(config, args.run_dir)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
-    show(f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
+    show(
+        f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into"
+        f" {run_dir}"
+    )
     with _resumable(run_dir):
         run_training(config, run_dir)
     _tell(run_dir)
@@ -46,7 +49,12 @@ def _resume(args: argparse.Namespace) -> None:
     from rediffuse.start import resume as go_on
 
     with _resumable(args.run):
-        go_on(args.run, args.epochs, drop_damaged_lines=args.drop_damaged_lines, accept_changed_files=args.accept_changed_files)
+        go_on(
+            args.run,
+            args.epochs,
+            drop_damaged_lines=args.drop_damaged_lines,
+            accept_changed_files=args.accept_changed_files,
+        )
     if os.environ.get("RANK", "0") == "0":
         _tell(args.run)
 
@@ -57,7 +65,11 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
     parts = assemble(config)
     queries = config.num_samples * config.epochs
     updates = config.updates_per_epoch * parts.algorithm.passes.inner_epochs
-    num_trained = parts.algorithm.num_trained(config) if isinstance(parts.algorithm, Selects) else config.num_samples
+    num_trained = (
+        parts.algorithm.num_trained(config)
+        if isinstance(parts.algorithm, Selects)
+        else config.num_samples
+    )
     sizes = f"{num_trained // config.updates_per_epoch}"
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
@@ -65,14 +77,20 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
         sizes = f"at most {sizes}"
     show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
-        f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images = {config.num_samples} samples,"
+        f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="
+        f" {config.num_samples} samples,"
         f" then {updates} updates of {sizes} samples\n"
-        f"in all       {config.epochs} epochs: {queries:,} samples and reward queries, {updates * config.epochs:,} updates"
+        f"in all       {config.epochs} epochs: {queries:,} samples and reward queries,"
+        f" {updates * config.epochs:,} updates"
     )
 
 
-def _allowed(args: argparse.Namespace, seen: Callable[[Config], Config] = lambda config: config) -> "RunFolder":
-    """The run, once all that is asked for is allowed. seen: what the command uses of its configuration"""
+def _allowed(
+    args: argparse.Namespace, seen: Callable[[Config], Config] = lambda config: config
+) -> "RunFolder":
+    """The run, once all that is asked for is allowed. seen: what the command uses of its
+    configuration
+    """
     from rediffuse.runs.folder import existing
 
     run = existing(args.run)
@@ -86,7 +104,9 @@ def _without_rewards(config: Config) -> Config:
 
 
 def _only_its_model(config: Config) -> Config:
-    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked for."""
+    """As what draws pictures of a run sees it: no reward and no prompts of its own are asked
+    for.
+    """
     return replace(_without_rewards(config), prompts={})
 
 
@@ -108,14 +128,23 @@ def _export(args: argparse.Namespace) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     run = _allowed(args, _without_rewards if args.rewards else lambda config: config)
-    for name, number in (("--num-prompts", args.num_prompts), ("--images-per-prompt", args.images_per_prompt)):
+    for name, number in (
+        ("--num-prompts", args.num_prompts),
+        ("--images-per-prompt", args.images_per_prompt),
+    ):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
     from rediffuse.evaluation import suites
     from rediffuse.report import page
 
-    sizes = {"num_prompts": args.num_prompts, "images_per_prompt": args.images_per_prompt, "seed": args.seed}
-    question = suites.Question(args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes)
+    sizes = {
+        "num_prompts": args.num_prompts,
+        "images_per_prompt": args.images_per_prompt,
+        "seed": args.seed,
+    }
+    question = suites.Question(
+        args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes
+    )
     console().print(suites.table(suites.evaluate(args.run, question)))
     show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
@@ -133,7 +162,11 @@ def _report(args: argparse.Namespace) -> None:
         follow.follow(RunFolder(args.run), args.port)
         return
     with _writable(args):
-        if args.run.is_dir() and not (args.run / "config.yaml").exists() and any(args.run.glob("*/config.yaml")):
+        if (
+            args.run.is_dir()
+            and not (args.run / "config.yaml").exists()
+            and any(args.run.glob("*/config.yaml"))
+        ):
             show(index.write(args.run, args.out))
             return
         run = existing(args.run)
@@ -168,14 +201,16 @@ def _compare(args: argparse.Namespace) -> None:
 def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     unknown = [key for key in options if key != "reward"]
     if unknown:
-        raise ConfigError(f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE.")
+        raise ConfigError(
+            f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE."
+        )
     token = os.environ.get(args.token_variable, "") if args.token_variable else ""
     if args.token_variable and not token:
         raise ConfigError(f"--token-variable: the environment has no {args.token_variable}.")
     if not token and args.host not in loopback.NAMES:
         raise ConfigError(
-            f"--host: {args.host} can be reached by others, so a token is needed: put one in an environment variable and name"
-            " that with --token-variable."
+            f"--host: {args.host} can be reached by others, so a token is needed: put one in an"
+            " environment variable and name that with --token-variable."
         )
     if args.batch_size < 1:
         raise ConfigError(f"--batch-size: {args.batch_size} asked; 1 is the least.")
@@ -186,12 +221,15 @@ def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
     if isinstance(reward, Combines):
         raise ConfigError(
-            f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote` rewards in the sum."
+            f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote`"
+            " rewards in the sum."
         )
     try:
         from rediffuse.scoring import serve as service
     except ModuleNotFoundError as error:
-        raise ConfigError(f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'") from error
+        raise ConfigError(
+            f"serve: {error.name} is not installed: pip install 'rediffuse[serve]'"
+        ) from error
     limits = {"device": args.device, "batch_size": args.batch_size, "token": token or None}
     service.listen(args.reward, reward, host=args.host, port=args.port, **limits)
 
@@ -209,7 +247,7 @@ def _show_room(what: str, margin: str = "") -> None:
     if what == "recipes":
         lines = {name: read_recipe(name)["claim"] for name in recipe_names()}
     else:
-        lines = {name: first_line(what, name) for name in names(what)}
+        lines = {name: purpose(what, name) for name in names(what)}
     width = max(map(len, lines))
     for name, line in lines.items():
         show(f"{margin}{name:{width}}  {line}", indent=width + 2)
@@ -225,7 +263,13 @@ def _resumable(run: Path | None) -> Iterator[None]:
         say(completed(error, run))
         os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
-        say(completed(f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume RUN", run))
+        say(
+            completed(
+                f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume"
+                " RUN",
+                run,
+            )
+        )
         os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
 
 
@@ -258,7 +302,10 @@ def _needs_trust(run: Path) -> bool:
         return False
 
 
-WITH_CONFIG: dict[str, Callable[[Config, argparse.Namespace], None]] = {"train": _train, "plan": _plan}
+WITH_CONFIG: dict[str, Callable[[Config, argparse.Namespace], None]] = {
+    "train": _train,
+    "plan": _plan,
+}
 OTHERS: dict[str, Callable[[argparse.Namespace], None]] = {
     "resume": _resume,
     "sample": _sample,

@@ -32,21 +32,29 @@ def _words(rest: Sequence[str]) -> Iterator[tuple[list[str], str, str]]:
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
-            raise ConfigError(f"{quoted(word)}: expected a flag like --epochs 10; a recipe stands before all flags.")
+            raise ConfigError(
+                f"{quoted(word)}: expected a flag like --epochs 10; a recipe stands before all"
+                " flags."
+            )
         key, has_value, value = word[2:].partition("=")
         path = key.replace("-", "_").split(".")
         if len(path) > MOST_DEPTH:
             raise ConfigError(f"--{key[:60]}…: nested more than {MOST_DEPTH} deep.")
         if not has_value:
             if not words or words[0].startswith("--"):
-                raise ConfigError(f"--{key[:200]}: expected a value after it; one that begins with -- goes behind a =.")
+                raise ConfigError(
+                    f"--{key[:200]}: expected a value after it; one that begins with -- goes"
+                    " behind a =."
+                )
             value = words.pop(0)
         if path[-1] in KEYS and len(path) == 1:
             path.append("name")
         yield path, key[:200], value
 
 
-def _value(path: Sequence[str], where: str, text: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> Any:
+def _value(
+    path: Sequence[str], where: str, text: str, named: Mapping[str, str], recipe: Mapping[str, Any]
+) -> Any:
     key, option = path[0], path[-1]
     if key not in KEYS or len(path) != 2:
         return flag_value(text, where)
@@ -68,5 +76,7 @@ def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = _deep(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = (
+            _deep(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        )
     return merged

@@ -1,1 +1,3 @@
-"""A whole run as data: its options with their types and checks, recipes, and files that anybody may have written."""
+"""A whole run as data: its options with their types and checks, recipes, and files that anybody may
+have written.
+"""

@@ -1,4 +1,6 @@
-"""What the files of the rooms say of themselves, read without importing them: torch alone takes a second."""
+"""What the files of the rooms say of themselves, read without importing them: torch alone takes a
+second.
+"""
 
 import ast
 import os
@@ -9,18 +11,26 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-KEYS = {"model": "models", "sampler": "samplers", "algorithm": "algorithms", "reward": "rewards", "prompts": "prompts"}
+KEYS = {
+    "model": "models",
+    "sampler": "samplers",
+    "algorithm": "algorithms",
+    "reward": "rewards",
+    "prompts": "prompts",
+}
 """The configuration's key of a component, and the room it is looked up in."""
 
 PACKAGE = Path(__file__).parents[1]
 HARMLESS = frozenset(
     re.findall(
         r"\w+",
-        "int float bool None tuple True False Text Positive PositiveInt NonNegativeInt Share Spacing Penalty"
-        " Annotated Field ge gt le lt allow_inf_nan",
+        "int float bool None tuple True False Text Positive PositiveInt NonNegativeInt Share"
+        " Spacing Penalty Annotated Field ge gt le lt allow_inf_nan",
     )
 )
-"""Words of a type whose values are numbers, choices, or text that names nothing outside of the run."""
+"""Words of a type whose values are numbers, choices, or text that names nothing outside of the
+run.
+"""
 
 REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
 """Types of config/schema.py whose values may name what is outside of the run."""
@@ -30,7 +40,9 @@ TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
 
 @dataclass(frozen=True)
 class Option:
-    """A field as its file writes it. kind: one of REACHING; "harmless"; or "undeclared", which may reach anything."""
+    """A field as its file writes it. kind: one of REACHING; "harmless"; or "undeclared", which may
+    reach anything.
+    """
 
     annotation: str
     default: Any
@@ -38,7 +50,10 @@ class Option:
     @property
     def kind(self) -> str:
         words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
-        return next((each for each in REACHING if each in words), "harmless" if words <= HARMLESS else "undeclared")
+        return next(
+            (each for each in REACHING if each in words),
+            "harmless" if words <= HARMLESS else "undeclared",
+        )
 
     @property
     def is_text(self) -> bool:
@@ -51,14 +66,21 @@ class Option:
 
 
 def names(room: str) -> list[str]:
-    """The names of a room's files; those that begin with an underscore are shared parts, not things to name."""
-    found = [path for path in (PACKAGE / room).iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()]
+    """The names of a room's files; those that begin with an underscore are shared parts, not things
+    to name.
+    """
+    found = [
+        path
+        for path in (PACKAGE / room).iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").exists()
+    ]
     return sorted(path.stem for path in found if not path.stem.startswith("_"))
 
 
-def first_line(room: str, name: str) -> str:
+def purpose(room: str, name: str) -> str:
     """What a file says it is for, read without importing it."""
-    return (ast.get_docstring(_parsed(_source(room, name))) or "").split("\n")[0]
+    first_paragraph = (ast.get_docstring(_parsed(_source(room, name))) or "").split("\n\n")[0]
+    return " ".join(first_paragraph.split())
 
 
 def _source(room: str, name: str) -> Path:
@@ -72,19 +94,31 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def declared_options(room: str, name: str) -> dict[str, Option]:
-    """The fields of what a file of a room holds; none where no file bears the name, which `lookup.check_name` refuses."""
+    """The fields of what a file of a room holds; none where no file bears the name, which
+    `lookup.check_name` refuses.
+    """
     if name not in names(room):
         return {}
     tree = _parsed(_source(room, name))
-    exported = next(ast.literal_eval(n.value)[0] for n in tree.body if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__"))
+    exported = next(
+        ast.literal_eval(n.value)[0]
+        for n in tree.body
+        if isinstance(n, ast.Assign) and _is(n.targets[0], "__all__")
+    )
     return _fields(tree, exported)
 
 
 def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
     """Of a class of this file and of its bases, wherever in the house they are."""
-    kind = next((n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None)
+    kind = next(
+        (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None
+    )
     if kind is None:
-        places = [n.module for n in tree.body if isinstance(n, ast.ImportFrom) and class_name in [a.name for a in n.names]]
+        places = [
+            n.module
+            for n in tree.body
+            if isinstance(n, ast.ImportFrom) and class_name in [a.name for a in n.names]
+        ]
         if not places or not str(places[0]).startswith("rediffuse."):
             return {}
         path = PACKAGE.parent.joinpath(*str(places[0]).split(".")).with_suffix(".py")
@@ -95,10 +129,13 @@ def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
     own = [
         n
         for n in kind.body
-        if isinstance(n, ast.AnnAssign) and not (isinstance(n.value, ast.Call) and _is(n.value.func, "field"))
+        if isinstance(n, ast.AnnAssign)
+        and not (isinstance(n.value, ast.Call) and _is(n.value.func, "field"))
     ]
     return found | {
-        n.target.id: Option(ast.unparse(n.annotation), _literal(n.value)) for n in own if isinstance(n.target, ast.Name)
+        n.target.id: Option(ast.unparse(n.annotation), _literal(n.value))
+        for n in own
+        if isinstance(n.target, ast.Name)
     }
 
 
@@ -109,11 +146,15 @@ def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found[key] = _located(key, recipe[key], folder)
     if isinstance(evaluation := recipe.get("evaluation"), Mapping) and "held_out" in evaluation:
         listed = evaluation["held_out"]
-        held_out = [_located("reward", each, folder) for each in (listed if isinstance(listed, list) else [listed])]
+        held_out = [
+            _located("reward", each, folder)
+            for each in (listed if isinstance(listed, list) else [listed])
+        ]
         found["evaluation"] = {**evaluation, "held_out": held_out}
     if isinstance(specials := recipe.get("with_algorithm"), Mapping):
         found["with_algorithm"] = {
-            name: located(each, folder) if isinstance(each, Mapping) else each for name, each in specials.items()
+            name: located(each, folder) if isinstance(each, Mapping) else each
+            for name, each in specials.items()
         }
     return found
 
@@ -126,7 +167,10 @@ def _located(key: str, options: Any, folder: Path) -> Any:
         return options
     name = options.get("name")
     known = _options_of_any(key, [name] if name else names(KEYS[key]))
-    found = {k: _located_path(known[k].kind, value, folder) if k in known else value for k, value in options.items()}
+    found = {
+        k: _located_path(known[k].kind, value, folder) if k in known else value
+        for k, value in options.items()
+    }
     if isinstance(name, str):
         found["name"] = _located_code(name, folder)
     if isinstance(options.get("rewards"), list):
@@ -152,7 +196,9 @@ def _located_path(kind: str, value: Any, folder: Path) -> Any:
     if not isinstance(value, str) or not value or value.startswith("~"):
         return value
     beside = folder / value
-    if kind == "FilePath" or (kind == "HubId" and (value.startswith(".") or os.path.exists(beside))):
+    if kind == "FilePath" or (
+        kind == "HubId" and (value.startswith(".") or os.path.exists(beside))
+    ):
         return str(beside)
     return value
 

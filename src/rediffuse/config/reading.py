@@ -1,4 +1,6 @@
-"""Files and flags that anybody may have written, as plain values: plain files of a bounded size, YAML without its traps."""
+"""Files and flags that anybody may have written, as plain values: plain files of a bounded size,
+YAML without its traps.
+"""
 
 import gc
 import os
@@ -17,22 +19,35 @@ MOST_BYTES = 1_000_000
 MOST_PROMPT_BYTES = 200_000_000
 """Of a file of prompts."""
 MOST_DEPTH = 20
-KINDS = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"), (stat.S_ISCHR, "a device"))
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+)
 TEXT = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Numbers, booleans, null and text: dates, merged keys and default values stay the text that they are."""
+    """Numbers, booleans, null and text: dates, merged keys and default values stay the text that
+    they are.
+    """
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, form) for tag, form in each if tag.rpartition(":")[2] in ("int", "float", "bool", "null")]
+    first: [
+        (tag, form)
+        for tag, form in each
+        if tag.rpartition(":")[2] in ("int", "float", "bool", "null")
+    ]
     for first, each in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
 def file_bytes(path: Path, most: int) -> bytes:
-    """Raises ConfigError for what is not a plain file, such as a device or a pipe, without waiting for it; OSError as `open`."""
+    """Raises ConfigError for what is not a plain file, such as a device or a pipe, without waiting
+    for it; OSError as `open`.
+    """
     if other := other_kind(path, folders=True):
         raise ConfigError(f"{quoted(path)} is {other}, not a plain file.")
     with open(path, "rb") as file:
@@ -44,7 +59,9 @@ def file_bytes(path: Path, most: int) -> bytes:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the garbage collector, which goes over all that was read again and again: a million lines take twice as long."""
+    """Without the garbage collector, which goes over all that was read again and again: a million
+    lines take twice as long.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -55,7 +72,9 @@ def uncollected() -> Iterator[None]:
 
 
 def other_kind(path: Path, *, folders: bool = False) -> str:
-    """What `path` is, if neither a plain file nor nothing at all. folders: whether a folder is fine too"""
+    """What `path` is, if neither a plain file nor nothing at all. folders: whether a folder is fine
+    too
+    """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):  # opening it says why
@@ -71,14 +90,21 @@ def yaml_file(path: Path) -> Any:
     except (OSError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        said = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text" if "codec" in str(error) else error
+        said = (
+            error.strerror
+            if isinstance(error, OSError)
+            else "it is not UTF-8 text"
+            if "codec" in str(error)
+            else error
+        )
         raise ConfigError(f"Cannot read {quoted(path)}: {said}.") from error
 
 
 def yaml_value(text: str, where: str) -> Any:
     """What the text says. where: a file or a flag, for messages, which give the line too
 
-    Raises ConfigError for anchors and aliases, tags, keys that are not text or stand twice, more than MOST_BYTES or MOST_DEPTH.
+    Raises ConfigError for anchors and aliases, tags, keys that are not text or stand twice, more
+    than MOST_BYTES or MOST_DEPTH.
     """
     if len(text) > MOST_BYTES:
         raise ConfigError(f"{where} is larger than {MOST_BYTES / 1e6:g} MB.")
@@ -90,13 +116,17 @@ def yaml_value(text: str, where: str) -> Any:
     except UnicodeEncodeError as error:
         raise ConfigError(f"{where} is not UTF-8 text.") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{where}{_line(error)}: cannot read it as YAML: {_problem(error)}") from error
+        raise ConfigError(
+            f"{where}{_line(error)}: cannot read it as YAML: {_problem(error)}"
+        ) from error
 
 
 def flag_value(text: str, where: str) -> Any:
     """As `yaml_value`, but text that is not in quotes is taken as it is, with `#` and all."""
     value = yaml_value(text, where)
-    return text if isinstance(value, str) and text.strip()[:1] not in ("'", '"', "|", ">") else value
+    return (
+        text if isinstance(value, str) and text.strip()[:1] not in ("'", '"', "|", ">") else value
+    )
 
 
 def _refuse_events(text: str, where: str) -> None:
@@ -104,12 +134,18 @@ def _refuse_events(text: str, where: str) -> None:
     depth = 0
     for event in map(_any, yaml.parse(text, Loader=_Loader)):
         line = f"{where}, line {event.start_mark.line + 1}"
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(
+            event, yaml.CollectionEndEvent
+        )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise ConfigError(f"{line}: anchors (&) and aliases (*) are not read here; write it out, or put the text in quotes.")
+            raise ConfigError(
+                f"{line}: anchors (&) and aliases (*) are not read here; write it out, or put the"
+                " text in quotes."
+            )
         if getattr(event, "tag", None):
             raise ConfigError(
-                f"{line}: the tag {quoted(event.tag)} is not read here; write the plain value, or put it in quotes."
+                f"{line}: the tag {quoted(event.tag)} is not read here; write the plain value, or"
+                " put it in quotes."
             )
         if depth > MOST_DEPTH:
             raise ConfigError(f"{line}: nested more than {MOST_DEPTH} deep.")
@@ -130,7 +166,8 @@ def _value(node: yaml.Node, loader: Any, where: str) -> Any:
     except (ValueError, OverflowError) as error:
         kind = node.tag.rpartition(":")[2]
         raise ConfigError(
-            f"{where}, line {node.start_mark.line + 1}: {quoted(node.value)} is not {kind} that can be read; put text in quotes."
+            f"{where}, line {node.start_mark.line + 1}: {quoted(node.value)} is not {kind} that"
+            " can be read; put text in quotes."
         ) from error
 
 
@@ -139,9 +176,15 @@ def _pairs(node: yaml.MappingNode, loader: Any, where: str) -> Iterator[tuple[st
     for key, value in node.value:
         line = key.start_mark.line + 1
         if key.tag != TEXT:
-            raise ConfigError(f"{where}, line {line}: the key {quoted(_source(key))} is not text; put it in quotes.")
+            raise ConfigError(
+                f"{where}, line {line}: the key {quoted(_source(key))} is not text; put it in"
+                " quotes."
+            )
         if key.value in seen:
-            raise ConfigError(f"{where}, line {line}: {quoted(key.value)} stands in line {seen[key.value]} already; keep one.")
+            raise ConfigError(
+                f"{where}, line {line}: {quoted(key.value)} stands in line {seen[key.value]}"
+                " already; keep one."
+            )
         seen[key.value] = line
         yield key.value, _value(value, loader, where)
 
@@ -156,4 +199,6 @@ def _line(error: yaml.YAMLError) -> str:
 
 
 def _problem(error: yaml.YAMLError) -> str:
-    return str(getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read")
+    return str(
+        getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+    )

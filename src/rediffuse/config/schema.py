@@ -26,7 +26,9 @@ HubId = Annotated[str, "a model of the Hub, or of this machine"]
 Address = Annotated[str, "of a server"]
 Variable = Annotated[str, "of the environment"]
 Permit = Annotated[bool, "whether something unsafe is allowed"]
-"""What a component's option names. All but Text, and a plain `str` too, take a permission where a file says them (trust)."""
+"""What a component's option names. All but Text, and a plain `str` too, take a permission where a
+file says them (trust).
+"""
 LARGEST = 1_000_000_000
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -39,8 +41,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Optimizer:
     """AdamW, and the norm that gradients are clipped to.
 
-    first_moment: its precision from one update to the next; bf16 is the authors' TPU code's, in which it also decays: by 0.8984,
-    while the bias correction is that of 0.9, so that steps become 1.5 % shorter.
+    first_moment: its precision from one update to the next; bf16 is the authors' TPU code's, in
+    which it also decays: by 0.8984, while the bias correction is that of 0.9, so that steps become
+    1.5 % shorter.
     """
 
     betas: tuple[Share, Share] = (0.9, 0.999)
@@ -52,11 +55,12 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Scoring:
-    """max_failed: the share of an epoch's rewards that may be missing, those of samples that are not finite included; they are
-    masked, and never stand for 0. Where more are missing, the run asks again and again if that may help, and else stops, its
-    state saved.
+    """max_failed: the share of an epoch's rewards that may be missing, those of samples that are
+    not finite included; they are masked, and never stand for 0. Where more are missing, the run
+    asks again and again if that may help, and else stops, its state saved.
 
-    timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single reward before it stops.
+    timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single
+    reward before it stops.
     """
 
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05
@@ -66,9 +70,9 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Logging:
-    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does and, as long as they are small
-    (an adapter's), so do those of every look. keep_checkpoints 0: all stay. report_every 0: the page is
-    written at the end alone.
+    """How often, in epochs, and how many of the newest checkpoints stay; the best one always does
+    and, as long as they are small (an adapter's), so do those of every look. keep_checkpoints 0:
+    all stay. report_every 0: the page is written at the end alone.
     """
 
     checkpoint_every: PositiveInt = 1
@@ -78,33 +82,43 @@ class Logging:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only first and last.
+    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only
+    first and last.
 
-    held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …, option: …}`
-    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop there; or train on and export the
-    best checkpoint before it.
-    kl: measure the divergence from the pretrained model; where all of a model is trained, that loads it a second time
+    held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …,
+    option: …}`
+    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop
+    there; or train on and export the best checkpoint before it.
+    kl: measure the divergence from the pretrained model; where all of a model is trained, that
+    loads it a second time
     """
 
     every: NonNegativeInt = 1
     num_prompts: PositiveInt = 12
     images_per_prompt: PositiveInt = 2
-    held_out: Annotated[list[Options], BeforeValidator(lambda given: listed(given))] = field(default_factory=list)
+    held_out: Annotated[list[Options], BeforeValidator(lambda given: listed(given))] = field(
+        default_factory=list
+    )
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
     kl: bool = True
 
     def is_due(self, epoch: int) -> bool:
-        """Whether the policy is evaluated after so many epochs; after the last epoch it always is."""
+        """Whether the policy is evaluated after so many epochs; after the last epoch it always
+        is.
+        """
         return not (epoch % self.every if self.every else epoch)
 
 
 @dataclass(frozen=True)
 class Config:
-    """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never changes the mathematics.
+    """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never
+    changes the mathematics.
 
-    ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter are made; None: no average.
+    ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter
+    are made; None: no average.
 
-    stall_seconds: of several processes, one that does nothing for so long ends all, with 75; a reward that is slow is waited for.
+    stall_seconds: of several processes, one that does nothing for so long ends all, with 75; a
+    reward that is slow is waited for.
     """
 
     seed: Seed = 0
@@ -133,9 +147,15 @@ class Config:
 
 
 def listed(given: Any) -> Any:
-    """A name or a mapping, or several, as a list of mappings; anything else as it is, to be refused."""
+    """A name or a mapping, or several, as a list of mappings; anything else as it is, to be
+    refused.
+    """
     listed = [given] if isinstance(given, str | Mapping) else given
-    return [{"name": each} if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
+    return (
+        [{"name": each} if isinstance(each, str) else each for each in listed]
+        if isinstance(listed, list)
+        else listed
+    )
 
 
 @cache
@@ -153,11 +173,15 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
         raise ConfigError(problems(error)) from error
     if config.updates_per_epoch > config.num_samples:
         raise ConfigError(
-            f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but {config.prompts_per_epoch} prompts"
-            f" x {config.images_per_prompt} images = {config.num_samples}. Raise those, or make fewer updates."
+            f"updates_per_epoch: {config.updates_per_epoch} updates need as many samples, but"
+            f" {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="
+            f" {config.num_samples}. Raise those, or make fewer updates."
         )
     if config.evaluation.on_overoptimisation == "stop" and not config.evaluation.held_out:
-        raise ConfigError("evaluation.on_overoptimisation: stop needs a reward to go by; name one in evaluation.held_out.")
+        raise ConfigError(
+            "evaluation.on_overoptimisation: stop needs a reward to go by; name one in"
+            " evaluation.held_out."
+        )
     return config
 
 
@@ -170,11 +194,15 @@ def from_yaml(path: Path) -> Config:
 
 
 def recipe_names() -> list[str]:
-    return sorted(path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml"))
+    return sorted(
+        path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml")
+    )
 
 
 def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe of the package by its name, or anyone's YAML file by its path; over the one that it `extends`, if it does."""
+    """A recipe of the package by its name, or anyone's YAML file by its path; over the one that it
+    `extends`, if it does.
+    """
     return _read_recipe(name, ())
 
 
@@ -191,7 +219,10 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
         recipe = located(read_yaml(Path(name)), Path(name).parent)
     else:
         near = did_you_mean(name, known)
-        raise ConfigError(f"No recipe {quoted(name)}; there are {', '.join(known)}, or the path of a YAML file.{near}")
+        raise ConfigError(
+            f"No recipe {quoted(name)}; there are {', '.join(known)}, or the path of a YAML"
+            f" file.{near}"
+        )
     if "extends" not in recipe:
         return recipe
     base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
@@ -211,8 +242,12 @@ def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
     return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
 
 
-def config_from(given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]) -> Config:
-    """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options go over it."""
+def config_from(
+    given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]
+) -> Config:
+    """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options
+    go over it.
+    """
     over = _with_names(options)
     if isinstance(given, Config):
         return from_mapping(merge(_plain(asdict(given)), over)) if over else given
@@ -227,7 +262,10 @@ def config_from(given: Config | Mapping[str, Any] | str | Path, options: Mapping
 
 def _with_names(raw: Mapping[str, Any]) -> dict[str, Any]:
     """`reward: redness` is short for `reward: {name: redness}`."""
-    return {key: {"name": value} if key in KEYS and isinstance(value, str) else value for key, value in raw.items()}
+    return {
+        key: {"name": value} if key in KEYS and isinstance(value, str) else value
+        for key, value in raw.items()
+    }
 
 
 def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -240,7 +278,9 @@ def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Map
     for name in specials:
         if name not in known and ":" not in name:
             near = did_you_mean(name, known)
-            raise ConfigError(f"with_algorithm.{name}: no such algorithm; there are {', '.join(known)}.{near}")
+            raise ConfigError(
+                f"with_algorithm.{name}: no such algorithm; there are {', '.join(known)}.{near}"
+            )
     special = _mapping(specials, str(asked))
     return merge({**recipe, "algorithm": {"name": asked}}, special)
 
@@ -261,7 +301,9 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Key by key, nested mappings too. A component whose name changes keeps none of the other's options."""
+    """Key by key, nested mappings too. A component whose name changes keeps none of the other's
+    options.
+    """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
@@ -274,7 +316,9 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def problems(error: ValidationError, prefix: str = "") -> str:
-    """One line for each thing wrong: the key, what is the matter, and what stood there; a ConfigError says it itself."""
+    """One line for each thing wrong: the key, what is the matter, and what stood there; a
+    ConfigError says it itself.
+    """
     lines = []
     for each in error.errors():
         if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
@@ -294,7 +338,8 @@ def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:
     for key, value in raw.items():
         if key not in known:
             raise ConfigError(
-                f"{prefix}{str(key)[:100]}: no such key; there are {', '.join(known)}.{did_you_mean(str(key), known)}"
+                f"{prefix}{str(key)[:100]}: no such key; there are"
+                f" {', '.join(known)}.{did_you_mean(str(key), known)}"
             )
         if is_dataclass(hints[key]) and isinstance(value, Mapping):
             _refuse_unknown(value, hints[key], f"{prefix}{key}.")

@@ -1,4 +1,6 @@
-"""Evaluations along a run: the policy on fixed prompts and noise, before some epochs and at the end."""
+"""Evaluations along a run: the policy on fixed prompts and noise, before some epochs and at the
+end.
+"""
 
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, RunState
@@ -9,9 +11,11 @@ from rediffuse.verdict.overoptimisation import Course, course
 
 
 class Evaluator(Callback):
-    """Samples the fixed prompts, measures the images, and stops an over-optimised run where the configuration asks for that.
+    """Samples the fixed prompts, measures the images, and stops an over-optimised run where the
+    configuration asks for that.
 
-    course: whether the run is over-optimised, and which checkpoint is the best; known to the first process alone.
+    course: whether the run is over-optimised, and which checkpoint is the best; known to the first
+    process alone.
     """
 
     def __init__(self, pictures: Pictures, monitor: Monitor, display: Display) -> None:
@@ -38,9 +42,13 @@ class Evaluator(Callback):
     def _look(self, run: RunState) -> None:
         run.world.heart.beat("looking at fixed prompts")
         with run.learner.average.shown():
-            self._monitor.look(run.epoch, self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}"))
+            self._monitor.look(
+                run.epoch, self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}")
+            )
         known, action = self.course.fall, run.config.evaluation.on_overoptimisation
-        kept = run.folder.planned_checkpoints(run.config.logging.checkpoint_every, run.config.epochs)
+        kept = run.folder.planned_checkpoints(
+            run.config.logging.checkpoint_every, run.config.epochs
+        )
         self.course = course(log.read(run.folder.metrics), log.read(run.folder.monitor), kept)
         checkpoint.call_best(run.folder.checkpoints, self.course.best)
         if self.course.fall and not known:

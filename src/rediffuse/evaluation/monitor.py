@@ -1,4 +1,6 @@
-"""What becomes of the fixed pictures along a run: rewards that nothing is trained on, and what collapse does to pictures."""
+"""What becomes of the fixed pictures along a run: rewards that nothing is trained on, and what
+collapse does to pictures.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +26,9 @@ from rediffuse.scoring.scorer import Scorer
 from rediffuse.types import HasFeatures, Prompt, Reward, Rollout
 
 ALIKE = 0.25
-"""Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures are nearly identical."""
+"""Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures
+are nearly identical.
+"""
 WAYS = 6
 """Of which the KL is measured: it costs as much as sampling them twice."""
 PATIENCE_SECONDS = 30.0
@@ -35,8 +39,9 @@ LONGEST_CALL_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Base:
-    """Of the pretrained pictures that are finite. features: (N, D)   places: the number of each among all pictures   apart: how
-    far two of them are, of a prompt where it has two   nearest: the median distance to the nearest other
+    """Of the pretrained pictures that are finite. features: (N, D)   places: the number of each
+    among all pictures   apart: how far two of them are, of a prompt where it has two   nearest: the
+    median distance to the nearest other
     """
 
     features: Tensor
@@ -52,7 +57,9 @@ class Base:
         return cls(features, places, apart.item(), appearance.nearest(features).median().item())
 
     def distance(self, features: Tensor, places: Sequence[int]) -> Tensor:
-        """How far the pictures have moved, on average, from these: those that are finite in both. NaN where none is."""
+        """How far the pictures have moved, on average, from these: those that are finite in both.
+        NaN where none is.
+        """
         here = {place: row for row, place in enumerate(places)}
         both = [(here[place], row) for row, place in enumerate(self.places) if place in here]
         now, first = ([pair[i] for pair in both] for i in (0, 1))
@@ -61,7 +68,9 @@ class Base:
 
 
 class Monitor:
-    """held_out: by name   reward: the trained one, which is not asked, but may know how alike pictures are."""
+    """held_out: by name   reward: the trained one, which is not asked, but may know how alike
+    pictures are.
+    """
 
     def __init__(
         self,
@@ -76,7 +85,9 @@ class Monitor:
     ) -> None:
         self._policy, self._held_out, self._config = policy, held_out, config
         self._run, self._world, self._tell, self._caller = run, world, tell, caller
-        self._eye = next((each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None)
+        self._eye = next(
+            (each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None
+        )
         self._modality = policy.denoiser.modality
         self._base: Base | None = None
         self._said: set[str] = set()
@@ -87,19 +98,25 @@ class Monitor:
             prepare(reward, self._world.device, self._caller)
 
     def look(self, epoch: int, pictures: Rollout) -> None:
-        """A row about the policy after so many epochs. pictures: of the same prompts and noise every time, with the way there."""
+        """A row about the policy after so many epochs. pictures: of the same prompts and noise
+        every time, with the way there.
+        """
         began = time.perf_counter()
         seen = replace(pictures, samples=self._modality.quantized(pictures.samples))
         row = {
             "epoch": epoch,
             "images_per_prompt": _images_per_prompt(pictures.prompts),
-            "held_out": {name: self._asked(name, seen, first=epoch == 0) for name in self._held_out},
+            "held_out": {
+                name: self._asked(name, seen, first=epoch == 0) for name in self._held_out
+            },
             "statistics": {**self._statistics(epoch, seen), **self._kl(pictures)},
             "seconds": time.perf_counter() - began,
         }
         if broken := {str(i): fault for i, fault in enumerate(pictures.faults) if fault}:
             row["broken"] = broken
-            self._tell(f"{count_of_broken(len(broken), len(pictures.prompts))} {told(broken.values())}")
+            self._tell(
+                f"{count_of_broken(len(broken), len(pictures.prompts))} {told(broken.values())}"
+            )
         log.append(self._run.monitor, [row])
 
     def _asked(self, name: str, seen: Rollout, *, first: bool) -> dict[str, Any]:
@@ -107,11 +124,16 @@ class Monitor:
         entry: dict[str, Any] = {
             "mean": finite_or_none(values.nanmean().item()),
             "values": [finite_or_none(value) for value in values.tolist()],
-            "parts": {part: [finite_or_none(value) for value in each.tolist()] for part, each in parts.items()},
+            "parts": {
+                part: [finite_or_none(value) for value in each.tolist()]
+                for part, each in parts.items()
+            },
         }
         if first:  # what there is to lose: each prompt's pictures are held against the next prompt
             turn = _images_per_prompt(seen.prompts)
-            others, _ = self._values(name, replace(seen, prompts=[*seen.prompts[turn:], *seen.prompts[:turn]]))
+            others, _ = self._values(
+                name, replace(seen, prompts=[*seen.prompts[turn:], *seen.prompts[:turn]])
+            )
             entry["of_other_prompts"] = finite_or_none(others.nanmean().item())
         return entry
 
@@ -133,7 +155,9 @@ class Monitor:
         )
         _, scores = scorer.score([seen], len(seen.prompts))
         if scorer.failure is not None:
-            self._say_once(name, f"the held-out reward {name} is left out where it fails: {scorer.failure}")
+            self._say_once(
+                name, f"the held-out reward {name} is left out where it fails: {scorer.failure}"
+            )
             if scorer.failure.status == "timeout":
                 self._hung.add(name)
         return scores.rewards, scores.parts
@@ -146,7 +170,8 @@ class Monitor:
     def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
         """Of the pictures that are finite; nothing where none is.
 
-        Distances are in units of the pretrained pictures' own: diversity begins at 1, or is missing where no prompt has two.
+        Distances are in units of the pretrained pictures' own: diversity begins at 1, or is missing
+        where no prompt has two.
         """
         places = seen.whole
         if not places:
@@ -162,17 +187,23 @@ class Monitor:
         }
         if base is not None:
             found["diversity"] = appearance.diversity(features, groups) / base.apart
-            found["near_identical"] = (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
+            found["near_identical"] = (
+                (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
+            )
             found["distance"] = base.distance(features, places)
         return {name: finite_or_none(value.item()) for name, value in found.items()}
 
     def _base_of(self, epoch: int, features: Tensor, seen: Rollout) -> Base | None:
-        """Of a run that goes on, from its first pictures; None where they are gone, or none of them was finite."""
+        """Of a run that goes on, from its first pictures; None where they are gone, or none of them
+        was finite.
+        """
         if epoch == 0:
             self._base = Base.of(features, seen.groups[seen.whole], seen.whole)
         paths = sorted((self._run.samples / "epoch-00000").glob("[0-9]*.png"))
         if self._base is None and len(paths) == len(seen.prompts):
-            first: dict[str, Any] = next((row for row in log.read(self._run.monitor) if row["epoch"] == 0), {})
+            first: dict[str, Any] = next(
+                (row for row in log.read(self._run.monitor) if row["epoch"] == 0), {}
+            )
             broken = first.get("broken", {})
             places = [i for i in range(len(paths)) if str(i) not in broken]
             if places:
@@ -181,16 +212,29 @@ class Monitor:
         return self._base
 
     def _features(self, images: Tensor) -> Tensor:
-        """Of thumbnails, where no reward has any, or what it has is not a row of numbers for each picture."""
+        """Of thumbnails, where no reward has any, or what it has is not a row of numbers for each
+        picture.
+        """
         if self._eye is not None:
             try:
                 features = self._eye.features(images).float().cpu()
-                if features.ndim == 2 and len(features) == len(images) and features.isfinite().all():
+                if (
+                    features.ndim == 2
+                    and len(features) == len(images)
+                    and features.isfinite().all()
+                ):
                     return features
-                problem = f"they have shape {tuple(features.shape)} for {len(images)} pictures, or are not finite"
+                problem = (
+                    f"they have shape {tuple(features.shape)} for {len(images)} pictures, or"
+                    " are not finite"
+                )
             except Exception as error:  # it may be anyone's code
                 problem = f"{type(error).__name__}: {error}"
-            self._say_once("features", f"features of {name_of(type(self._eye))} cannot be used ({problem}); thumbnails are")
+            self._say_once(
+                "features",
+                f"features of {name_of(type(self._eye))} cannot be used ({problem}); thumbnails"
+                " are",
+            )
             self._eye = None
         return appearance.thumbnails(images)
 
@@ -199,16 +243,25 @@ class Monitor:
         if not self._config.evaluation.kl:
             return {}
         whole = set(pictures.whole)
-        first = [i for i in range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts)) if i in whole][:WAYS]
+        first = [
+            i
+            for i in range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
+            if i in whole
+        ][:WAYS]
         if not first:
             return {"kl": None}
-        found = kl_to_pretrained(self._policy, pictures, first, self._config.micro_batch_size, self._world)
+        found = kl_to_pretrained(
+            self._policy, pictures, first, self._config.micro_batch_size, self._world
+        )
         return {"kl": finite_or_none(found.mean().item())}
 
 
-def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World) -> Tensor:
-    """(rows,) in nats, of the whole way to each picture: summed over its random steps and the entries of a latent, each step's
-    KL(policy || pretrained) at the states that the policy went through. size: rows in one forward pass.
+def kl_to_pretrained(
+    policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World
+) -> Tensor:
+    """(rows,) in nats, of the whole way to each picture: summed over its random steps and the
+    entries of a latent, each step's KL(policy || pretrained) at the states that the policy went
+    through. size: rows in one forward pass.
     """
     way = rollout.trajectory
 
@@ -219,14 +272,19 @@ def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[i
         found = []
         for step in way.steps.tolist():
             world.stop_here_if_asked()
-            found.append(policy.act(states[:, step], torch.full((len(chosen),), step), conditioning))
+            found.append(
+                policy.act(states[:, step], torch.full((len(chosen),), step), conditioning)
+            )
         return found
 
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     own = list(world.map(laws, parts))
     with policy.using("start"):
         pretrained = list(world.map(laws, parts))
-    each = [torch.stack([p.kl(q) for p, q in zip(*pair, strict=True)]).sum(0) for pair in zip(own, pretrained, strict=True)]
+    each = [
+        torch.stack([p.kl(q) for p, q in zip(*pair, strict=True)]).sum(0)
+        for pair in zip(own, pretrained, strict=True)
+    ]
     return torch.cat(each).cpu() * way.path[0, 0].numel()
 
 

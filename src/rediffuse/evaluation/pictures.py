@@ -28,7 +28,9 @@ from rediffuse.types import Batch, CleanSamples, Prompt, PromptSet, Rollout, Tra
 class Pictures:
     """Of a few prompts of the run's set; neither they nor their noise ever change."""
 
-    def __init__(self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World) -> None:
+    def __init__(
+        self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World
+    ) -> None:
         options = config.evaluation
         drawn = distinct(prompts, options.num_prompts, config.seed)
         self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
@@ -36,7 +38,8 @@ class Pictures:
         self._policy, self._config, self._world = policy, config, world
 
     def save(self, folder: Path) -> Rollout:
-        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the columns' prompts.
+        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the
+        columns' prompts.
 
         The rollout holds the way to them where the divergence along it is to be measured.
         """
@@ -64,8 +67,9 @@ class Pictures:
         images = len(list(first.glob("[0-9]*.png")))
         if files.read_json(place) != self._columns() or images != len(self.prompts):
             raise ConfigError(
-                "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed since the run began, so its"
-                f" pictures ({images} in {first}) could not be compared with new ones. Undo the change, or start a new run."
+                "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed"
+                f" since the run began, so its pictures ({images} in {first}) could not be compared"
+                " with new ones. Undo the change, or start a new run."
             )
 
     def _columns(self) -> list[str]:
@@ -73,18 +77,24 @@ class Pictures:
 
 
 def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
-    """A checkpoint of a run, as pictures show it: its average where it has one. name: newest, best, or a number of epochs."""
+    """A checkpoint of a run, as pictures show it: its average where it has one. name: newest, best,
+    or a number of epochs.
+    """
     config = run.config()
     family, sampler = build("model", config.model), build("sampler", config.sampler)
     before = files.read_json(run.path / "environment.json").get("files", {})
     for each in fingerprint.changes(before, config, "model."):
         warnings.warn(
-            f"{each} changed since the run began: pictures are those of another model than it learned with.", stacklevel=3
+            f"{each} changed since the run began: pictures are those of another model than it"
+            " learned with.",
+            stacklevel=3,
         )
     saved = checkpoint.load(run.checkpoints, name)
     denoiser = family.load("cuda" if torch.cuda.is_available() else "cpu", config.seed)
     shown = {
-        name: saved.weights.get(PREFIX + name, value) for name, value in saved.weights.items() if not name.startswith(PREFIX)
+        name: saved.weights.get(PREFIX + name, value)
+        for name, value in saved.weights.items()
+        if not name.startswith(PREFIX)
     }
     checkpoint.put_back(shown, denoiser.parameters())
     return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
@@ -97,10 +107,14 @@ def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
 
 
 @torch.no_grad()
-def before_and_after(run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest") -> Path:
-    """The pretrained model's picture on the left, the tuned model's on the right, from the same noise.
+def before_and_after(
+    run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest"
+) -> Path:
+    """The pretrained model's picture on the left, the tuned model's on the right, from the same
+    noise.
 
-    Warns of those that are not finite, and of a prompt that the text encoder reads only the begin of.
+    Warns of those that are not finite, and of a prompt that the text encoder reads only the begin
+    of.
     """
     run = folder.existing(run_dir)
     policy = tuned(run, name)

@@ -1,4 +1,6 @@
-"""Whether what was learned carries over: the pretrained and the tuned model on the same prompts and seeds, suite by suite."""
+"""Whether what was learned carries over: the pretrained and the tuned model on the same prompts and
+seeds, suite by suite.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -38,13 +40,21 @@ from rediffuse.types import Combines, Modality, Prompt, PromptSet, Reward, Rollo
 
 OWN = "own"
 """The run's own prompts, with seeds that no training saw."""
-SUITES = (OWN, "unseen_animals", "everyday_objects", "unseen_activities", "unseen_animals_activities")
+SUITES = (
+    OWN,
+    "unseen_animals",
+    "everyday_objects",
+    "unseen_activities",
+    "unseen_animals_activities",
+)
 NUM_PICTURES = 12
 
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask of a run. rewards: by name, instead of the run's own and its held-out ones   checkpoint: as checkpoint.load"""
+    """What to ask of a run. rewards: by name, instead of the run's own and its held-out ones
+    checkpoint: as checkpoint.load
+    """
 
     suites: Sequence[str] = SUITES
     rewards: Sequence[str] = ()
@@ -56,9 +66,11 @@ class Question:
 
 @torch.no_grad()
 def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
-    """Writes RUN/evaluation: evaluation.json, which it also returns, and a picture a suite, before above after.
+    """Writes RUN/evaluation: evaluation.json, which it also returns, and a picture a suite, before
+    above after.
 
-    Raises ConfigError for a suite or a reward that is not there. Why a reward cannot judge a suite stands in its place.
+    Raises ConfigError for a suite or a reward that is not there. Why a reward cannot judge a suite
+    stands in its place.
     """
     run = folder.existing(run_dir)
     config = run.config()
@@ -93,49 +105,76 @@ class Pair:
     modality: Modality
 
     @classmethod
-    def sampled(cls, policy: DiffusionPolicy, draws: Draws, config: Config, world: World, name: str) -> "Pair":
+    def sampled(
+        cls, policy: DiffusionPolicy, draws: Draws, config: Config, world: World, name: str
+    ) -> "Pair":
         def sample(which: str) -> list[Rollout]:
             size = config.micro_batch_size
             rollouts = collect(policy, draws, size, world)
             told, errors = escape(printable(f"{name}, {which}")), console("error")
             total = -(-len(draws.prompts) // size)
-            return list(track(rollouts, told, total, console=errors, transient=True, disable=not errors.is_terminal))
+            return list(
+                track(
+                    rollouts,
+                    told,
+                    total,
+                    console=errors,
+                    transient=True,
+                    disable=not errors.is_terminal,
+                )
+            )
 
         with policy.using("start"):
             before = sample("before")
         return cls(before, sample("after"), draws.prompts, policy.denoiser.modality)
 
-    def compared(self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller) -> dict[str, Any]:
+    def compared(
+        self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller
+    ) -> dict[str, Any]:
         generator = noise.generator(question.seed, "bootstrap")
         found: dict[str, Any] = {}
         for name, reward in rewards.items():
             try:
-                was, now = (_values(name, reward, each, config, caller) for each in (self.before, self.after))
+                was, now = (
+                    _values(name, reward, each, config, caller)
+                    for each in (self.before, self.after)
+                )
             except RewardError as error:
                 found[name] = {"error": str(error)}
                 continue
             both = [value for value in was if value in now]
-            found |= {value: gained(was[value], now[value], question.images_per_prompt, generator) for value in both}
+            found |= {
+                value: gained(was[value], now[value], question.images_per_prompt, generator)
+                for value in both
+            }
         return {"rewards": found}
 
     def picture(self) -> Image.Image:
         """The first picture of each of the first prompts, before above after."""
         step = len(self.prompts) // len({prompt.shown for prompt in self.prompts})
         was, now = (
-            self.modality.preview(torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES])
+            self.modality.preview(
+                torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES]
+            )
             for each in (self.before, self.after)
         )
         return grid(torch.stack([was, now], 1).flatten(0, 1), columns=len(was))
 
 
-def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: torch.Generator) -> dict[str, Any]:
-    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means over prompts, and their difference's interval.
+def gained(
+    before: Tensor, after: Tensor, images_per_prompt: int, generator: torch.Generator
+) -> dict[str, Any]:
+    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means over prompts, and
+    their difference's interval.
 
-    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not independent. All None where
-    nothing is known both before and after.
+    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not
+    independent. All None where nothing is known both before and after.
     """
     known = before.isfinite() & after.isfinite()
-    was, now = (each.where(known, torch.nan).view(-1, images_per_prompt).nanmean(1) for each in (before, after))
+    was, now = (
+        each.where(known, torch.nan).view(-1, images_per_prompt).nanmean(1)
+        for each in (before, after)
+    )
     gains = (now - was)[was.isfinite()]
     low, high = interval(gains, generator) if len(gains) > 1 else (None, None)
     means = [finite_or_none(each.nanmean().item()) for each in (was, now, now - was)]
@@ -145,12 +184,17 @@ def gained(before: Tensor, after: Tensor, images_per_prompt: int, generator: tor
 
 def table(found: Mapping[str, Any]) -> Group:
     """For a terminal."""
-    return Group(*(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"]))))
+    return Group(
+        *(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"])))
+    )
 
 
 def _heading(suite: Mapping[str, Any]) -> Text:
     seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
-    said = plain(f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']} prompts{seen}{_broken(suite)}")
+    said = plain(
+        f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']}"
+        f" prompts{seen}{_broken(suite)}"
+    )
     return Text(said, "bold")
 
 
@@ -169,7 +213,11 @@ def _rows(rewards: Mapping[str, Any]) -> Table:
         else:
             within = "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
             shown.add_row(
-                Text(f"  {plain(name)}"), f"{row['before']:.3f}", f"{row['after']:.3f}", f"{row['difference']:+.3f}", within
+                Text(f"  {plain(name)}"),
+                f"{row['before']:.3f}",
+                f"{row['after']:.3f}",
+                f"{row['difference']:+.3f}",
+                within,
             )
     return shown
 
@@ -191,7 +239,9 @@ def _rewards(config: Config, names: Sequence[str]) -> dict[str, Reward]:
     listed = [{"name": name} for name in names] or [config.reward, *config.evaluation.held_out]
     known = [each for each in listed if not str(each["name"]).startswith(GIVEN_IN_PYTHON)]
     if not known:
-        raise ConfigError("--rewards: the run's own reward was given in Python and is gone; name one to judge by.")
+        raise ConfigError(
+            "--rewards: the run's own reward was given in Python and is gone; name one to judge by."
+        )
     for options in known:
         check_names("reward", options)
     built = [build("reward", options) for options in known]
@@ -204,7 +254,9 @@ def _draws(prompts: PromptSet, question: Question) -> Draws:
     return Draws(range(len(each)), each, (question.seed, "evaluate"))
 
 
-def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, caller: Caller) -> dict[str, Tensor]:
+def _values(
+    name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, caller: Caller
+) -> dict[str, Tensor]:
     """(N,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
     n = sum(len(rollout.prompts) for rollout in rollouts)
     scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n, caller=caller)
@@ -213,14 +265,22 @@ def _values(name: str, reward: Reward, rollouts: Sequence[Rollout], config: Conf
         raise RewardError(f"None of the pictures is finite. {told(scores.faults)}", "broken_sample")
     if not scores.rewards.isfinite().any():
         raise RewardError(str(scorer.failure or f"The reward {name} gave no number."))
-    whole = {} if isinstance(reward, Combines) else {name: scores.rewards}  # a sum over an epoch has no meaning without one
+    # a sum over an epoch has no meaning without one
+    whole = {} if isinstance(reward, Combines) else {name: scores.rewards}
     return {**whole, **{f"{name}: {part}": values for part, values in scores.parts.items()}}
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
     texts = list(dict.fromkeys(prompt.shown for prompt in pair.prompts))
-    before, after = ([fault for rollout in each for fault in rollout.faults if fault] for each in (pair.before, pair.after))
-    broken = {"before": len(before), "after": len(after), "cause": told([*before, *after])} if before or after else None
+    before, after = (
+        [fault for rollout in each for fault in rollout.faults if fault]
+        for each in (pair.before, pair.after)
+    )
+    broken = (
+        {"before": len(before), "after": len(after), "cause": told([*before, *after])}
+        if before or after
+        else None
+    )
     return {
         **({"broken": broken} if broken else {}),
         "name": name,

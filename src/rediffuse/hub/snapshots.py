@@ -1,4 +1,6 @@
-"""The Hugging Face Hub: asked once what a revision stands for, with a limit on its time; if it is silent, the cache answers."""
+"""The Hugging Face Hub: asked once what a revision stands for, with a limit on its time; if it is
+silent, the cache answers.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,23 +37,36 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
         ) from error
     except RevisionNotFoundError as error:
         option = f"{key.partition('.')[0]}.revision"
-        raise ConfigError(f"{option}: {place} has none called {revision!r}; give a commit hash, tag or branch.") from error
+        raise ConfigError(
+            f"{option}: {place} has none called {revision!r}; give a commit hash, tag or branch."
+        ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ConfigError(
-            f"{key}: no folder and no model on the Hub is called {place!r}. Look for a slip of the pen; if it is"
-            " private, run: hf auth login"
+            f"{key}: no folder and no model on the Hub is called {place!r}. Look for a slip of the"
+            " pen; if it is private, run: hf auth login"
         ) from error
     except (*NO_CONNECTION, LocalEntryNotFoundError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403):
-            raise ConfigError(f"{key}: the Hub refuses {place} ({status}); if your token is old, run: hf auth login") from error
-        try:
-            return Path(snapshot_download(place, revision=revision, allow_patterns=list(patterns), local_files_only=True))
-        except LocalEntryNotFoundError:
-            said = f"the Hub answers {status} for {place}" if status else f"cannot reach the Hub for {place}"
             raise ConfigError(
-                f"{key}: {said}, and it is not in the cache. Connect and try again, or give a folder or a .safetensors"
-                " file that is on this machine."
+                f"{key}: the Hub refuses {place} ({status}); if your token is old, run: hf auth"
+                " login"
+            ) from error
+        try:
+            return Path(
+                snapshot_download(
+                    place, revision=revision, allow_patterns=list(patterns), local_files_only=True
+                )
+            )
+        except LocalEntryNotFoundError:
+            said = (
+                f"the Hub answers {status} for {place}"
+                if status
+                else f"cannot reach the Hub for {place}"
+            )
+            raise ConfigError(
+                f"{key}: {said}, and it is not in the cache. Connect and try again, or give a"
+                " folder or a .safetensors file that is on this machine."
             ) from error
 
 

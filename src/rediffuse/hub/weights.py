@@ -1,4 +1,6 @@
-"""Whether a whole model was loaded: libraries make up values of tensors that a file lacks, and drop those they do not know."""
+"""Whether a whole model was loaded: libraries make up values of tensors that a file lacks, and drop
+those they do not know.
+"""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,37 +15,60 @@ NOT_WEIGHTS = ("position_ids", "inv_freq")
 
 
 def refuse_incomplete(
-    key: str, where: object, network: nn.Module, info: Mapping[str, Any], unused: Collection[str] = (), *, heads: bool = False
+    key: str,
+    where: object,
+    network: nn.Module,
+    info: Mapping[str, Any],
+    unused: Collection[str] = (),
+    *,
+    heads: bool = False,
 ) -> None:
-    """Raises ConfigError under `key` unless every tensor of `network` came from the files at `where`, and is finite.
+    """Raises ConfigError under `key` unless every tensor of `network` came from the files at
+    `where`, and is finite.
 
     Args:
         info: what `from_pretrained(output_loading_info=True)` says of it.
         unused: words in the names of tensors that may be missing, since nothing here uses them.
         heads: whether the files may hold more than the network, such as the head of another task.
     """
-    missing = [name for name in map(str, info["missing_keys"]) if not any(word in name for word in unused)]
-    mismatched = [str(each[0] if isinstance(each, tuple) else each) for each in info.get("mismatched_keys", ())]
-    unexpected = [name for name in map(str, info["unexpected_keys"]) if not name.endswith(NOT_WEIGHTS)]
-    for what, names in (("lacks", missing), ("has another shape of", mismatched), ("has unknown", () if heads else unexpected)):
+    missing = [
+        name for name in map(str, info["missing_keys"]) if not any(word in name for word in unused)
+    ]
+    mismatched = [
+        str(each[0] if isinstance(each, tuple) else each)
+        for each in info.get("mismatched_keys", ())
+    ]
+    unexpected = [
+        name for name in map(str, info["unexpected_keys"]) if not name.endswith(NOT_WEIGHTS)
+    ]
+    for what, names in (
+        ("lacks", missing),
+        ("has another shape of", mismatched),
+        ("has unknown", () if heads else unexpected),
+    ):
         if names:
             number = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
             raise ConfigError(
-                f"{key}: {where} {what} {number}, first {min(names)}. It is another model, or a damaged copy of this one."
+                f"{key}: {where} {what} {number}, first {min(names)}. It is another model, or a"
+                " damaged copy of this one."
             )
     refuse_not_filled(key, where, network, unused)
 
 
-def refuse_not_filled(key: str, where: object, network: nn.Module, unused: Collection[str] = ()) -> None:
+def refuse_not_filled(
+    key: str, where: object, network: nn.Module, unused: Collection[str] = ()
+) -> None:
     """Raises ConfigError where a tensor has no value, or one that is not finite."""
     for name, value in network.state_dict().items():
         if any(word in name for word in unused):
             continue
         if value.is_meta:
             raise ConfigError(
-                f"{key}: {where} lacks {name}, perhaps among others. It is another model, or a damaged copy of this one."
+                f"{key}: {where} lacks {name}, perhaps among others. It is another model, or a"
+                " damaged copy of this one."
             )
         if value.is_floating_point() and not value.isfinite().all():
             raise ConfigError(
-                f"{key}: {name} in {where} is not finite: a damaged copy, or half precision that overflowed when it was saved."
+                f"{key}: {name} in {where} is not finite: a damaged copy, or half precision that"
+                " overflowed when it was saved."
             )

@@ -1,4 +1,6 @@
-"""A moving average of what learns, from which pictures and exports are made; sampling and training never see it."""
+"""A moving average of what learns, from which pictures and exports are made; sampling and training
+never see it.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +14,16 @@ PREFIX = "average/"
 
 
 class Average:
-    """decay: the share that stays at each update; None: there is no average, and what learns is shown itself."""
+    """decay: the share that stays at each update; None: there is no average, and what learns is
+    shown itself.
+    """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float | None) -> None:
         self._parameters = parameters
         self._mix = None if decay is None else get_ema_multi_avg_fn(decay)
-        self._values = {} if decay is None else {name: p.detach().clone() for name, p in parameters.items()}
+        self._values = (
+            {} if decay is None else {name: p.detach().clone() for name, p in parameters.items()}
+        )
 
     @torch.no_grad()
     def update(self) -> None:

@@ -1,4 +1,6 @@
-"""What an algorithm learns from: the rows of a rollout, and the tensors that a micro-batch of them needs."""
+"""What an algorithm learns from: the rows of a rollout, and the tensors that a micro-batch of them
+needs.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,9 +18,11 @@ from rediffuse.types import Algorithm, CleanSamples, Conditioning, Rollout, Tran
 
 @dataclass(frozen=True)
 class Rows:
-    """N choices of a sample of this process and one of its random steps; of clean samples, of the times it is noised to.
+    """N choices of a sample of this process and one of its random steps; of clean samples, of the
+    times it is noised to.
 
-    sample: (N,) positions in the rollout   k: (N,) positions among the random steps   key: of the noise of clean samples
+    sample: (N,) positions in the rollout   k: (N,) positions among the random steps   key: of the
+    noise of clean samples
     """
 
     sample: Tensor
@@ -26,8 +30,13 @@ class Rows:
     key: tuple[int | str, ...] = ()
 
     def split(self, size: int) -> list["Rows"]:
-        """None at all where there are no rows: a process may have drawn no sample of a small minibatch."""
-        return [Rows(self.sample[i : i + size], self.k[i : i + size], self.key) for i in range(0, len(self.sample), size)]
+        """None at all where there are no rows: a process may have drawn no sample of a small
+        minibatch.
+        """
+        return [
+            Rows(self.sample[i : i + size], self.k[i : i + size], self.key)
+            for i in range(0, len(self.sample), size)
+        ]
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,15 @@ class Batches(ABC):
         """reference: what `references` gave for these rows."""
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
-        """The means under the weights that the algorithm refers to, (N, *L) of each part, if it does."""
+        """The means under the weights that the algorithm refers to, (N, *L) of each part, if it
+        does.
+        """
         return [None] * len(parts)
 
     def rows(self, samples: Tensor, key: tuple[int, int]) -> Rows:
-        """The rows of those samples that this process drew, with steps chosen by each sample's own key."""
+        """The rows of those samples that this process drew, with steps chosen by each sample's own
+        key.
+        """
         position = {index: place for place, index in enumerate(self.rollout.indices.tolist())}
         num_chosen, num_choices = self.choices
         sample, chosen = [], []
@@ -65,18 +78,27 @@ class Batches(ABC):
                 sample.append(torch.full((num_chosen,), position[index]))
                 chosen.append(torch.randperm(num_choices, generator=generator)[:num_chosen])
         empty = torch.empty(0, dtype=torch.int64)
-        return Rows(torch.cat([empty, *sample]), torch.cat([empty, *chosen]), (self.config.seed, *key, "noised"))
+        return Rows(
+            torch.cat([empty, *sample]),
+            torch.cat([empty, *chosen]),
+            (self.config.seed, *key, "noised"),
+        )
 
     def conditioning(self, rows: Rows) -> Conditioning:
         """Made anew: kept for every sample, it would be larger than the latents."""
         with torch.no_grad():
-            return self.policy.denoiser.encode([self.rollout.prompts[i] for i in rows.sample.tolist()])
+            return self.policy.denoiser.encode(
+                [self.rollout.prompts[i] for i in rows.sample.tolist()]
+            )
 
 
 class TransitionBatches(Batches):
     @property
     def choices(self) -> tuple[int, int]:
-        asked, num_random = self.algorithm.passes.rows_per_sample, len(self.rollout.trajectory.steps)
+        asked, num_random = (
+            self.algorithm.passes.rows_per_sample,
+            len(self.rollout.trajectory.steps),
+        )
         return min(asked or num_random, num_random), num_random
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:

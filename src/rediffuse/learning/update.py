@@ -25,23 +25,34 @@ SMALLEST_SCALE = 1.0
 
 
 class Learner:
-    """Improves the policy, and owns what learning remembers: optimizer, loss scale, average and the algorithm's memory.
+    """Improves the policy, and owns what learning remembers: optimizer, loss scale, average and the
+    algorithm's memory.
 
     skipped: what was not finite, for each of the last updates in a row that were skipped
     """
 
-    def __init__(self, policy: DiffusionPolicy, algorithm: Algorithm, config: Config, world: World) -> None:
+    def __init__(
+        self, policy: DiffusionPolicy, algorithm: Algorithm, config: Config, world: World
+    ) -> None:
         self.policy, self.algorithm, self.config, self.world = policy, algorithm, config, world
         options, parameters = config.optimizer, policy.denoiser.parameters()
         self.optimizer = torch.optim.AdamW(
-            parameters.values(), config.learning_rate, options.betas, options.epsilon, options.weight_decay
+            parameters.values(),
+            config.learning_rate,
+            options.betas,
+            options.epsilon,
+            options.weight_decay,
         )
-        self.scaler = torch.amp.GradScaler(policy.denoiser.device.type, enabled=policy.denoiser.needs_loss_scaling)
+        self.scaler = torch.amp.GradScaler(
+            policy.denoiser.device.type, enabled=policy.denoiser.needs_loss_scaling
+        )
         self.average = Average(parameters, config.ema_decay)
         self.skipped: list[str] = []
 
     def state(self, epoch: int) -> Checkpoint:
-        """Returns all that a run needs to go on after so many epochs. The tensors are those in use: copy them to keep them."""
+        """Returns all that a run needs to go on after so many epochs. The tensors are those in use:
+        copy them to keep them.
+        """
         parameters = self.policy.denoiser.parameters()
         memory = {
             "algorithm_name": self.config.algorithm["name"],
@@ -52,29 +63,38 @@ class Learner:
         return Checkpoint(epoch, {**parameters, **self.average.state()}, moments, memory)
 
     def load(self, saved: Checkpoint) -> None:
-        """Puts back what `state` gave. Raises ConfigError where it belongs to another algorithm or to a model of other shapes."""
+        """Puts back what `state` gave. Raises ConfigError where it belongs to another algorithm or
+        to a model of other shapes.
+        """
         name = saved.state["algorithm_name"]
         if name != self.config.algorithm["name"]:
             raise ConfigError(
-                f"algorithm.name: {self.config.algorithm['name']!r} in config.yaml, but the checkpoint is of"
-                f" {name!r}. Undo the change, or start a new run."
+                f"algorithm.name: {self.config.algorithm['name']!r} in config.yaml, but the"
+                f" checkpoint is of {name!r}. Undo the change, or start a new run."
             )
         self.load_weights(saved)
-        checkpoint.restore_optimizer(self.optimizer, self.policy.denoiser.parameters(), saved.optimizer)
+        checkpoint.restore_optimizer(
+            self.optimizer, self.policy.denoiser.parameters(), saved.optimizer
+        )
         self.scaler.load_state_dict(saved.state["loss_scale"])
         if isinstance(self.algorithm, Remembers):
             self.algorithm.load(saved.state["algorithm"])
 
     def load_weights(self, saved: Checkpoint) -> None:
-        """Puts back the weights and their average alone, to export them: the run cannot go on from there."""
-        checkpoint.put_back(saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()})
+        """Puts back the weights and their average alone, to export them: the run cannot go on from
+        there.
+        """
+        checkpoint.put_back(
+            saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()}
+        )
 
     def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> Metrics:
-        """advantages: (num_samples,) of the whole epoch, NaN for the masked ones, which are never trained on.
+        """advantages: (num_samples,) of the whole epoch, NaN for the masked ones, which are never
+        trained on.
 
         The gradient of each minibatch is that of its mean over all processes' rows, however many
-        rows go through the network at a time. Raises NonFiniteError, in all processes, where too many updates in a row are not
-        finite, and where what was learned gives no finite numbers.
+        rows go through the network at a time. Raises NonFiniteError, in all processes, where too
+        many updates in a row are not finite, and where what was learned gives no finite numbers.
         """
         batches = self._batches(rollout, advantages)
         totals = Totals(self.algorithm.metric_names, has_ratio=isinstance(self.algorithm, HasRatio))
@@ -84,22 +104,44 @@ class Learner:
             self.optimizer.state.clear()
         for inner in range(passes.inner_epochs):
             drawn = inner if passes.reshuffle else 0
-            order = valid[torch.randperm(len(valid), generator=noise.generator(self.config.seed, epoch, "order", drawn))]
+            order = valid[
+                torch.randperm(
+                    len(valid), generator=noise.generator(self.config.seed, epoch, "order", drawn)
+                )
+            ]
             for number, minibatch in enumerate(order.tensor_split(self.config.updates_per_epoch)):
                 self.world.stop_if_asked()
                 rows = batches.rows(minibatch, (epoch, inner))
                 num_rows = len(minibatch) * batches.choices[0]
                 if num_rows:
                     self._step(batches, rows, num_rows, totals, first=inner == number == 0)
-        self._try_out(self._batches(rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)), epoch)
-        limit = {"max_ratio_drift": self.algorithm.max_ratio_drift} if isinstance(self.algorithm, HasRatio) else {}
+        self._try_out(
+            self._batches(
+                rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)
+            ),
+            epoch,
+        )
+        limit = (
+            {"max_ratio_drift": self.algorithm.max_ratio_drift}
+            if isinstance(self.algorithm, HasRatio)
+            else {}
+        )
         return {"trained_samples": len(valid), **totals.means(self.world), **limit}
 
     def _batches(self, rollout: Rollout, advantages: Tensor) -> Batches:
         kind = kind_for(self.algorithm)
-        return kind(self.policy, self.algorithm, self.config, self.world, rollout, advantages[rollout.indices])
+        return kind(
+            self.policy,
+            self.algorithm,
+            self.config,
+            self.world,
+            rollout,
+            advantages[rollout.indices],
+        )
 
-    def _step(self, batches: Batches, rows: Rows, num_rows: int, totals: "Totals", *, first: bool) -> None:
+    def _step(
+        self, batches: Batches, rows: Rows, num_rows: int, totals: "Totals", *, first: bool
+    ) -> None:
         parameters = list(self.policy.denoiser.parameters().values())
         parts = rows.split(self.config.micro_batch_size)
         scale = self.scaler.scale(torch.ones((), device=self.world.device))
@@ -113,14 +155,18 @@ class Learner:
             return found, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(part.sample)
 
         total, lost = [torch.zeros_like(each) for each in parameters], totals.lost
-        for part, loss, weight in self.world.map(gradients, list(zip(parts, references, strict=True))):
+        for part, loss, weight in self.world.map(
+            gradients, list(zip(parts, references, strict=True))
+        ):
             for sum_, gradient in zip(total, part, strict=True):
                 sum_.add_(gradient, alpha=weight / num_rows)
             totals.add(loss, weight, first=first)
         for parameter, gradient in zip(parameters, self.world.summed(total), strict=True):
             parameter.grad = gradient
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.optimizer.max_grad_norm).item()
+        norm = torch.nn.utils.clip_grad_norm_(
+            parameters, self.config.optimizer.max_grad_norm
+        ).item()
         no_loss = self.world.any(totals.lost > lost)
         totals.grad_norms.append(math.nan if no_loss else norm)
         if math.isfinite(totals.grad_norms[-1]):
@@ -137,39 +183,54 @@ class Learner:
     def _skip(self, what: str) -> None:
         self.skipped.append(what)
         if len(self.skipped) >= MOST_SKIPPED:
-            raise NonFiniteError(f"{len(self.skipped)} updates in a row were skipped: the {what} is not finite. {self._advice()}")
+            raise NonFiniteError(
+                f"{len(self.skipped)} updates in a row were skipped: the {what} is not finite."
+                f" {self._advice()}"
+            )
 
     @torch.no_grad()
     def _try_out(self, batches: Batches, epoch: int) -> None:
-        """What was learned, before anything is sampled from it or saved. batches: with advantages of 1, which cannot overflow."""
+        """What was learned, before anything is sampled from it or saved. batches: with advantages
+        of 1, which cannot overflow.
+        """
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
         named = first_not_finite({**parameters, **self.average.state(), **moments})
         broken = named is not None or not self._gives_numbers(batches, epoch)
         if self.world.any(broken):
-            where = f"numbers that are not finite, first in {named}" if named else "a policy whose loss is not finite"
+            where = (
+                f"numbers that are not finite, first in {named}"
+                if named
+                else "a policy whose loss is not finite"
+            )
             raise NonFiniteError(f"The updates of epoch {epoch} left {where}. {self._advice()}")
 
     def _gives_numbers(self, batches: Batches, epoch: int) -> bool:
-        """Of the rows of one sample that this process drew, for any: a healthy policy is asked once."""
+        """Of the rows of one sample that this process drew, for any: a healthy policy is asked
+        once.
+        """
         mine = batches.rollout.indices[batches.advantages.isfinite()][:1]
         rows = batches.rows(mine, (epoch, 0)).split(1)
         return not rows or any(self._has_loss(batches, row) for row in rows)
 
     def _has_loss(self, batches: Batches, row: Rows) -> bool:
         loss = self.algorithm.loss(self.policy, batches.batch(row, batches.references([row])[0]))
-        return math.isfinite(loss.value.item()) and (loss.log_ratio is None or math.isfinite(loss.log_ratio.item()))
+        return math.isfinite(loss.value.item()) and (
+            loss.log_ratio is None or math.isfinite(loss.log_ratio.item())
+        )
 
     def _advice(self) -> str:
         precision = str(self.config.model.get("precision", ""))
         wider = f" {cure('network', precision)}" if precision == "fp16" else ""
         return (
-            f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run is saved up to the epoch before:"
-            " change its config.yaml, then resume."
+            f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run is"
+            " saved up to the epoch before: change its config.yaml, then resume."
         )
 
     def _decay_first_moments(self) -> None:
-        """What AdamW will multiply by beta in fp32 gives their product in bf16, beta rounded too, as the authors' TPU code."""
+        """What AdamW will multiply by beta in fp32 gives their product in bf16, beta rounded too,
+        as the authors' TPU code.
+        """
         if self.config.optimizer.first_moment == "bf16":
             beta = self.config.optimizer.betas[0]
             for state in self.optimizer.state.values() if beta else ():
@@ -204,7 +265,9 @@ class Totals:
         if approx_kl is not None and loss.log_ratio is not None:
             metrics["approx_kl"] = approx_kl
             if first:
-                self.ratio_drift = max(self.ratio_drift, (loss.log_ratio.exp() - 1).abs().max().item())
+                self.ratio_drift = max(
+                    self.ratio_drift, (loss.log_ratio.exp() - 1).abs().max().item()
+                )
         for name, value in metrics.items():
             self.sums[name] += value * num_rows
         self.num_rows += num_rows

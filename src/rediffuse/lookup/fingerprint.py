@@ -1,4 +1,6 @@
-"""What the files on this machine that a run is made of contained when it began: base weights, judges, prompts."""
+"""What the files on this machine that a run is made of contained when it began: base weights,
+judges, prompts.
+"""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,7 +16,8 @@ READ = (".safetensors", ".bin", ".ckpt", ".pt", ".json", ".txt", ".jsonl", ".mod
 
 
 def of(config: Config, only: str = "") -> dict[str, dict[str, str]]:
-    """By option, the SHA-256 of every file that it names: `model.source` -> `unet/config.json` -> digest.
+    """By option, the SHA-256 of every file that it names: `model.source` -> `unet/config.json` ->
+    digest.
 
     only: how the options' names begin.
     """
@@ -23,21 +26,28 @@ def of(config: Config, only: str = "") -> dict[str, dict[str, str]]:
 
 
 def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> None:
-    """Raises ConfigError where a file is not what it was. before: as `of` gave it; what it does not name is not looked at."""
+    """Raises ConfigError where a file is not what it was. before: as `of` gave it; what it does not
+    name is not looked at.
+    """
     for each in changes(before, config):
         raise ConfigError(
-            f"{each} changed since the run began, so that it would go on from another model than it learned with. Put the files"
-            " back; or go on all the same: rediffuse resume RUN --accept-changed-files"
+            f"{each} changed since the run began, so that it would go on from another model than it"
+            " learned with. Put the files back; or go on all the same: rediffuse resume RUN"
+            " --accept-changed-files"
         )
 
 
 def changes(before: Mapping[str, Mapping[str, str]], config: Config, only: str = "") -> list[str]:
-    """The option and the first file of each that is not what it was. only: how the options' names begin."""
+    """The option and the first file of each that is not what it was. only: how the options' names
+    begin.
+    """
     now, found = of(config, only), []
     for place, files in before.items():
         changed = [name for name, digest in files.items() if now.get(place, {}).get(name) != digest]
         if changed and place.startswith(only):
-            found.append(f"{place}: {changed[0]}" + (f" and {len(changed) - 1} more" if changed[1:] else ""))
+            found.append(
+                f"{place}: {changed[0]}" + (f" and {len(changed) - 1} more" if changed[1:] else "")
+            )
     return found
 
 
@@ -51,5 +61,12 @@ def _local(config: Config) -> Iterator[tuple[str, Path]]:
 
 
 def _digests(path: Path) -> dict[str, str]:
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.suffix in READ and each.is_file())
-    return {file.relative_to(path).as_posix() if file != path else file.name: digest(file) for file in files}
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(each for each in path.rglob("*") if each.suffix in READ and each.is_file())
+    )
+    return {
+        file.relative_to(path).as_posix() if file != path else file.name: digest(file)
+        for file in files
+    }

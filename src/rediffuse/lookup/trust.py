@@ -1,8 +1,10 @@
-"""What a file that somebody else may have written asks of this machine, and what its owner has allowed.
+"""What a file that somebody else may have written asks of this machine, and what its owner has
+allowed.
 
-A recipe or a run's config.yaml may name what is inside of its run folder or of the package, and models of the Hub. Code, other
-paths, addresses, environment variables, plain http and pickles take a permission: the command line's own words, or --trust-code.
-What was allowed when a run began is remembered outside of its folder, so that its owner goes on with it without a word.
+A recipe or a run's config.yaml may name what is inside of its run folder or of the package, and
+models of the Hub. Code, other paths, addresses, environment variables, plain http and pickles take
+a permission: the command line's own words, or --trust-code. What was allowed when a run began is
+remembered outside of its folder, so that its owner goes on with it without a word.
 """
 
 import hashlib
@@ -18,7 +20,9 @@ from rediffuse.errors import ConfigError
 from rediffuse.lookup.build import GIVEN_IN_PYTHON, components_of
 
 
-def refuse(where: object, config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None) -> None:
+def refuse(
+    where: object, config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None
+) -> None:
     """Raises ConfigError with all that `config` asks for and nobody allowed, by key.
 
     Args:
@@ -29,34 +33,45 @@ def refuse(where: object, config: Config, flags: Mapping[str, Any] | None = None
     if asked := unallowed(config, flags, run):
         listed = ", ".join(f"{value} ({place})" for place, value in asked.items())
         raise ConfigError(
-            f"{where} asks to run code, read files, reach servers, send a key or unpickle: {listed}. Look at it; if you trust it,"
-            " add --trust-code."
+            f"{where} asks to run code, read files, reach servers, send a key or unpickle:"
+            f" {listed}. Look at it; if you trust it, add --trust-code."
         )
 
 
-def unallowed(config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None) -> dict[str, str]:
+def unallowed(
+    config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None
+) -> dict[str, str]:
     """What `refuse` would name."""
     typed = set(_leaves(flags or {}))
     allowed = _remembered(run) if run else {}
     return {
         place: value
         for place, value in asks(config, run).items()
-        if allowed.get(place) != value and not any(place == each or place.startswith(f"{each}.") for each in typed)
+        if allowed.get(place) != value
+        and not any(place == each or place.startswith(f"{each}.") for each in typed)
     }
 
 
 def asks(config: Config, run: Path | None = None) -> dict[str, str]:
     """What components ask for that is not their own: `reward.name` -> `mine.py:dark`."""
-    return dict(each for place, key, options in components_of(config) for each in _asked(place, key, options, run))
+    return dict(
+        each
+        for place, key, options in components_of(config)
+        for each in _asked(place, key, options, run)
+    )
 
 
 def remember(run: Path, config: Config) -> None:
-    """That the owner of this machine allowed what `config` asks for, where that can be written down."""
+    """That the owner of this machine allowed what `config` asks for, where that can be written
+    down.
+    """
     if asked := asks(config, run):
         place = _memory(run)
         try:
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with open(place, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            with open(
+                place, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
+            ) as file:
                 file.write(json.dumps(asked))
         except OSError:  # then he is asked again
             return
@@ -72,7 +87,12 @@ def _remembered(run: Path) -> dict[str, str]:
 
 def _memory(run: Path) -> Path:
     state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "rediffuse" / "allowed" / f"{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:32]}.json"
+    return (
+        state
+        / "rediffuse"
+        / "allowed"
+        / f"{hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:32]}.json"
+    )
 
 
 def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -84,7 +104,9 @@ def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _asked(place: str, key: str, options: Mapping[str, Any], run: Path | None) -> Iterator[tuple[str, str]]:
+def _asked(
+    place: str, key: str, options: Mapping[str, Any], run: Path | None
+) -> Iterator[tuple[str, str]]:
     name = str(options.get("name", ""))
     if name.startswith(GIVEN_IN_PYTHON):
         return

@@ -10,7 +10,9 @@ BATCH_EPS = 1e-8  # as in its train.py, where there are no statistics of prompts
 
 
 def standardized(rewards: Tensor) -> Tensor:
-    """(B,) -> (B,), zero mean and unit variance over the batch. In fp64: equal rewards in fp32 may differ from their mean."""
+    """(B,) -> (B,), zero mean and unit variance over the batch. In fp64: equal rewards in fp32 may
+    differ from their mean.
+    """
     exact = rewards.double()
     return ((exact - exact.mean()) / (exact.std(correction=0) + BATCH_EPS)).to(rewards)
 
@@ -23,9 +25,11 @@ def standardized_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
 
 
 def centered_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
-    """Less each group's mean, in the deviation of the whole batch (Flow-GRPO's `global_std`, Liu et al. 2025).
+    """Less each group's mean, in the deviation of the whole batch (Flow-GRPO's `global_std`, Liu et
+    al. 2025).
 
-    A group in which all samples are nearly as good then teaches nearly nothing. A lone sample gets 0.
+    A group in which all samples are nearly as good then teaches nearly nothing. A lone sample gets
+    0.
     """
     gap, _, _ = _gaps(rewards, groups)
     return gap / (rewards.std(correction=0) + EPS)
@@ -40,7 +44,8 @@ def _gaps(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class PromptStatistics:
-    """Standardises each reward by its prompt's recent rewards (Black et al. 2023, sec. 4.3 and app. D).
+    """Standardises each reward by its prompt's recent rewards (Black et al. 2023, sec. 4.3 and app.
+    D).
 
     A prompt with fewer than `min_count` rewards in its buffer of `buffer_size` is measured against
     the whole batch instead. The buffers hold only finite numbers: the caller leaves the rest out.
@@ -66,4 +71,6 @@ class PromptStatistics:
         return {str(group): list(buffer) for group, buffer in self.buffers.items()}
 
     def load(self, state: dict[str, list[float]]) -> None:
-        self.buffers = {int(group): deque(values, maxlen=self.buffer_size) for group, values in state.items()}
+        self.buffers = {
+            int(group): deque(values, maxlen=self.buffer_size) for group, values in state.items()
+        }

@@ -22,13 +22,17 @@ def brightness(images: Tensor) -> Tensor:
 
 
 def saturation(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the mean of each pixel's (max - min) / max."""
+    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the mean of each pixel's (max - min) /
+    max.
+    """
     most, least = images.amax(1), images.amin(1)
     return _of_finite(images, ((most - least) / most.clamp(min=1e-6)).mean((1, 2)))
 
 
 def edge_density(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the share of pixels where the luma takes a step of EDGE or more."""
+    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the share of pixels where the luma takes a
+    step of EDGE or more.
+    """
     luma = _luma(images)
     across = F.pad(luma.diff(dim=2), (0, 1)).abs()
     down = F.pad(luma.diff(dim=1), (0, 0, 0, 1)).abs()
@@ -36,7 +40,9 @@ def edge_density(images: Tensor) -> Tensor:
 
 
 def colour_entropy(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in bits, at most 9: of each picture's colours, LEVELS to a channel."""
+    """images (B, 3, H, W) in [0, 1] -> (B,) in bits, at most 9: of each picture's colours, LEVELS
+    to a channel.
+    """
     levels = (images.where(images.isfinite(), 0.0) * LEVELS).long().clamp(0, LEVELS - 1)
     colours = (levels * torch.tensor([LEVELS**2, LEVELS, 1]).view(1, 3, 1, 1)).sum(1).flatten(1)
     counts = torch.stack([each.bincount(minlength=LEVELS**3) for each in colours])
@@ -50,8 +56,8 @@ def thumbnails(images: Tensor) -> Tensor:
 
 
 def diversity(features: Tensor, groups: Tensor) -> Tensor:
-    """features (N, D), groups (N,) -> scalar: the mean Euclidean distance of two different pictures of one group, every group
-    alike; NaN where no group has two.
+    """features (N, D), groups (N,) -> scalar: the mean Euclidean distance of two different pictures
+    of one group, every group alike; NaN where no group has two.
     """
     each = [torch.pdist(features[groups == group]) for group in groups.unique()]
     means = [distances.mean() for distances in each if len(distances)]
@@ -59,7 +65,9 @@ def diversity(features: Tensor, groups: Tensor) -> Tensor:
 
 
 def nearest(features: Tensor) -> Tensor:
-    """features (N, D) -> (N,): the Euclidean distance to the nearest other picture, infinite where there is none."""
+    """features (N, D) -> (N,): the Euclidean distance to the nearest other picture, infinite where
+    there is none.
+    """
     apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.fill_diagonal_(torch.inf).amin(1)
 

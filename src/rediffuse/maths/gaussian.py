@@ -27,7 +27,8 @@ class Gaussian:
         """Log-density of x (N, *L), averaged over the entries of L: (N,).
 
         The mean instead of the sum, as in both public codes of DDPO (Black et al. 2023): published
-        clip ranges of 1e-4 are for this mean; the true log-ratio is larger by the number of entries.
+        clip ranges of 1e-4 are for this mean; the true log-ratio is larger by the number of
+        entries.
         """
         z = (x - self.mean) / wide(self.std, self.mean)
         density = -0.5 * z**2 - wide(self.std, self.mean).log() - 0.5 * math.log(2 * math.pi)

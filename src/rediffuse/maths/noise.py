@@ -1,4 +1,6 @@
-"""Randomness by key: every draw comes from a generator seeded by what it is for, never by what came before."""
+"""Randomness by key: every draw comes from a generator seeded by what it is for, never by what came
+before.
+"""
 
 import hashlib
 from collections.abc import Sequence

@@ -4,8 +4,8 @@ from statistics import NormalDist
 
 
 def quantile(share: float, freedom: int) -> float:
-    """Of Student's t with so many degrees of freedom, by its expansion about the normal one (Abramowitz & Stegun 1964, 26.7.5):
-    within 1 % from 10 on for shares up to 1 - 1e-5.
+    """Of Student's t with so many degrees of freedom, by its expansion about the normal one
+    (Abramowitz & Stegun 1964, 26.7.5): within 1 % from 10 on for shares up to 1 - 1e-5.
     """
     z = NormalDist().inv_cdf(share)
     return (

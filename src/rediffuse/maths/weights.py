@@ -1,11 +1,15 @@
-"""From rewards to the weights of reward-weighted regression. Rewards (B,) and groups (B,) cover the samples of all processes."""
+"""From rewards to the weights of reward-weighted regression. Rewards (B,) and groups (B,) cover the
+samples of all processes.
+"""
 
 import torch
 from torch import Tensor
 
 
 def softmax_weights(rewards: Tensor, inverse_temperature: float) -> Tensor:
-    """(B,) -> (B,), proportional to exp(inverse_temperature * reward), of mean 1 (Black et al. 2023, sec. 4.2)."""
+    """(B,) -> (B,), proportional to exp(inverse_temperature * reward), of mean 1 (Black et al.
+    2023, sec. 4.2).
+    """
     return len(rewards) * torch.softmax(inverse_temperature * rewards, 0)
 
 
@@ -31,8 +35,12 @@ def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float
 
 
 def above_percentile_so_far(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
-    """Groups come one after another, in the order of their numbers, each held against its own rewards and those of all before."""
+    """Groups come one after another, in the order of their numbers, each held against its own
+    rewards and those of all before.
+    """
     kept = torch.empty_like(rewards, dtype=torch.bool)
     for group in groups.unique():
-        kept[groups == group] = above_percentile(rewards[groups <= group], percentile)[groups[groups <= group] == group]
+        kept[groups == group] = above_percentile(rewards[groups <= group], percentile)[
+            groups[groups <= group] == group
+        ]
     return kept

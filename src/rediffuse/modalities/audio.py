@@ -30,11 +30,15 @@ class Audio:
     suffix = ".wav"
 
     def preview(self, samples: Tensor) -> Tensor:
-        """A spectrogram of the mean of the channels, (B, 3, 64, 64): time from left to right, low notes below, loud is bright."""
+        """A spectrogram of the mean of the channels, (B, 3, 64, 64): time from left to right, low
+        notes below, loud is bright.
+        """
         mono, bins = samples.mean(1), 2 * SIDE
         hop = max(1, mono.shape[1] // SIDE)
         padded = torch.nn.functional.pad(mono, (bins // 2, bins // 2 + hop))
-        spectrum = torch.stft(padded, bins, hop, window=torch.hann_window(bins), center=False, return_complex=True)
+        spectrum = torch.stft(
+            padded, bins, hop, window=torch.hann_window(bins), center=False, return_complex=True
+        )
         decibels = 20 * (spectrum.abs() / (bins / 4)).clamp_min(1e-9).log10()
         shown = (1 - decibels / QUIETEST_DECIBELS).clamp(0, 1)[:, :SIDE, :SIDE].flip(1)
         shown = torch.nn.functional.pad(shown, (0, SIDE - shown.shape[2]))

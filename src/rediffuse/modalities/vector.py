@@ -29,7 +29,9 @@ class Vector:
     suffix = ".json"
 
     def preview(self, samples: Tensor) -> Tensor:
-        """A bar for each number, up from the middle where it is positive and down where it is negative: (B, 3, 64, 64)."""
+        """A bar for each number, up from the middle where it is positive and down where it is
+        negative: (B, 3, 64, 64).
+        """
         values = samples.flatten(1)
         columns = values[:, torch.arange(SIDE) * values.shape[1] // SIDE] / self.largest
         height = torch.linspace(1, -1, SIDE).view(1, -1, 1)
@@ -44,4 +46,6 @@ class Vector:
     def save(self, sample: Tensor, stem: Path) -> None:
         """Values that are not finite are null."""
         values = [value if math.isfinite(value) else None for value in sample.flatten().tolist()]
-        stem.with_suffix(self.suffix).write_text(json.dumps({"shape": list(sample.shape), "values": values}))
+        stem.with_suffix(self.suffix).write_text(
+            json.dumps({"shape": list(sample.shape), "values": values})
+        )

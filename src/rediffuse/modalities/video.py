@@ -39,4 +39,11 @@ class Video:
     def save(self, sample: Tensor, stem: Path) -> None:
         first, *others = [picture(frame) for frame in sample]
         duration = round(1000 / self.frames_per_second)
-        first.save(stem.with_suffix(self.suffix), save_all=True, append_images=others, duration=duration, loop=0, lossless=True)
+        first.save(
+            stem.with_suffix(self.suffix),
+            save_all=True,
+            append_images=others,
+            duration=duration,
+            loop=0,
+            lossless=True,
+        )

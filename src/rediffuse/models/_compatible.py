@@ -1,4 +1,6 @@
-"""Whether a pipeline is one that the latent diffusion family can train, from its configurations alone."""
+"""Whether a pipeline is one that the latent diffusion family can train, from its configurations
+alone.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,40 +9,60 @@ from typing import Any
 
 from rediffuse.errors import ConfigError
 
-SUPPORTED = "This family trains text-to-image models of Stable Diffusion 1.x and 2.x and of the same classes."
+SUPPORTED = (
+    "This family trains text-to-image models of Stable Diffusion 1.x and 2.x and of the"
+    " same classes."
+)
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 ADAPTER = (
-    "holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter to start from cannot be given"
-    " yet."
+    "holds an adapter (LoRA), not a model. Give the base model that it was trained on; an adapter"
+    " to start from cannot be given yet."
 )
 ADAPTERS = ("pytorch_lora_weights.safetensors", "adapter_config.json")
 
 
 def refuse_other_kinds(
-    folder: Path, size_pixels: int | None, prediction: str | None = None, instead: Mapping[str, str | None] | None = None
+    folder: Path,
+    size_pixels: int | None,
+    prediction: str | None = None,
+    instead: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind. Missing files say nothing.
+    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind.
+    Missing files say nothing.
 
     instead: folders of parts that options name in place of the pipeline's own.
     """
     if any((folder / name).is_file() for name in ADAPTERS):
         raise ConfigError(f"model.source: {folder} {ADAPTER}")
-    parts = {part: _config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")}
+    parts = {
+        part: _config(folder / part / "config.json") for part in ("unet", "vae", "text_encoder")
+    }
     for part, place in (instead or {}).items():
         if place:
-            parts[part] = _config(Path(place) / part / "config.json") or _config(Path(place) / "config.json")
+            parts[part] = _config(Path(place) / part / "config.json") or _config(
+                Path(place) / "config.json"
+            )
     scheduler = _config(folder / "scheduler" / "scheduler_config.json")
     if prediction:
         scheduler = {**scheduler, "prediction_type": prediction}
-    problem = next(iter(_problems(_config(folder / "model_index.json"), **parts, scheduler=scheduler)), None)
+    problem = next(
+        iter(_problems(_config(folder / "model_index.json"), **parts, scheduler=scheduler)), None
+    )
     if problem:
         raise ConfigError(f"model.source: {folder} {problem} {SUPPORTED}")
     size = parts["unet"].get("sample_size", 64)
     if size_pixels is None and not isinstance(size, int):
-        said = "does not say which size it was trained at" if size is None else "was trained on images that are not square"
-        raise ConfigError(f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels 512")
+        said = (
+            "does not say which size it was trained at"
+            if size is None
+            else "was trained on images that are not square"
+        )
+        raise ConfigError(
+            f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels"
+            " 512"
+        )
 
 
 def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -48,13 +70,31 @@ def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
     if any(".lora_" in name or "lora_down" in name for name in shapes):
         raise ConfigError(f"model.source: {place} {ADAPTER}")
     first = next(
-        (shape for name, shape in shapes.items() if name.endswith("model.diffusion_model.input_blocks.0.0.weight")), (0, 4)
+        (
+            shape
+            for name, shape in shapes.items()
+            if name.endswith("model.diffusion_model.input_blocks.0.0.weight")
+        ),
+        (0, 4),
     )
-    kinds = {9: "an inpainting model", 8: "an image-editing model, as InstructPix2Pix", 5: "a depth-to-image model"}
+    kinds = {
+        9: "an inpainting model",
+        8: "an image-editing model, as InstructPix2Pix",
+        5: "a depth-to-image model",
+    }
     found = [
-        ("is Stable Diffusion XL.", any(name.startswith("conditioner.embedders.") for name in shapes)),
-        ("has a transformer, as Stable Diffusion 3 and FLUX, where a U-Net is needed.", any(map(_of_transformer, shapes))),
-        ("takes a class besides the text, as upscalers do.", any(".label_emb." in name for name in shapes)),
+        (
+            "is Stable Diffusion XL.",
+            any(name.startswith("conditioner.embedders.") for name in shapes),
+        ),
+        (
+            "has a transformer, as Stable Diffusion 3 and FLUX, where a U-Net is needed.",
+            any(map(_of_transformer, shapes)),
+        ),
+        (
+            "takes a class besides the text, as upscalers do.",
+            any(".label_emb." in name for name in shapes),
+        ),
         (f"is {kinds.get(first[1])}: its U-Net takes {first[1]} channels.", first[1] in kinds),
     ]
     for what, true in found:
@@ -76,30 +116,51 @@ def _problems(
     """The most telling first."""
     pipeline = index.get("_class_name", PIPELINES[0])
     if unet.get("addition_embed_type") not in (None, "text"):  # text: made of the same embedding
-        yield "is Stable Diffusion XL or a model like it: its U-Net takes a size and a second text embedding besides."
+        yield (
+            "is Stable Diffusion XL or a model like it: its U-Net takes a size and a second text"
+            " embedding besides."
+        )
     if unet.get("class_embed_type") or unet.get("num_class_embeds"):
         yield "takes a class besides the text, as upscalers do."
     if unet.get("time_cond_proj_dim"):
         yield "is a latent consistency model: its U-Net takes the guidance scale as an input."
     channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
     if channels != latents:
-        kind = {2 * latents + 1: "an inpainting model", 2 * latents: "an image-editing model, as InstructPix2Pix"}.get(channels)
-        yield f"is {kind or 'not of one piece'}: its U-Net takes {channels} channels, and its autoencoder has {latents}."
+        kind = {
+            2 * latents + 1: "an inpainting model",
+            2 * latents: "an image-editing model, as InstructPix2Pix",
+        }.get(channels)
+        yield (
+            f"is {kind or 'not of one piece'}: its U-Net takes {channels} channels, and its"
+            f" autoencoder has {latents}."
+        )
     if unet.get("out_channels", 4) != channels:
-        yield f"predicts {unet['out_channels']} channels of {channels}: a learned variance, which is not supported."
+        yield (
+            f"predicts {unet['out_channels']} channels of {channels}: a learned variance, which"
+            " is not supported."
+        )
     if pipeline not in PIPELINES:
         yield f"is a {pipeline}."
-    for part, config, kind in (("unet", unet, "UNet2DConditionModel"), ("vae", vae, "AutoencoderKL")):
+    for part, config, kind in (
+        ("unet", unet, "UNet2DConditionModel"),
+        ("vae", vae, "AutoencoderKL"),
+    ):
         if config.get("_class_name", kind) != kind:
             yield f"has a {config['_class_name']} as its {part}, where {kind} is needed."
     width, hidden = unet.get("cross_attention_dim"), text_encoder.get("hidden_size")
     if isinstance(width, int) and hidden and width != hidden:
-        yield f"mixes two models: its U-Net reads text embeddings of {width} numbers, and its text encoder gives {hidden}."
+        yield (
+            f"mixes two models: its U-Net reads text embeddings of {width} numbers, and its text"
+            f" encoder gives {hidden}."
+        )
     yield from _of_scheduler(scheduler)
 
 
 def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
-    name, predicts = str(scheduler.get("_class_name", "")), scheduler.get("prediction_type", "epsilon")
+    name, predicts = (
+        str(scheduler.get("_class_name", "")),
+        scheduler.get("prediction_type", "epsilon"),
+    )
     if name.startswith("FlowMatch") or predicts == "flow_prediction":
         yield "is a flow-matching model by its scheduler."
     if name.startswith("LCM"):
@@ -107,9 +168,17 @@ def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
     if predicts not in PREDICTIONS:
         yield f"predicts {predicts!r}; there are {', '.join(PREDICTIONS)} (--model.prediction)."
     if scheduler.get("thresholding"):
-        yield "thresholds its clean samples, which is for pixels (scheduler_config.json: set thresholding to false)."
-    if scheduler.get("beta_schedule", SCHEDULES[0]) not in SCHEDULES and not scheduler.get("trained_betas"):
-        yield f"has the beta_schedule {scheduler['beta_schedule']!r}; there are {', '.join(SCHEDULES)}."
+        yield (
+            "thresholds its clean samples, which is for pixels (scheduler_config.json: set"
+            " thresholding to false)."
+        )
+    if scheduler.get("beta_schedule", SCHEDULES[0]) not in SCHEDULES and not scheduler.get(
+        "trained_betas"
+    ):
+        yield (
+            f"has the beta_schedule {scheduler['beta_schedule']!r}; there are"
+            f" {', '.join(SCHEDULES)}."
+        )
 
 
 def _config(path: Path) -> Mapping[str, Any]:

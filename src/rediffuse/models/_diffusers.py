@@ -1,4 +1,6 @@
-"""What latent diffusion pipelines share: the only place that knows diffusers, transformers and peft."""
+"""What latent diffusion pipelines share: the only place that knows diffusers, transformers and
+peft.
+"""
 
 import json
 import warnings
@@ -34,18 +36,27 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 class LatentDiffusion:
-    """A U-Net, a text encoder and an autoencoder of the classes that Stable Diffusion is made of; a `Denoiser`."""
+    """A U-Net, a text encoder and an autoencoder of the classes that Stable Diffusion is made of; a
+    `Denoiser`.
+    """
 
     modality = Image()
 
-    def __init__(self, source: Source, options: LatentDiffusionOptions, device: str, seed: int) -> None:
+    def __init__(
+        self, source: Source, options: LatentDiffusionOptions, device: str, seed: int
+    ) -> None:
         self.options, self.device = options, torch.device(device)
-        self._source, self._dtype = source, PRECISIONS[options.precision if options.train == "lora" else "fp32"]
+        self._source, self._dtype = (
+            source,
+            PRECISIONS[options.precision if options.train == "lora" else "fp32"],
+        )
         self.precision = options.precision
         self.needs_loss_scaling = options.precision == "fp16"
         parts = source.networks(self._dtype)
         self.pinned = {"revision": source.commit} if source.commit else {}
-        self.unet, self.vae, self.text_encoder = map(self._placed, (parts.unet, parts.vae, parts.text_encoder))
+        self.unet, self.vae, self.text_encoder = map(
+            self._placed, (parts.unet, parts.vae, parts.text_encoder)
+        )
         self.tokenizer, self.schedule = parts.tokenizer, noise_schedule(parts.scheduler)
         size = self._latent_size()
         self.latent_shape = (self.unet.config.in_channels, size, size)
@@ -67,7 +78,9 @@ class LatentDiffusion:
     @property
     def max_tokens(self) -> int:
         """A tokenizer that does not say it would make texts of any length."""
-        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
+        return int(
+            min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        )
 
     def num_tokens(self, text: str) -> int:
         return len(self.tokenizer(text, verbose=False).input_ids)
@@ -87,16 +100,21 @@ class LatentDiffusion:
     @torch.no_grad()
     def decode(self, latents: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
         with self._autocast():
-            scaled = (latents / self.vae.config.scaling_factor).contiguous(memory_format=torch.channels_last)
+            scaled = (latents / self.vae.config.scaling_factor).contiguous(
+                memory_format=torch.channels_last
+            )
             pixels: Tensor = self.vae.decode(scaled).sample
         pixels = pixels.float()
-        known = pixels.where(pixels.isfinite(), torch.nan)  # clamping alone would make white of what is infinite
+        # clamping alone would make white of what is infinite
+        known = pixels.where(pixels.isfinite(), torch.nan)
         return (known / 2 + 0.5).clamp(0, 1).contiguous()
 
     @torch.no_grad()
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            law = self.vae.encode((2 * samples - 1).contiguous(memory_format=torch.channels_last)).latent_dist
+            law = self.vae.encode(
+                (2 * samples - 1).contiguous(memory_format=torch.channels_last)
+            ).latent_dist
         scale = self.vae.config.scaling_factor
         return law.mean.float() * scale, law.std.float() * scale
 
@@ -105,7 +123,9 @@ class LatentDiffusion:
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
-        """Switches the adapter off; where all of the U-Net learns, it loads the one that training started from, once."""
+        """Switches the adapter off; where all of the U-Net learns, it loads the one that training
+        started from, once.
+        """
         if self.options.train == "lora":
             self.unet.disable_adapters()
             try:
@@ -122,7 +142,9 @@ class LatentDiffusion:
                 self.unet = tuned
 
     def export(self, folder: Path) -> None:
-        """pytorch_lora_weights.safetensors with its metadata, without which it reloads at the wrong strength; or unet/."""
+        """pytorch_lora_weights.safetensors with its metadata, without which it reloads at the wrong
+        strength; or unet/.
+        """
         if self.options.train == "full":
             self.unet.save_pretrained(folder / "unet")
             return
@@ -134,20 +156,31 @@ class LatentDiffusion:
             from diffusers import StableDiffusionPipeline
 
             StableDiffusionPipeline.save_lora_weights(
-                folder, unet_lora_layers=get_peft_model_state_dict(self.unet), unet_lora_adapter_metadata=metadata
+                folder,
+                unet_lora_layers=get_peft_model_state_dict(self.unet),
+                unet_lora_adapter_metadata=metadata,
             )
         sort_header(folder / "pytorch_lora_weights.safetensors")
 
     def export_as(self, form: str, path: Path) -> None:
-        """Reads the file again as diffusers does, and compares every tensor and every scale with those in use."""
+        """Reads the file again as diffusers does, and compares every tensor and every scale with
+        those in use.
+        """
         if form not in FORMS:
-            raise ConfigError(f"--to: no format {form!r}; there is {', '.join(FORMS)}.{did_you_mean(form, FORMS)}")
+            raise ConfigError(
+                f"--to: no format {form!r}; there is {', '.join(FORMS)}.{did_you_mean(form, FORMS)}"
+            )
         if self.options.train == "full":
             raise ConfigError(
-                f"--to {form}: this run trained all weights of the U-Net, so it has no adapter; see RUN/adapter/unet."
+                f"--to {form}: this run trained all weights of the U-Net, so it has no adapter;"
+                " see RUN/adapter/unet."
             )
         lora = get_peft_model_state_dict(self.unet)
-        save_file(_kohya.tensors(lora, self._alpha), path, _kohya.metadata(self.unet, self.options.lora_rank, self._alpha))
+        save_file(
+            _kohya.tensors(lora, self._alpha),
+            path,
+            _kohya.metadata(self.unet, self.options.lora_rank, self._alpha),
+        )
         sort_header(path)
         self._compare_with(path)
 
@@ -159,17 +192,32 @@ class LatentDiffusion:
         """Raises RediffuseError unless the file holds this adapter, whole."""
         from diffusers import StableDiffusionPipeline
 
-        with quiet(), warnings.catch_warnings(action="ignore"):  # peft's, that there are two adapters now, and one again later
+        # peft's, that there are two adapters now, and one again later
+        with (
+            quiet(),
+            warnings.catch_warnings(action="ignore"),
+        ):
             weights, alphas = StableDiffusionPipeline.lora_state_dict(
                 path.parent, weight_name=path.name, unet_config=self.unet.config
             )
-            StableDiffusionPipeline.load_lora_into_unet(weights, alphas, self.unet, adapter_name=REREAD)
+            StableDiffusionPipeline.load_lora_into_unet(
+                weights, alphas, self.unet, adapter_name=REREAD
+            )
         try:
-            own, reread = (get_peft_model_state_dict(self.unet, adapter_name=name) for name in ("default", REREAD))
-            scales = [module.scaling for module in self.unet.modules() if hasattr(module, "scaling")]
-            same = own.keys() == reread.keys() and all(torch.equal(own[name], reread[name].to(own[name])) for name in own)
+            own, reread = (
+                get_peft_model_state_dict(self.unet, adapter_name=name)
+                for name in ("default", REREAD)
+            )
+            scales = [
+                module.scaling for module in self.unet.modules() if hasattr(module, "scaling")
+            ]
+            same = own.keys() == reread.keys() and all(
+                torch.equal(own[name], reread[name].to(own[name])) for name in own
+            )
             if not same or any(scale["default"] != scale.get(REREAD) for scale in scales):
-                raise RediffuseError(f"{path} is not what was trained: read again, its tensors or scales differ.")
+                raise RediffuseError(
+                    f"{path} is not what was trained: read again, its tensors or scales differ."
+                )
         finally:
             self.unet.set_adapter("default")
             self.unet.delete_adapters(REREAD)
@@ -193,10 +241,12 @@ class LatentDiffusion:
                 parameter.data = parameter.data.float()
 
     def _denoise(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
-        if self.device.type == "cpu":  # whose autocast leaves layer norms their input's precision, which has to be the weights'
+        if self.device.type == "cpu":  # autocast leaves its layer norms in their input's precision
             text = text.to(self._dtype)
         with self._autocast():
-            output: Tensor = self.unet(x.contiguous(memory_format=torch.channels_last), time, text).sample
+            output: Tensor = self.unet(
+                x.contiguous(memory_format=torch.channels_last), time, text
+            ).sample
         return output.float()
 
     @torch.no_grad()
@@ -217,7 +267,10 @@ class LatentDiffusion:
         pixels = self.options.size_pixels or self.unet.config.sample_size * pixels_per_latent
         step = pixels_per_latent * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if pixels % step:
-            raise ConfigError(f"model.size_pixels: {pixels} is not a multiple of {step}, which this model's layers need.")
+            raise ConfigError(
+                f"model.size_pixels: {pixels} is not a multiple of {step}, which this model's"
+                " layers need."
+            )
         return int(pixels // pixels_per_latent)
 
     def _placed(self, network: Network) -> Network:
@@ -226,7 +279,9 @@ class LatentDiffusion:
 
 
 def sort_header(path: Path) -> None:
-    """Equal weights become equal bytes: safetensors writes its metadata in an order that changes from run to run."""
+    """Equal weights become equal bytes: safetensors writes its metadata in an order that changes
+    from run to run.
+    """
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":"))

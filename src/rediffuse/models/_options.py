@@ -1,4 +1,6 @@
-"""The options that latent diffusion models share; light, so that they are checked before anything heavy is imported."""
+"""The options that latent diffusion models share; light, so that they are checked before anything
+heavy is imported.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,12 +10,15 @@ from rediffuse.config.schema import Positive, PositiveInt, Text
 
 @dataclass(frozen=True)
 class LatentDiffusionOptions:
-    """guidance_scale: of classifier-free guidance, in sampling and in training alike (regression: algorithm.guided); 1 is none.
+    """guidance_scale: of classifier-free guidance, in sampling and in training alike (regression:
+    algorithm.guided); 1 is none.
 
     train: a LoRA adapter of the U-Net, or all of its weights.
     lora_alpha: None takes the rank, which every tool that reads the file agrees on.
-    lora_targets: names of modules, or their ends; the attention projections are peft's and the paper code's usual.
-    precision: of the networks; latents and log-probabilities are fp32 whatever it is, and so is what learns.
+    lora_targets: names of modules, or their ends; the attention projections are peft's and the
+    paper code's usual.
+    precision: of the networks; latents and log-probabilities are fp32 whatever it is, and so is
+    what learns.
     gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
     size_pixels: of one side of the images; None: as the model was trained.
     """

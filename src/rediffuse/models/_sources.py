@@ -1,4 +1,6 @@
-"""Where the parts of a pipeline come from: a folder as diffusers saves it, the Hugging Face Hub, or a single file."""
+"""Where the parts of a pipeline come from: a folder as diffusers saves it, the Hugging Face Hub, or
+a single file.
+"""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,10 +21,22 @@ from rediffuse.hub import snapshots as hub
 from rediffuse.hub.weights import refuse_incomplete, refuse_not_filled
 from rediffuse.models._compatible import refuse_other_files, refuse_other_kinds
 
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-PICKLED = {"unet": "diffusion_pytorch_model.bin", "vae": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
+PICKLED = {
+    "unet": "diffusion_pytorch_model.bin",
+    "vae": "diffusion_pytorch_model.bin",
+    "text_encoder": "pytorch_model.bin",
+}
 OTHERS = {"tokenizer": "tokenizer_config.json", "scheduler": "scheduler_config.json"}
-PREFIXES = {"unet": "model.diffusion_model.", "vae": "first_stage_model.", "text_encoder": "cond_stage_model."}
+PREFIXES = {
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text_encoder": "cond_stage_model.",
+}
 """Of the tensors of a single file."""
 CONFIGS = ["model_index.json", "*/*.json", "*/merges.txt"]
 SHARDS = (".safetensors", "-0*.safetensors")
@@ -41,7 +55,8 @@ class Networks:
 
 @dataclass(frozen=True)
 class Source:
-    """place: a folder, an id of the Hub, or a .safetensors file   config: of a single file, the folder or id it is one of
+    """place: a folder, an id of the Hub, or a .safetensors file   config: of a single file, the
+    folder or id it is one of
     prediction: what the network predicts, where its scheduler's configuration is not to be believed
 
     Raises ConfigError for whatever is missing, before anything large is read.
@@ -94,16 +109,26 @@ class Source:
         place = self._instead(part)
         if place is None:
             return self.folder / part
-        found = [folder for folder in (Path(place) / part, Path(place)) if (folder / "config.json").is_file()]
+        found = [
+            folder
+            for folder in (Path(place) / part, Path(place))
+            if (folder / "config.json").is_file()
+        ]
         if not found:
             raise ConfigError(
-                f"model.{part}: {place} is no folder on this machine with a {part} (config.json and its weights). To get one:"
-                f" hf download REPOSITORY --include '{part}/*' --local-dir DIR"
+                f"model.{part}: {place} is no folder on this machine with a {part} (config.json and"
+                f" its weights). To get one: hf download REPOSITORY --include '{part}/*'"
+                " --local-dir DIR"
             )
         return found[0]
 
     def _refuse_other_kinds(self, folder: Path) -> None:
-        refuse_other_kinds(folder, self.size_pixels, self.prediction, {"vae": self.vae, "text_encoder": self.text_encoder})
+        refuse_other_kinds(
+            folder,
+            self.size_pixels,
+            self.prediction,
+            {"vae": self.vae, "text_encoder": self.text_encoder},
+        )
 
     def _instead(self, part: str) -> str | None:
         return {"vae": self.vae, "text_encoder": self.text_encoder}.get(part)
@@ -119,41 +144,68 @@ class Source:
         """Where the parts lie on this machine, whole; from the Hub if need be."""
         path = Path(self.place)
         if not path.is_dir():
-            if self.place.startswith((".", "/", "~")) or path.suffix in (".bin", ".pt", ".pth"):
-                raise ConfigError(f"model.source: no folder {self.place}; save a pipeline there, or give an id of the Hub.")
-            configurations = hub.snapshot("model.source", self.place, self.revision, CONFIGS)
-            self._refuse_other_kinds(configurations)  # before gigabytes are fetched
-            stems = {f"{part}/{stem}" for part in WEIGHTS for stem in (WEIGHTS[part], self._stem(part))}
-            patterns = [*CONFIGS, *(f"{stem}{end}" for stem in sorted(stems) for end in SHARDS)]
-            patterns += [f"{part}/{name}" for part, name in PICKLED.items()] if self.allow_pickle else []
-            path = hub.snapshot("model.source", self.place, configurations.name, patterns)
-        for part in (each for each in WEIGHTS if self._instead(each) is None):
-            stem = self._stem(part)
-            indices = (f".index.{self.variant}.json",) if self.variant else ()
-            names = [f"{stem}.safetensors", *(f"{WEIGHTS[part]}.safetensors{end}" for end in ("", ".index.json", *indices))]
-            found = any((path / part / name).exists() for name in names)
-            pickled = (path / part / PICKLED[part]).exists()
-            if not found and pickled and not self.allow_pickle:
-                raise ConfigError(
-                    f"model.source: {path / part} has its weights as a pickle ({PICKLED[part]}), which may run any code. Look"
-                    " for a revision with .safetensors or, if you trust whoever made it, add --model.allow-pickle true."
-                )
-            if not found and not pickled:
-                others = sorted(each.name for each in (path / part).glob("*.safetensors"))
-                variants = {each.removeprefix(f"{WEIGHTS[part]}.").partition(".")[0] for each in others} - {"safetensors"}
-                only = f", only {', '.join(others)}" if others else ""
-                cure = f"Add --model.variant {min(variants)}." if variants else f"A pipeline needs {_parts()}."
-                raise ConfigError(f"model.source: {path} has no {part}/{stem}.safetensors{only}. {cure}")
-        words = ("tokenizer.json",) if (path / "tokenizer" / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
+            path = self._fetched()
+        own = [part for part in WEIGHTS if self._instead(part) is None]
+        for part in own:
+            self._refuse_without_weights(path, part)
+        self._refuse_without_configurations(path, own)
+        return path
+
+    def _fetched(self) -> Path:
+        """The folder in the Hub's cache; what it is, is judged before gigabytes are fetched."""
+        if self.place.startswith((".", "/", "~")) or self.place.endswith((".bin", ".pt", ".pth")):
+            raise ConfigError(
+                f"model.source: no folder {self.place}; save a pipeline there, or give an id of the"
+                " Hub."
+            )
+        configurations = hub.snapshot("model.source", self.place, self.revision, CONFIGS)
+        self._refuse_other_kinds(configurations)
+        stems = {f"{part}/{stem}" for part in WEIGHTS for stem in (WEIGHTS[part], self._stem(part))}
+        patterns = [*CONFIGS, *(f"{stem}{end}" for stem in sorted(stems) for end in SHARDS)]
+        if self.allow_pickle:
+            patterns += [f"{part}/{name}" for part, name in PICKLED.items()]
+        return hub.snapshot("model.source", self.place, configurations.name, patterns)
+
+    def _refuse_without_weights(self, path: Path, part: str) -> None:
+        stem, indices = self._stem(part), [".index.json"]
+        if self.variant:
+            indices.append(f".index.{self.variant}.json")
+        whole = f"{WEIGHTS[part]}.safetensors"
+        names = [f"{stem}.safetensors", whole, *(f"{whole}{end}" for end in indices)]
+        if any((path / part / name).exists() for name in names):
+            return
+        pickled = (path / part / PICKLED[part]).exists()
+        if pickled and not self.allow_pickle:
+            raise ConfigError(
+                f"model.source: {path / part} has its weights as a pickle ({PICKLED[part]}), which"
+                " may run any code. Look for a revision with .safetensors or, if you trust whoever"
+                " made it, add --model.allow-pickle true."
+            )
+        if not pickled:
+            others = sorted(each.name for each in (path / part).glob("*.safetensors"))
+            ends = {each.removeprefix(f"{WEIGHTS[part]}.").partition(".")[0] for each in others}
+            variants = ends - {"safetensors"}
+            only = f", only {', '.join(others)}" if others else ""
+            cure = f"A pipeline needs {_parts()}."
+            if variants:
+                cure = f"Add --model.variant {min(variants)}."
+            raise ConfigError(
+                f"model.source: {path} has no {part}/{stem}.safetensors{only}. {cure}"
+            )
+
+    def _refuse_without_configurations(self, path: Path, parts: Sequence[str]) -> None:
+        whole = (path / "tokenizer" / "tokenizer.json").exists()
+        words = ("tokenizer.json",) if whole else ("vocab.json", "merges.txt")
         needed = [
             *OTHERS.items(),
-            *((part, "config.json") for part in WEIGHTS if self._instead(part) is None),
+            *((part, "config.json") for part in parts),
             *(("tokenizer", name) for name in words),
         ]
         for part, name in needed:
             if not (path / part / name).exists():
-                raise ConfigError(f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}.")
-        return path
+                raise ConfigError(
+                    f"model.source: {path} has no {part}/{name}. A pipeline needs {_parts()}."
+                )
 
     def _stem(self, part: str) -> str:
         return WEIGHTS[part] + (f".{self.variant}" if self.variant else "")
@@ -164,8 +216,9 @@ class Source:
             raise ConfigError(f"model.source: no file {self.place}.")
         if path.is_file() and path.suffix != ".safetensors" and not self.allow_pickle:
             raise ConfigError(
-                f"model.source: {self.place} is not a .safetensors file; others may run any code when they are read. Look for the"
-                " same model as .safetensors or, if you trust whoever made it, add --model.allow-pickle true."
+                f"model.source: {self.place} is not a .safetensors file; others may run any code"
+                " when they are read. Look for the same model as .safetensors or, if you trust"
+                " whoever made it, add --model.allow-pickle true."
             )
         return path.is_file()
 
@@ -176,7 +229,11 @@ class Source:
             from diffusers import StableDiffusionPipeline
 
             kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel}
-            others = {part: self._whole(kind, part, dtype) for part, kind in kinds.items() if self._instead(part)}
+            others = {
+                part: self._whole(kind, part, dtype)
+                for part, kind in kinds.items()
+                if self._instead(part)
+            }
             pipeline = StableDiffusionPipeline.from_single_file(
                 self.place, config=str(config), torch_dtype=dtype, safety_checker=None, **others
             )
@@ -185,16 +242,31 @@ class Source:
         if self.text_encoder is None:
             self._refuse_without_text_encoder(pipeline.text_encoder)
         scheduler = self._scheduler(pipeline.scheduler.config)
-        return Networks(pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler)
+        return Networks(
+            pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.tokenizer, scheduler
+        )
 
     def _refuse_other_files(self) -> None:
-        """Adapters, models of other kinds, and files that lack a part, by the names of their tensors."""
+        """Adapters, models of other kinds, and files that lack a part, by the names of their
+        tensors.
+        """
         shapes = self._shapes
         refuse_other_files(self.place, shapes)
         for part, begin in PREFIXES.items():
-            if shapes and self._instead(part) is None and not any(name.startswith(begin) for name in shapes):
-                option = "" if part == "unet" else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
-                raise ConfigError(f"model.source: {self.place} holds no {part}. Give a file that holds the whole model{option}.")
+            if (
+                shapes
+                and self._instead(part) is None
+                and not any(name.startswith(begin) for name in shapes)
+            ):
+                option = (
+                    ""
+                    if part == "unet"
+                    else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
+                )
+                raise ConfigError(
+                    f"model.source: {self.place} holds no {part}. Give a file that holds the whole"
+                    f" model{option}."
+                )
 
     @cached_property
     def _shapes(self) -> dict[str, Sequence[int]]:
@@ -208,20 +280,34 @@ class Source:
         """diffusers gives random values to what a single file lacks of it, and does not say so."""
         here = self._shapes.keys()
         if missing := sorted(_text_encoder_names(network, here) - here) if here else []:
-            raise ConfigError(f"model.source: {self.place} lacks {len(missing)} tensors of its text encoder, first {missing[0]}.")
+            raise ConfigError(
+                f"model.source: {self.place} lacks {len(missing)} tensors of its text encoder,"
+                f" first {missing[0]}."
+            )
 
     def _scheduler(self, config: dict[str, Any]) -> DDIMScheduler:
         return ddim({**config, "prediction_type": self.prediction} if self.prediction else config)
 
     def _config_folder(self) -> Path:
-        """Of the configurations that a single file lacks; diffusers knows whose they are by the names of its weights."""
+        """Of the configurations that a single file lacks; diffusers knows whose they are by the
+        names of its weights.
+        """
         place = self.config
         if place is None:
             with self._reading(Path(self.place)):
-                from diffusers.loaders.single_file_utils import fetch_diffusers_config, load_single_file_checkpoint
+                from diffusers.loaders.single_file_utils import (
+                    fetch_diffusers_config,
+                    load_single_file_checkpoint,
+                )
 
-                place = fetch_diffusers_config(load_single_file_checkpoint(self.place))["pretrained_model_name_or_path"]
-        return Path(place) if Path(place).is_dir() else hub.snapshot("model.config", place, None, CONFIGS)
+                place = fetch_diffusers_config(load_single_file_checkpoint(self.place))[
+                    "pretrained_model_name_or_path"
+                ]
+        return (
+            Path(place)
+            if Path(place).is_dir()
+            else hub.snapshot("model.config", place, None, CONFIGS)
+        )
 
     @contextmanager
     def _reading(self, what: Path) -> Iterator[None]:
@@ -236,7 +322,9 @@ class Source:
 
 
 def _text_encoder_names(network: CLIPTextModel, here: Collection[str]) -> set[str]:
-    """Of its tensors in the original layouts: transformers' names in Stable Diffusion 1.x, OpenCLIP's in 2.x."""
+    """Of its tensors in the original layouts: transformers' names in Stable Diffusion 1.x,
+    OpenCLIP's in 2.x.
+    """
     if any(name.startswith("cond_stage_model.model.") for name in here):
         layers = [
             f"transformer.resblocks.{layer}.{part}.{kind}"
@@ -244,13 +332,22 @@ def _text_encoder_names(network: CLIPTextModel, here: Collection[str]) -> set[st
             for part in ("ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
             for kind in ("weight", "bias")
         ]
-        return {f"cond_stage_model.model.{name}" for name in (*layers, "token_embedding.weight", "positional_embedding")}
-    names = (name.removeprefix("text_model.") for name in network.state_dict() if not name.endswith("position_ids"))
+        return {
+            f"cond_stage_model.model.{name}"
+            for name in (*layers, "token_embedding.weight", "positional_embedding")
+        }
+    names = (
+        name.removeprefix("text_model.")
+        for name in network.state_dict()
+        if not name.endswith("position_ids")
+    )
     return {f"cond_stage_model.transformer.text_model.{name}" for name in names}
 
 
 def ddim(config: dict[str, Any]) -> DDIMScheduler:
-    """A scheduler whose configuration says nothing of it does not clip latents, which have no range."""
+    """A scheduler whose configuration says nothing of it does not clip latents, which have no
+    range.
+    """
     scheduler: DDIMScheduler = DDIMScheduler.from_config({"clip_sample": False, **config})
     return scheduler
 

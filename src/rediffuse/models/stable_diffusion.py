@@ -17,13 +17,16 @@ __all__ = ["StableDiffusion"]
 
 @dataclass(frozen=True)
 class StableDiffusion(LatentDiffusionOptions):
-    """source: an id of the Hub, a folder as diffusers saves it, or a .safetensors file as the community ships them.
+    """source: an id of the Hub, a folder as diffusers saves it, or a .safetensors file as the
+    community ships them.
 
     revision: a commit hash, a tag or a branch of the Hub; None: the newest.
-    config: of a single file, the folder or Hub id of a pipeline of the same kind; None: diffusers looks for it on the Hub.
-    prediction: what the network predicts; None: what the source says or, of a single file, what diffusers takes it for,
-    which for Stable Diffusion 2.x can be the wrong one of the two.
-    variant: of the files of a folder or the Hub, as fp16 in diffusion_pytorch_model.fp16.safetensors.
+    config: of a single file, the folder or Hub id of a pipeline of the same kind; None: diffusers
+    looks for it on the Hub.
+    prediction: what the network predicts; None: what the source says or, of a single file, what
+    diffusers takes it for, which for Stable Diffusion 2.x can be the wrong one of the two.
+    variant: of the files of a folder or the Hub, as fp16 in
+    diffusion_pytorch_model.fp16.safetensors.
     vae, text_encoder: of another model, as a folder on this machine; None: the source's own.
     allow_pickle: read .bin and .ckpt files too, which may run any code.
     """
@@ -41,7 +44,8 @@ class StableDiffusion(LatentDiffusionOptions):
         """What is on this machine means the same in any working directory, and has no revision."""
         if self.revision is not None and Path(self.source).exists():
             raise ConfigError(
-                f"model.revision: {self.source} is on this machine; revisions are of models on the Hub. Leave it out."
+                f"model.revision: {self.source} is on this machine; revisions are of models on the"
+                " Hub. Leave it out."
             )
         if Path(self.source).is_dir():
             instead = {"vae": self.vae, "text_encoder": self.text_encoder}
@@ -55,5 +59,19 @@ class StableDiffusion(LatentDiffusionOptions):
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
-        shared = ("revision", "config", "allow_pickle", "prediction", "variant", "size_pixels", "vae", "text_encoder")
-        return LatentDiffusion(Source(self.source, **{name: getattr(self, name) for name in shared}), self, device, seed)
+        shared = (
+            "revision",
+            "config",
+            "allow_pickle",
+            "prediction",
+            "variant",
+            "size_pixels",
+            "vae",
+            "text_encoder",
+        )
+        return LatentDiffusion(
+            Source(self.source, **{name: getattr(self, name) for name in shared}),
+            self,
+            device,
+            seed,
+        )

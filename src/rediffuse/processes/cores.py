@@ -15,25 +15,32 @@ Result = TypeVar("Result")
 class Lanes:
     """Runs micro-batches side by side, each in one torch thread.
 
-    For small networks that is faster than one micro-batch on many threads, and as fast as a process per core
-    (benchmarks/lanes.py). The number of lanes never changes a result.
+    For small networks that is faster than one micro-batch on many threads, and as fast as a process
+    per core (benchmarks/lanes.py). The number of lanes never changes a result.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        threads = torch.get_num_threads()  # of each lane, whatever a reward asks of torch while a lane starts
-        self._pool = ThreadPoolExecutor(number, initializer=torch.set_num_threads, initargs=(threads,))
+        # of each lane, whatever a reward asks of torch while a lane starts
+        threads = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(
+            number, initializer=torch.set_num_threads, initargs=(threads,)
+        )
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yields the results in the order of the items; it works at most a few items ahead of its reader.
+        """Yields the results in the order of the items; it works at most a few items ahead of its
+        reader.
 
-        It raises what `function` raises; a StopIteration becomes a RuntimeError, as in any generator, and ends no epoch.
+        It raises what `function` raises; a StopIteration becomes a RuntimeError, as in any
+        generator, and ends no epoch.
         """
         if self.number == 1:
             return (function(item) for item in items)
         return self._side_by_side(function, items)
 
-    def _side_by_side(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    def _side_by_side(
+        self, function: Callable[[Item], Result], items: Iterable[Item]
+    ) -> Iterator[Result]:
         begun: deque[Future[Result]] = deque()
         try:
             for item in items:

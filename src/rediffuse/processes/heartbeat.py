@@ -1,4 +1,6 @@
-"""A watch over the processes of a run, outside their collectives: none waits for one that has gone silent."""
+"""A watch over the processes of a run, outside their collectives: none waits for one that has gone
+silent.
+"""
 
 import json
 import os
@@ -18,7 +20,9 @@ from rediffuse.errors import LostProcessError
 from rediffuse.terminal.output import say
 
 LONGEST_SECONDS = 3600.0
-"""Of one operation that cannot tell of its progress: loading a model, writing a checkpoint or the page."""
+"""Of one operation that cannot tell of its progress: loading a model, writing a checkpoint or the
+page.
+"""
 GRACE_SECONDS = 5.0
 """After a signal, for a process that is waited for to hear of it and stop at a good place."""
 RESCUE_SECONDS = 60.0
@@ -28,7 +32,8 @@ LEAVING_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Word:
-    """What a process tells of itself. beats: work that was done   alive: grows while it waits, or is busy with one long operation
+    """What a process tells of itself. beats: work that was done   alive: grows while it waits, or
+    is busy with one long operation
 
     asked: the signal that it was sent, or 0   where: its number on its machine
     """
@@ -42,16 +47,23 @@ class Word:
 
 
 class Heart:
-    """Of one process. It beats with the work that is done; one thread tells the others and hears what they tell, another judges.
+    """Of one process. It beats with the work that is done; one thread tells the others and hears
+    what they tell, another judges.
 
-    rescue: saves what can be saved; called from a thread when the process is ended from outside of its own work, never while
-        `saving` is held.
+    rescue: saves what can be saved; called from a thread when the process is ended from outside of
+        its own work, never while `saving` is held.
     hear: told the number of the signal that another process was sent.
     """
 
     _runs = 0
 
-    def __init__(self, rank: int, size: int, stall_seconds: float, hear: Callable[[int], None] = lambda number: None) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        stall_seconds: float,
+        hear: Callable[[int], None] = lambda number: None,
+    ) -> None:
         self.rank, self.size, self.stall_seconds, self._hear = rank, size, stall_seconds, hear
         self.rescue: Callable[[], None] = lambda: None
         self.saving = threading.RLock()
@@ -96,7 +108,9 @@ class Heart:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, a process that is silent for `stall_seconds` ends all; so does a signal while this one waits for another."""
+        """Inside, a process that is silent for `stall_seconds` ends all; so does a signal while
+        this one waits for another.
+        """
         if self.size == 1:
             yield
             return
@@ -105,7 +119,7 @@ class Heart:
         hears, told = socket.socketpair()
         for each in (hears, told):
             each.setblocking(False)
-        # Python's own handlers do not run inside a collective, but the number of the signal is written at once.
+        # Python's handlers do not run inside a collective; the signal's number is written at once.
         on_main = threading.current_thread() is threading.main_thread()
         before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False) if on_main else -1
         threads = [
@@ -118,7 +132,8 @@ class Heart:
             yield
         finally:
             self._left.set()
-            for thread in threads:  # one that holds the store when the interpreter ends would abort the process
+            # one that holds the store when the interpreter ends would abort the process
+            for thread in threads:
                 thread.join(LEAVING_SECONDS)
             if on_main:
                 signal.set_wakeup_fd(before)
@@ -127,11 +142,19 @@ class Heart:
 
     def most_silent(self) -> str:
         """The other process that has told of nothing for the longest time."""
-        return self.name(min((rank for rank in self._known if rank != self.rank), key=lambda rank: self._known[rank][1]))
+        return self.name(
+            min(
+                (rank for rank in self._known if rank != self.rank),
+                key=lambda rank: self._known[rank][1],
+            )
+        )
 
     def name(self, rank: int) -> str:
         word = self._known[rank][0]
-        return f"process {rank + 1} of {self.size} (rank {rank}, {word.where}, last phase: {word.phase})"
+        return (
+            f"process {rank + 1} of {self.size} (rank {rank}, {word.where}, last phase:"
+            f" {word.phase})"
+        )
 
     @property
     def _tick(self) -> float:
@@ -141,7 +164,9 @@ class Heart:
         """With the others, through the store that they met at."""
         try:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=self.stall_seconds))
+            store = TCPStore(
+                address, port, is_master=False, timeout=timedelta(seconds=self.stall_seconds)
+            )
             over = False
             while not over:
                 over = self._left.wait(self._tick)
@@ -150,16 +175,28 @@ class Heart:
                     if rank != self.rank and store.check([self._key(rank)]):
                         self._take(rank, Word(**json.loads(store.get(self._key(rank)))))
                 self._exchanged = time.monotonic()
-        except Exception as error:  # whatever it is, the judge tells of it, unless the run is over before
+        except (
+            Exception
+        ) as error:  # whatever it is, the judge tells of it, unless the run is over before
             self._broken = f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 
     def _key(self, rank: int) -> str:
-        return f"rediffuse/heart/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{Heart._runs}/{rank}"
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        return f"rediffuse/heart/{restart}/{Heart._runs}/{rank}"
 
     def _own_word(self) -> Word:
         waits, busy_since = self._waiting_since is not None, self._busy_since
-        self._alive += waits or (busy_since is not None and time.monotonic() - busy_since < LONGEST_SECONDS)
-        return Word(self._beats, self._alive, waits, self._phase, self._signal[0] if self._signal else 0, self._where)
+        self._alive += waits or (
+            busy_since is not None and time.monotonic() - busy_since < LONGEST_SECONDS
+        )
+        return Word(
+            self._beats,
+            self._alive,
+            waits,
+            self._phase,
+            self._signal[0] if self._signal else 0,
+            self._where,
+        )
 
     def _take(self, rank: int, word: Word) -> None:
         now, (last, changed) = time.monotonic(), self._known[rank]
@@ -167,7 +204,10 @@ class Heart:
             self._hear(word.asked)
         if word.beats != last.beats or not word.waits:
             self._progressed = now
-        self._known[rank] = word, changed if (word.beats, word.alive) == (last.beats, last.alive) else now
+        self._known[rank] = (
+            word,
+            changed if (word.beats, word.alive) == (last.beats, last.alive) else now,
+        )
 
     def _judge(self, signals: socket.socket) -> None:
         """It asks nobody, so that nothing can hold it up."""
@@ -178,27 +218,36 @@ class Heart:
                 self._forgive(now)
             before = now
             with suppress(BlockingIOError):
-                asked = [each for each in signals.recv(64) if each in (signal.SIGTERM, signal.SIGINT)]
+                asked = [
+                    each for each in signals.recv(64) if each in (signal.SIGTERM, signal.SIGINT)
+                ]
                 self._signal = (asked[-1], now) if asked else self._signal
             self._take(self.rank, self._own_word())
             self._end_if_due(now)
 
     def _forgive(self, now: float) -> None:
         self._exchanged = self._progressed = now
-        self._known = {rank: (self._known.get(rank, (Word(), now))[0], now) for rank in range(self.size)}
+        self._known = {
+            rank: (self._known.get(rank, (Word(), now))[0], now) for rank in range(self.size)
+        }
         self._waiting_since = None if self._waiting_since is None else now
 
     def _end_if_due(self, now: float) -> None:
         seconds, since = self.stall_seconds, self._waiting_since
         if since is not None and self._signal and now - max(since, self._signal[1]) > GRACE_SECONDS:
             number = self._signal[0]
-            self._end(128 + number, f"stopped by signal {number} while waiting for {self.most_silent()}.")
+            self._end(
+                128 + number, f"stopped by signal {number} while waiting for {self.most_silent()}."
+            )
         deaf = now - self._exchanged > seconds / 2
         for rank, (_, changed) in self._known.items():
             if now - changed > seconds and rank == self.rank:
                 self._stalled(self.name(rank))
             if now - changed > seconds and since is not None:
-                store = f"the store of the processes, at the launcher or at {self.name(0)}{self._broken},"
+                store = (
+                    "the store of the processes, at the launcher or at"
+                    f" {self.name(0)}{self._broken},"
+                )
                 self._stalled(store if deaf else self.name(rank))
         fresh = all(now - changed < seconds / 2 for _, changed in self._known.values())
         if fresh and since is not None and now - max(since, self._progressed) > seconds:
@@ -207,9 +256,9 @@ class Heart:
     def _stalled(self, who: str) -> None:
         self._end(
             LostProcessError.exit_code,
-            f"{who} has done nothing for {self.stall_seconds:g} seconds, so all processes end. If it was only slow, give"
-            " stall_seconds a higher value: in config.yaml of the run, or as --stall-seconds of a new one."
-            " Go on with: rediffuse resume RUN",
+            f"{who} has done nothing for {self.stall_seconds:g} seconds, so all processes end. If"
+            " it was only slow, give stall_seconds a higher value: in config.yaml of the run, or"
+            " as --stall-seconds of a new one. Go on with: rediffuse resume RUN",
         )
 
     def _end(self, code: int, message: str) -> None:
@@ -221,9 +270,13 @@ class Heart:
             os._exit(code)
 
     def _rescue(self) -> None:
-        if not self.saving.acquire(blocking=False):  # the process stalled while it saved, which may have been the reason
+        # the process stalled while it saved, which may have been the reason
+        if not self.saving.acquire(blocking=False):
             return
         try:
             self.rescue()
         except Exception as error:
-            say(f"What the last whole epoch left could not be saved: {type(error).__name__}: {error}")
+            say(
+                f"What the last whole epoch left could not be saved: {type(error).__name__}:"
+                f" {error}"
+            )

@@ -24,7 +24,9 @@ class StopSignal:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Inside, a signal only sets `number`. Signals reach the main thread alone: in any other, nothing changes."""
+        """Inside, a signal only sets `number`. Signals reach the main thread alone: in any other,
+        nothing changes.
+        """
         here = threading.current_thread() is threading.main_thread()
         before = {number: signal.signal(number, self._note) for number in STOPS} if here else {}
         try:
@@ -34,11 +36,15 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def hear(self, number: int) -> None:
-        """Takes over a signal that another process was sent, so that none has to wait for that process to say so."""
+        """Takes over a signal that another process was sent, so that none has to wait for that
+        process to say so.
+        """
         self.number = self.number or number
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its processes were sent as well."""
+        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its
+        processes were sent as well.
+        """
         if self._noted:
             return
         self._noted = True

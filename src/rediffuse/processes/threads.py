@@ -1,4 +1,6 @@
-"""Calls of foreign code on threads that neither keep the process from ending nor change the state that it shares."""
+"""Calls of foreign code on threads that neither keep the process from ending nor change the state
+that it shares.
+"""
 
 import asyncio
 import os
@@ -42,13 +44,17 @@ class Pool:
 
 
 class Abandoned(Exception):
-    """A call took longer than it was given. It may still be running, on a thread that nothing else uses any more."""
+    """A call took longer than it was given. It may still be running, on a thread that nothing else
+    uses any more.
+    """
 
 
 class Caller:
-    """Makes the calls of a run's rewards in turn, on one thread that lasts until a call is abandoned or the Caller is gone.
+    """Makes the calls of a run's rewards in turn, on one thread that lasts until a call is
+    abandoned or the Caller is gone.
 
-    What a reward keeps for its thread is therefore kept for the run: a client, an SQLite connection, an event loop.
+    What a reward keeps for its thread is therefore kept for the run: a client, an SQLite
+    connection, an event loop.
     """
 
     def __init__(self) -> None:
@@ -66,7 +72,9 @@ class Caller:
         return future
 
     def call(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
-        """What `work` returns or raises. Raises Abandoned after that many seconds; the next call then has a new thread."""
+        """What `work` returns or raises. Raises Abandoned after that many seconds; the next call
+        then has a new thread.
+        """
         with self._turn, undisturbed():
             future = self.submit(work)
             wait([future], seconds)
@@ -84,8 +92,8 @@ class Caller:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores at the end what foreign code may change for the whole process or its thread: the working directory, and torch's
-    default dtype, gradients, precision and number of threads.
+    """Restores at the end what foreign code may change for the whole process or its thread: the
+    working directory, and torch's default dtype, gradients, precision and number of threads.
     """
     before = [read() for read, _ in AMBIENT]
     try:

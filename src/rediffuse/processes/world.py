@@ -15,7 +15,14 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, Interrupted, LostProcessError, NonFiniteError, RewardError, RunError
+from rediffuse.errors import (
+    ConfigError,
+    Interrupted,
+    LostProcessError,
+    NonFiniteError,
+    RewardError,
+    RunError,
+)
 from rediffuse.processes.cores import Lanes, num_cores
 from rediffuse.processes.heartbeat import Heart
 from rediffuse.processes.signals import StopSignal
@@ -28,9 +35,13 @@ Result = TypeVar("Result")
 MOST_BYTES = 300
 """Of a text that processes tell one another."""
 JOIN_SECONDS = 50.0
-"""For all processes to come together at the start, where no launcher has already seen that they are there."""
+"""For all processes to come together at the start, where no launcher has already seen that they are
+there.
+"""
 PATIENCE = timedelta(days=1)
-"""Of one process with another, which may be waiting for its rewards; one that is silent is noticed by its heartbeat."""
+"""Of one process with another, which may be waiting for its rewards; one that is silent is noticed
+by its heartbeat.
+"""
 STALL_SECONDS = 120.0
 LOST_SECONDS = 3.0
 """Until those that are still there have told so, after a connection broke."""
@@ -62,16 +73,23 @@ class World:
         """Join the other processes, watch them, listen to signals, and leave in the end."""
         if torch.get_default_dtype() != torch.float32:
             raise ConfigError(
-                f"torch's default dtype is {torch.get_default_dtype()} in this process, and networks are made for float32. Call"
-                " torch.set_default_dtype(torch.float32) first; model.precision chooses that of the networks."
+                f"torch's default dtype is {torch.get_default_dtype()} in this process, and"
+                " networks are made for float32. Call torch.set_default_dtype(torch.float32)"
+                " first; model.precision chooses that of the networks."
             )
         if not _AT_WORK.acquire(blocking=False):
-            raise RunError("This process is training or evaluating already, in another thread: use a process for each run.")
+            raise RunError(
+                "This process is training or evaluating already, in another thread: use a process"
+                " for each run."
+            )
         threads = torch.get_num_threads()
         try:
             world = cls(stall_seconds=stall_seconds)
             if num_samples < world.size:
-                raise ConfigError(f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size} processes.")
+                raise ConfigError(
+                    f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size}"
+                    " processes."
+                )
             with closing(world.lanes), world.stop.noted(), world.heart.watched():
                 yield world
         finally:
@@ -83,7 +101,9 @@ class World:
         return range(self.rank, num_samples, self.size)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yields the results in the order of the items, worked on in lanes; each item is a beat of the heart."""
+        """Yields the results in the order of the items, worked on in lanes; each item is a beat of
+        the heart.
+        """
 
         def beating(item: Item) -> Result:
             self.heart.beat()
@@ -98,12 +118,19 @@ class World:
         return self.summed([whole])[0]
 
     def gathered_texts(self, texts: Sequence[str], indices: Tensor, num_samples: int) -> list[str]:
-        """B of this process -> num_samples of all, each at its index; what is longer than a few lines is cut."""
+        """B of this process -> num_samples of all, each at its index; what is longer than a few
+        lines is cut.
+        """
         whole = torch.zeros(num_samples, MOST_BYTES, dtype=torch.uint8)
         for index, text in zip(indices.tolist(), texts, strict=True):
             raw = text.encode("utf-8", "replace")[:MOST_BYTES]
-            whole[index, : len(raw)] = torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else 0
-        return [bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore") for row in self.summed([whole])[0]]
+            whole[index, : len(raw)] = (
+                torch.frombuffer(bytearray(raw), dtype=torch.uint8) if raw else 0
+            )
+        return [
+            bytes(row.tolist()).rstrip(b"\0").decode("utf-8", "ignore")
+            for row in self.summed([whole])[0]
+        ]
 
     def names_of_all(self, names: Iterable[str]) -> list[str]:
         """Those of any process, in one order for all, so that all gather the same things."""
@@ -127,10 +154,15 @@ class World:
             if on_device.is_cuda:  # there, it returns before it is done
                 torch.cuda.current_stream(on_device.device).synchronize()
         flat = on_device.to(flat.device)
-        return [part.view_as(each) for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)]
+        return [
+            part.view_as(each)
+            for part, each in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True)
+        ]
 
     def stop_if_asked(self) -> None:
-        """Raises Interrupted in every process if any was asked to stop; all must call it together."""
+        """Raises Interrupted in every process if any was asked to stop; all must call it
+        together.
+        """
         self.together(self.stop_here_if_asked)
 
     def stop_here_if_asked(self) -> None:
@@ -140,8 +172,8 @@ class World:
             raise Interrupted(self.stop.number)
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives; a signal, a failed reward or numbers that are not finite in one process are raised in all, so that
-        none waits for it.
+        """What `work` gives; a signal, a failed reward or numbers that are not finite in one
+        process are raised in all, so that none waits for it.
         """
         failure: Interrupted | RewardError | NonFiniteError | None = None
         try:
@@ -174,7 +206,9 @@ class World:
 
     @contextmanager
     def _collective(self) -> Iterator[None]:
-        """Inside, it waits for the others. Raises LostProcessError, or Interrupted if it was asked to stop, where that fails."""
+        """Inside, it waits for the others. Raises LostProcessError, or Interrupted if it was asked
+        to stop, where that fails.
+        """
         try:
             with self.heart.waiting():
                 yield
@@ -185,26 +219,35 @@ class World:
                 raise Interrupted(self.stop.number) from error
             time.sleep(LOST_SECONDS)
             raise LostProcessError(
-                f"The connection to another process is lost ({str(error).partition(chr(10))[0]}); silent for the longest is"
-                f" {self.heart.most_silent()}. Go on with: rediffuse resume RUN"
+                f"The connection to another process is lost ({str(error).partition(chr(10))[0]});"
+                f" silent for the longest is {self.heart.most_silent()}. Go on with: rediffuse"
+                " resume RUN"
             ) from error
 
     def peak_memory_bytes(self) -> int:
         """The most this process has held: of GPU memory where there is one, else of main memory."""
         if self.device.startswith("cuda"):
             return torch.cuda.max_memory_allocated()
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == "darwin" else 1024
+        )
 
 
 @contextmanager
 def _joining() -> Iterator[None]:
-    """Ends the process where the others that the environment tells of do not come; raises ConfigError where it tells half."""
+    """Ends the process where the others that the environment tells of do not come; raises
+    ConfigError where it tells half.
+    """
     size = os.environ.get("WORLD_SIZE", "1")
     variables = (
-        f"The environment says that this is one of WORLD_SIZE={size} processes (RANK={os.environ.get('RANK', 'not set')},"
+        f"The environment says that this is one of WORLD_SIZE={size} processes"
+        f" (RANK={os.environ.get('RANK', 'not set')},"
         f" MASTER_ADDR={os.environ.get('MASTER_ADDR', 'not set')}), but the others"
     )
-    cure = "Start all of them with torchrun, or unset these variables (env -u WORLD_SIZE -u RANK …) to train in one."
+    cure = (
+        "Start all of them with torchrun, or unset these variables (env -u WORLD_SIZE -u RANK"
+        " …) to train in one."
+    )
 
     def give_up() -> None:
         say(f"{variables} did not come within {JOIN_SECONDS:g} seconds. {cure}")
@@ -219,6 +262,8 @@ def _joining() -> Iterator[None]:
     except (ValueError, RuntimeError) as error:
         if size == "1":
             raise
-        raise ConfigError(f"{variables} cannot be reached: {str(error).partition(chr(10))[0]} {cure}") from error
+        raise ConfigError(
+            f"{variables} cannot be reached: {str(error).partition(chr(10))[0]} {cure}"
+        ) from error
     finally:
         timer.cancel()

@@ -16,19 +16,27 @@ def pick(
     balanced: bool = False,
     weights: Sequence[float] | None = None,
 ) -> list[Prompt]:
-    """Independent draws, as likely as their weights; or, balanced, every prompt as often as every other, give or take one."""
+    """Independent draws, as likely as their weights; or, balanced, every prompt as often as every
+    other, give or take one.
+    """
     if balanced:
         rounds = -(-n // len(prompts))
-        order = torch.cat([torch.randperm(len(prompts), generator=generator) for _ in range(rounds)])[:n]
+        order = torch.cat(
+            [torch.randperm(len(prompts), generator=generator) for _ in range(rounds)]
+        )[:n]
     elif weights is not None:
-        order = torch.multinomial(torch.tensor(weights, dtype=torch.float64), n, replacement=True, generator=generator)
+        order = torch.multinomial(
+            torch.tensor(weights, dtype=torch.float64), n, replacement=True, generator=generator
+        )
     else:
         order = torch.randint(len(prompts), (n,), generator=generator)
     return [prompts[i] for i in order.tolist()]
 
 
 def with_questions(text: str, answers: Mapping[str, str]) -> Prompt:
-    """A prompt whose metadata holds questions and, in their order, the answers; answers: by question."""
+    """A prompt whose metadata holds questions and, in their order, the answers; answers: by
+    question.
+    """
     return Prompt(text, {"questions": list(answers), "answers": list(answers.values())})
 
 

@@ -1,4 +1,6 @@
-"""Each of the 45 common animals at one of three activities: the paper's prompt-image alignment task."""
+"""Each of the 45 common animals at one of three activities: the paper's prompt-image alignment
+task.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,15 +12,16 @@ from rediffuse.types import Prompt
 __all__ = ["Counting"]
 
 NAMES = (
-    "cat", "dog", "horse", "monkey", "rabbit", "spider", "bird", "sheep", "cow", "lion", "tiger", "bear", "raccoon", "fox",
-    "wolf", "ant", "fish", "squirrel", "turtle", "frog", "chicken", "pig",
+    "cat", "dog", "horse", "monkey", "rabbit", "spider", "bird", "sheep", "cow", "lion", "tiger",
+    "bear", "raccoon", "fox", "wolf", "ant", "fish", "squirrel", "turtle", "frog", "chicken", "pig",
 )  # fmt: skip
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
 
 
 @dataclass(frozen=True)
 class Counting:
-    """Each prompt's metadata holds the published questions and their answers, for a reward that asks.
+    """Each prompt's metadata holds the published questions and their answers, for a reward that
+    asks.
 
     balanced: each of the 154 equally often in an epoch, instead of independent draws.
     """
@@ -28,10 +29,18 @@ class Counting:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return pick([_prompt(name, number) for name in NAMES for number in NUMBERS], n, generator, balanced=self.balanced)
+        return pick(
+            [_prompt(name, number) for name in NAMES for number in NUMBERS],
+            n,
+            generator,
+            balanced=self.balanced,
+        )
 
 
 def _prompt(name: str, number: str) -> Prompt:
     animals = plural(name)
-    questions = {f"How many {animals} are there in this image?": number, "What animal is in this image?": name}
+    questions = {
+        f"How many {animals} are there in this image?": number,
+        "What animal is in this image?": name,
+    }
     return with_questions(f"{number} {animals}", questions)

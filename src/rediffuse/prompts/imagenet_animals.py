@@ -20,7 +20,8 @@ DOGS = slice(151, 269)
 
 @dataclass(frozen=True)
 class ImagenetAnimals:
-    """only: dogs, the 118 labels from Chihuahua to Mexican hairless that the authors' code draws for its task of dogs.
+    """only: dogs, the 118 labels from Chihuahua to Mexican hairless that the authors' code draws
+    for its task of dogs.
     balanced: each equally often in an epoch, instead of independent draws.
     """
 
@@ -28,7 +29,12 @@ class ImagenetAnimals:
     balanced: bool = False
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
-        return pick(_prompts()[DOGS if self.only == "dogs" else slice(None)], n, generator, balanced=self.balanced)
+        return pick(
+            _prompts()[DOGS if self.only == "dogs" else slice(None)],
+            n,
+            generator,
+            balanced=self.balanced,
+        )
 
 
 @cache

@@ -1,4 +1,6 @@
-"""Prompts of your own: a .txt file with one a line, or a .jsonl file with more that the reward may see."""
+"""Prompts of your own: a .txt file with one a line, or a .jsonl file with more that the reward may
+see.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -7,7 +9,15 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.config.schema import FilePath, problems
@@ -44,12 +54,15 @@ class PromptLine(BaseModel):
 
 @dataclass(frozen=True)
 class TextFile:
-    """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat", "weight": 2, …};
-    "inputs": {"label": 207} is for models that see more than a text, all other keys only for the reward.
+    """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat",
+    "weight": 2, …}; "inputs": {"label": 207} is for models that see more than a text, all other
+    keys only for the reward.
 
-    In other files lines that begin with # are comments if the first line does; otherwise they are prompts like all others.
+    In other files lines that begin with # are comments if the first line does; otherwise they are
+    prompts like all others.
 
-    balanced: every prompt equally often in an epoch, instead of independent draws, as likely as the weights.
+    balanced: every prompt equally often in an epoch, instead of independent draws, as likely as the
+    weights.
     """
 
     path: FilePath
@@ -60,7 +73,10 @@ class TextFile:
     def __post_init__(self) -> None:
         kind = self.path.suffix.lower()
         if kind not in ("", ".txt", ".jsonl") and self.path.is_file():
-            raise ConfigError(f"prompts.path: {self.path} is a {kind} file; it takes .txt, one prompt a line, or .jsonl.")
+            raise ConfigError(
+                f"prompts.path: {self.path} is a {kind} file; it takes .txt, one prompt a line, or"
+                " .jsonl."
+            )
         with uncollected():
             found = list((_json_lines if kind == ".jsonl" else _plain_lines)(self.path))
         if not found:
@@ -68,11 +84,18 @@ class TextFile:
         object.__setattr__(self, "prompts", tuple(prompt for prompt, _ in found))
         object.__setattr__(self, "weights", tuple(weight for _, weight in found))
         if not any(self.weights):
-            raise ConfigError(f"prompts.path: every weight in {self.path} is 0, so there is nothing to draw.")
+            raise ConfigError(
+                f"prompts.path: every weight in {self.path} is 0, so there is nothing to draw."
+            )
 
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
         if self.balanced:
-            return pick([p for p, w in zip(self.prompts, self.weights, strict=True) if w], n, generator, balanced=True)
+            return pick(
+                [p for p, w in zip(self.prompts, self.weights, strict=True) if w],
+                n,
+                generator,
+                balanced=True,
+            )
         return pick(self.prompts, n, generator, weights=self.weights)
 
 
@@ -91,12 +114,18 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             if line.model_extra:
                 json.dumps(line.model_extra, ensure_ascii=False).encode()
         except ValidationError as error:
-            raise ConfigError(f"prompts.path: line {number} of {path}: {problems(error)}") from error
+            raise ConfigError(
+                f"prompts.path: line {number} of {path}: {problems(error)}"
+            ) from error
         except UnicodeEncodeError as error:
-            raise ConfigError(f"prompts.path: line {number} of {path} holds half of a character.") from error
+            raise ConfigError(
+                f"prompts.path: line {number} of {path} holds half of a character."
+            ) from error
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
-            raise ConfigError(f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}") from error
+            raise ConfigError(
+                f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}"
+            ) from error
         yield Prompt(line.prompt, dict(line.model_extra or {}), line.inputs), line.weight
 
 
@@ -112,11 +141,17 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         try:
             text = line.decode("utf-8").strip()
         except UnicodeDecodeError as error:
-            raise ConfigError(f"prompts.path: line {number} of {path} is not UTF-8 text (byte {error.start}).") from error
+            raise ConfigError(
+                f"prompts.path: line {number} of {path} is not UTF-8 text (byte {error.start})."
+            ) from error
         if len(text) > MOST_LETTERS:
-            raise ConfigError(f"prompts.path: line {number} of {path} has {len(text):,} letters; it is no prompt.")
+            raise ConfigError(
+                f"prompts.path: line {number} of {path} has {len(text):,} letters; it is no prompt."
+            )
         if "\0" in text:
-            raise ConfigError(f"prompts.path: line {number} of {path} holds a zero byte; it is not a text file.")
+            raise ConfigError(
+                f"prompts.path: line {number} of {path} holds a zero byte; it is not a text file."
+            )
         if text:
             yield number, text
 

@@ -1,4 +1,6 @@
-"""The 45 common animals at three activities other than the paper's, to see whether what was learned carries over."""
+"""The 45 common animals at three activities other than the paper's, to see whether what was learned
+carries over.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""Subjects doing things to objects, each with three questions: the paper's prompts for visual question answering."""
+"""Subjects doing things to objects, each with three questions: the paper's prompts for visual
+question answering.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +16,18 @@ __all__ = ["QuestionPrompts"]
 
 # Each: subject, verb, object.
 _ANIMALS = ("monkey", "squirrel", "raccoon", "dog", "bear")
-V2 = [(animal, *deed) for deed in (("washing", "dishes"), ("riding", "a bike"), ("playing", "chess")) for animal in _ANIMALS]
+V2 = [
+    (animal, *deed)
+    for deed in (("washing", "dishes"), ("riding", "a bike"), ("playing", "chess"))
+    for animal in _ANIMALS
+]
 V0 = [
-    ("cat", "playing", "piano"), ("firefighter", "cooking", "spaghetti"), ("baby", "riding", "a skateboard"),
-    ("penguin", "painting", "a picture"), ("robot", "gardening", "a plant"), ("monkey", "washing", "dishes"),
-    ("horse", "reading", "a book"), ("chef", "fixing", "a car"), ("elephant", "playing", "basketball"),
-    ("squirrel", "painting", "a house"), ("turtle", "playing", "guitar"), ("dog", "carrying", "clothes"),
+    ("cat", "playing", "piano"), ("firefighter", "cooking", "spaghetti"), ("baby", "riding", "a"
+" skateboard"),
+    ("penguin", "painting", "a picture"), ("robot", "gardening", "a plant"),
+    ("monkey", "washing", "dishes"), ("horse", "reading", "a book"), ("chef", "fixing", "a car"),
+    ("elephant", "playing", "basketball"), ("squirrel", "painting", "a house"),
+    ("turtle", "playing", "guitar"), ("dog", "carrying", "clothes"),
     ("giraffe", "knitting", "a sweater"), ("whale", "painting", "a mural"),
 ]  # fmt: skip
 # What questions call objects that stand in their prompts without an article.

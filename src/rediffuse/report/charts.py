@@ -1,4 +1,6 @@
-"""Curves as SVG that stands in a page: its colours are the page's, light or dark, and its words are never anyone else's."""
+"""Curves as SVG that stands in a page: its colours are the page's, light or dark, and its words are
+never anyone else's.
+"""
 
 import base64
 import io
@@ -17,7 +19,11 @@ from matplotlib.ticker import MaxNLocator
 
 INK, RULE = "#010203", "#010204"
 SERIES = [f"#0102{10 + tone}" for tone in range(6)]
-PAGE_COLOURS = {INK: "currentColor", RULE: "var(--rule)", **{code: f"var(--series-{i})" for i, code in enumerate(SERIES)}}
+PAGE_COLOURS = {
+    INK: "currentColor",
+    RULE: "var(--rule)",
+    **{code: f"var(--series-{i})" for i, code in enumerate(SERIES)},
+}
 """Colours nobody draws with stand for those that the page's style decides."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -49,7 +55,9 @@ SMALL = 350
 
 @dataclass(frozen=True)
 class Line:
-    """label: shown beside the chart, not in it   low, high: of a band about it, or empty   tone: which of the page's colours."""
+    """label: shown beside the chart, not in it   low, high: of a band about it, or empty   tone:
+    which of the page's colours.
+    """
 
     x: Sequence[float]
     y: Sequence[float]
@@ -61,7 +69,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """width, height: CSS pixels at which it reads best   marks: words at epochs   zero: a line at 0 to compare with."""
+    """width, height: CSS pixels at which it reads best   marks: words at epochs   zero: a line at 0
+    to compare with.
+    """
 
     lines: Sequence[Line]
     width: int = 350
@@ -79,15 +89,24 @@ def svg(chart: Chart, prefix: str) -> Markup:
 
 
 def in_page(draw: Callable[[], Figure], prefix: str) -> Markup:
-    """A figure's drawing without what a file needs, in the page's colours. `draw` is called where those are in force."""
+    """A figure's drawing without what a file needs, in the page's colours. `draw` is called where
+    those are in force.
+    """
     with matplotlib.rc_context(SETTINGS):
         figure = draw()
         for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
             patch.set_visible(False)
         code = drawn(figure, "svg").decode()
-    code = re.sub(NEEDLESS, "", code[code.index("<svg") :], flags=re.DOTALL | re.MULTILINE).replace("xlink:href=", "href=")
+    code = re.sub(NEEDLESS, "", code[code.index("<svg") :], flags=re.DOTALL | re.MULTILINE).replace(
+        "xlink:href=", "href="
+    )
     code = re.sub(r'\bid="|(?<=href=")#|(?<=url\()#', lambda found: f"{found[0]}{prefix}-", code)
-    code = re.sub(r'<svg [^>]*?(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true" focusable="false">', code, count=1)
+    code = re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        r'<svg \1 aria-hidden="true" focusable="false">',
+        code,
+        count=1,
+    )
     return Markup(re.sub("#0102[0-9]{2}", lambda found: PAGE_COLOURS[found[0]], code))
 
 
@@ -98,9 +117,13 @@ def sparkline(values: Sequence[float], width: int = 120, height: int = 28) -> Ma
         return Markup("")
     low, high = min(value for _, value in known), max(value for _, value in known)
     across, up = (width - 4) / (len(values) - 1), (height - 4) / ((high - low) or 1)
-    points = " ".join(f"{2 + i * across:.1f},{height - 2 - (value - low) * up:.1f}" for i, value in known)
+    points = " ".join(
+        f"{2 + i * across:.1f},{height - 2 - (value - low) * up:.1f}" for i, value in known
+    )
     line = f'<polyline points="{points}" fill="none" stroke="var(--series-0)" stroke-width="1.8"/>'
-    return Markup(f'<svg viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">{line}</svg>')
+    return Markup(
+        f'<svg viewBox="0 0 {width} {height}" aria-hidden="true" focusable="false">{line}</svg>'
+    )
 
 
 def drawn(figure: Figure, kind: str) -> bytes:
@@ -119,7 +142,9 @@ def data_uri(kind: str, content: bytes) -> str:
 
 def _figure(chart: Chart) -> Figure:
     figure = Figure(figsize=(chart.width / POINTS_AN_INCH, chart.height / POINTS_AN_INCH))
-    axes = figure.add_axes((52 / chart.width, 36 / chart.height, 1 - 62 / chart.width, 1 - 48 / chart.height))
+    axes = figure.add_axes(
+        (52 / chart.width, 36 / chart.height, 1 - 62 / chart.width, 1 - 48 / chart.height)
+    )
     for line in chart.lines:
         _plot(axes, line)
     _mark(axes, chart)
@@ -132,7 +157,15 @@ def _plot(axes: Axes, line: Line) -> None:
     if line.low:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     few = len(line.x) <= MOST_MARKERS
-    axes.plot(line.x, line.y, color=colour, linewidth=1.8, marker="o" if few else "", markersize=3, clip_on=False)
+    axes.plot(
+        line.x,
+        line.y,
+        color=colour,
+        linewidth=1.8,
+        marker="o" if few else "",
+        markersize=3,
+        clip_on=False,
+    )
 
 
 def _mark(axes: Axes, chart: Chart) -> None:
@@ -163,7 +196,9 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.ticklabel_format(axis="y", scilimits=(-3, 5), useMathText=False)
-    values = [value for line in chart.lines for value in (*line.y, *line.low) if not math.isnan(value)]
+    values = [
+        value for line in chart.lines for value in (*line.y, *line.low) if not math.isnan(value)
+    ]
     if min(values, default=-1) >= 0 > axes.get_ylim()[0]:
         axes.set_ylim(bottom=0)
     axes.grid(axis="y", linewidth=0.7)

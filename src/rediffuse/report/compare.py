@@ -1,4 +1,6 @@
-"""Several runs of one task side by side: reward against reward queries, a table, the same pictures."""
+"""Several runs of one task side by side: reward against reward queries, a table, the same
+pictures.
+"""
 
 import csv
 import io
@@ -22,9 +24,24 @@ from rediffuse.runs.folder import RunFolder, existing
 from rediffuse.terminal.commands import command
 
 TASK = ("reward", "prompts", "sampler")
-HOW_IT_LEARNS = {"train", "lora_rank", "lora_alpha", "lora_targets", "precision", "gradient_checkpointing"}
+HOW_IT_LEARNS = {
+    "train",
+    "lora_rank",
+    "lora_alpha",
+    "lora_targets",
+    "precision",
+    "gradient_checkpointing",
+}
 """Options of a model in which methods may differ and still be compared."""
-WHERE_IT_IS = {"url", "server", "key_variable", "concurrency", "timeout_seconds", "deadline_seconds", "images_per_request"}
+WHERE_IT_IS = {
+    "url",
+    "server",
+    "key_variable",
+    "concurrency",
+    "timeout_seconds",
+    "deadline_seconds",
+    "images_per_request",
+}
 """Options of a reward behind a server that do not change what it says."""
 MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
 NUM_PICTURES = 12
@@ -38,7 +55,10 @@ class ComparedRun:
 
     def curve(self) -> list[tuple[int, float]]:
         """(queries that the policy had learned from, mean reward of its samples) of each epoch."""
-        return [(int(row["reward_queries"]) - self.config.num_samples, row["reward_mean"]) for row in self.metrics]
+        return [
+            (int(row["reward_queries"]) - self.config.num_samples, row["reward_mean"])
+            for row in self.metrics
+        ]
 
     @property
     def seconds(self) -> float:
@@ -55,7 +75,15 @@ class Method:
     def curve(self) -> list[tuple[int, float, float, float]]:
         """(queries, mean over seeds, least, most), as far as every seed went."""
         points = zip(*(run.curve() for run in self.runs), strict=False)
-        return [(at[0][0], sum(r for _, r in at) / len(at), min(r for _, r in at), max(r for _, r in at)) for at in points]
+        return [
+            (
+                at[0][0],
+                sum(r for _, r in at) / len(at),
+                min(r for _, r in at),
+                max(r for _, r in at),
+            )
+            for at in points
+        ]
 
 
 @dataclass(frozen=True)
@@ -89,11 +117,20 @@ class Comparison:
     def table(self) -> Table:
         """For a terminal."""
         rewards = ("first", "final", "least", "most")
-        table = Table("method", "seeds", *rewards, "queries", f"to {self.reach:.3f}", "s a run", box=None)
+        table = Table(
+            "method", "seeds", *rewards, "queries", f"to {self.reach:.3f}", "s a run", box=None
+        )
         for row in self.standings:
             values = [f"{getattr(row, reward):.3f}" for reward in rewards]
             reached = "never" if row.queries_to_reach is None else str(row.queries_to_reach)
-            table.add_row(row.label, " ".join(map(str, row.seeds)), *values, str(row.queries), reached, f"{row.seconds:.0f}")
+            table.add_row(
+                row.label,
+                " ".join(map(str, row.seeds)),
+                *values,
+                str(row.queries),
+                reached,
+                f"{row.seconds:.0f}",
+            )
         return table
 
 
@@ -128,7 +165,9 @@ def write(comparison: Comparison, out: Path) -> Path:
     rows.writerow(["method", "run", "seed", "reward_queries", "reward_mean"])
     for method in methods:
         for run in method.runs:
-            rows.writerows([method.label, run.folder.path, run.config.seed, *point] for point in run.curve())
+            rows.writerows(
+                [method.label, run.folder.path, run.config.seed, *point] for point in run.curve()
+            )
     files.write_text(out / "compare.csv", table.getvalue())
     page = rendered(
         "compare.html.jinja",
@@ -137,7 +176,9 @@ def write(comparison: Comparison, out: Path) -> Path:
         standings=comparison.standings,
         reach=comparison.reach,
         pictures=_pictures(methods),
-        prompts=files.read_json(runs[0].folder.samples / "prompts.json")[:NUM_PICTURES] if _grids(runs[0]) else [],
+        prompts=files.read_json(runs[0].folder.samples / "prompts.json")[:NUM_PICTURES]
+        if _grids(runs[0])
+        else [],
         seed=_common_seed(methods),
         runs=runs,
     )
@@ -146,20 +187,23 @@ def write(comparison: Comparison, out: Path) -> Path:
 
 
 def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
-    """Raises RunError, naming the key, if two runs differ in their task, their prompts or their model."""
+    """Raises RunError, naming the key, if two runs differ in their task, their prompts or their
+    model.
+    """
     first, *others = runs
     if first.config.reward.get("normalize"):
         raise RunError(
-            f"{first.folder.path} cannot be compared: its reward is normalised over each epoch, so its mean is 0 in every one."
-            " Compare runs with reward.normalize false."
+            f"{first.folder.path} cannot be compared: its reward is normalised over each epoch, so"
+            " its mean is 0 in every one. Compare runs with reward.normalize false."
         )
     for other in others:
         ours, theirs = _task(first.config), _task(other.config)
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 raise RunError(
-                    f"{first.folder.path} and {other.folder.path} cannot be compared: {key} is {ours.get(key)!r} in one and"
-                    f" {theirs.get(key)!r} in the other. Compare runs of one task, with one model and one set of prompts."
+                    f"{first.folder.path} and {other.folder.path} cannot be compared: {key} is"
+                    f" {ours.get(key)!r} in one and {theirs.get(key)!r} in the other. Compare runs"
+                    " of one task, with one model and one set of prompts."
                 )
 
 
@@ -170,13 +214,17 @@ def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
         groups.setdefault(str(_settings(run.config)), []).append(run)
     of_algorithm: dict[str, list[Mapping[str, Any]]] = {}
     for members in groups.values():
-        of_algorithm.setdefault(members[0].config.algorithm["name"], []).append(_settings(members[0].config))
+        of_algorithm.setdefault(members[0].config.algorithm["name"], []).append(
+            _settings(members[0].config)
+        )
     methods = []
     for members in groups.values():
         name, settings = members[0].config.algorithm["name"], _settings(members[0].config)
         alike = of_algorithm[name]
         apart = [key for key in settings if any(other.get(key) != settings[key] for other in alike)]
-        methods.append(Method(", ".join([name, *(f"{key} {settings[key]}" for key in apart)]), members))
+        methods.append(
+            Method(", ".join([name, *(f"{key} {settings[key]}" for key in apart)]), members)
+        )
     return methods
 
 
@@ -186,7 +234,13 @@ def chart(methods: Sequence[Method], reward: str) -> Figure:
     axes = figure.subplots()
     for method in methods:
         queries, mean, least, most = zip(*method.curve(), strict=True)
-        (line,) = axes.plot(queries, mean, marker="o", markersize=3, label=shown(f"{method.label} ({len(method.runs)})"))
+        (line,) = axes.plot(
+            queries,
+            mean,
+            marker="o",
+            markersize=3,
+            label=shown(f"{method.label} ({len(method.runs)})"),
+        )
         axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set_xlabel("reward queries learned from")
     axes.set_ylabel(f"{shown(reward)}\nmean, least and most of the seeds")
@@ -199,27 +253,43 @@ def _read(path: Path) -> ComparedRun:
     folder = existing(path)
     metrics = log.read(folder.metrics)
     if not metrics:
-        raise RunError(f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}")
+        raise RunError(
+            f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}"
+        )
     return ComparedRun(folder, folder.config(), metrics)
 
 
 def _task(config: Config) -> dict[str, Any]:
     whole = _flat(asdict(config))
-    hidden = {f"model.{option}" for option in HOW_IT_LEARNS} | {f"reward.{option}" for option in WHERE_IT_IS}
-    return {key: value for key, value in whole.items() if key.split(".")[0] in (*TASK, "model") and key not in hidden}
+    hidden = {f"model.{option}" for option in HOW_IT_LEARNS} | {
+        f"reward.{option}" for option in WHERE_IT_IS
+    }
+    return {
+        key: value
+        for key, value in whole.items()
+        if key.split(".")[0] in (*TASK, "model") and key not in hidden
+    }
 
 
 def _settings(config: Config) -> dict[str, Any]:
     """What may set one method apart from another."""
     own = ("evaluation", "logging", "scoring")
     mute = MUTE | {f"reward.{option}" for option in WHERE_IT_IS}
-    return {key: value for key, value in _flat(asdict(config)).items() if key not in mute and key.split(".")[0] not in own}
+    return {
+        key: value
+        for key, value in _flat(asdict(config)).items()
+        if key not in mute and key.split(".")[0] not in own
+    }
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -230,24 +300,45 @@ def _standing(method: Method, reach: float) -> Standing:
     reached = next((at for at, mean, _, _ in curve if mean >= reach), None)
     seconds = sum(run.seconds for run in method.runs) / len(method.runs)
     best = max(mean for _, mean, _, _ in curve)
-    return Standing(method.label, seeds, curve[0][1], final, least, most, best, queries, reached, seconds)
+    return Standing(
+        method.label, seeds, curve[0][1], final, least, most, best, queries, reached, seconds
+    )
 
 
 def _common_seed(methods: Sequence[Method]) -> int | None:
-    """The least seed of which every method has pictures, of the same prompts; None if there is none."""
-    if len({(run.config.evaluation.num_prompts, run.config.evaluation.images_per_prompt) for m in methods for run in m.runs}) > 1:
+    """The least seed of which every method has pictures, of the same prompts; None if there is
+    none.
+    """
+    if (
+        len(
+            {
+                (run.config.evaluation.num_prompts, run.config.evaluation.images_per_prompt)
+                for m in methods
+                for run in m.runs
+            }
+        )
+        > 1
+    ):
         return None
     seeds = [{run.config.seed for run in method.runs if _grids(run)} for method in methods]
     return min(set.intersection(*seeds), default=None)
 
 
 def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """(label, data URI): before, then each method's last pictures of the seed that all have; one image a prompt."""
+    """(label, data URI): before, then each method's last pictures of the seed that all have; one
+    image a prompt.
+    """
     seed = _common_seed(methods)
     if seed is None:
         return []
-    chosen = [(method.label, next(run for run in method.runs if run.config.seed == seed)) for method in methods]
-    return [("before", _row(_grids(chosen[0][1])[0])), *((label, _row(_grids(run)[-1])) for label, run in chosen)]
+    chosen = [
+        (method.label, next(run for run in method.runs if run.config.seed == seed))
+        for method in methods
+    ]
+    return [
+        ("before", _row(_grids(chosen[0][1])[0])),
+        *((label, _row(_grids(run)[-1])) for label, run in chosen),
+    ]
 
 
 def _grids(run: ComparedRun) -> list[Path]:
@@ -258,4 +349,6 @@ def _grids(run: ComparedRun) -> list[Path]:
 def _row(grid: Path) -> str:
     """The first picture of each prompt."""
     with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
-        return embedded(whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height)))
+        return embedded(
+            whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height))
+        )

@@ -16,7 +16,14 @@ from rediffuse.terminal.output import say, show
 from rediffuse.verdict import verdict
 
 LOOPBACK = ("127.0.0.1", "localhost")
-WATCHED = ("metrics.jsonl", "rewards.jsonl", "monitor.jsonl", "config.yaml", "evaluation/evaluation.json", "samples/*/grid.png")
+WATCHED = (
+    "metrics.jsonl",
+    "rewards.jsonl",
+    "monitor.jsonl",
+    "config.yaml",
+    "evaluation/evaluation.json",
+    "samples/*/grid.png",
+)
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -36,7 +43,11 @@ class Live:
 
     def version(self) -> str:
         """Another one whenever a file has changed."""
-        found = [(path.name, _stamp(path)) for pattern in WATCHED for path in sorted(self._run.path.glob(pattern))]
+        found = [
+            (path.name, _stamp(path))
+            for pattern in WATCHED
+            for path in sorted(self._run.path.glob(pattern))
+        ]
         return hashlib.sha256(repr(found).encode()).hexdigest()[:24]
 
     def html(self) -> str:
@@ -57,7 +68,9 @@ class Live:
             return self._html or self._waiting(version, self._trouble(error))
 
     def _trouble(self, error: Exception) -> str:
-        """Why the files cannot be read, also printed once; nothing where no epoch is finished yet."""
+        """Why the files cannot be read, also printed once; nothing where no epoch is finished
+        yet.
+        """
         trouble = str(error) if self._run.metrics.is_symlink() or self._run.metrics.exists() else ""
         if trouble and trouble != self._said:
             say(f"the page stays as it was: {trouble}")
@@ -66,7 +79,14 @@ class Live:
 
     def _waiting(self, version: str, trouble: str) -> str:
         name = self._run.path.resolve().name
-        return rendered("waiting.html.jinja", scripts=page.LIVE_SCRIPTS, live=True, name=name, version=version, trouble=trouble)
+        return rendered(
+            "waiting.html.jinja",
+            scripts=page.LIVE_SCRIPTS,
+            live=True,
+            name=name,
+            version=version,
+            trouble=trouble,
+        )
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -111,10 +131,15 @@ class Server(ThreadingHTTPServer):
 
 
 def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
-    """Bound, and not yet serving. port: 0: one that is free. Raises RunError where it cannot be had."""
+    """Bound, and not yet serving. port: 0: one that is free. Raises RunError where it cannot be
+    had.
+    """
     if host not in LOOPBACK:
         names = " or ".join(LOOPBACK)
-        raise RunError(f"host: {host!r} can be reached by others; the page is served on {names}. From elsewhere, use ssh -L.")
+        raise RunError(
+            f"host: {host!r} can be reached by others; the page is served on {names}. From"
+            " elsewhere, use ssh -L."
+        )
     own = type("OwnHandler", (Handler,), {"live": Live(run)})
     try:
         return Server((host, port), own)

@@ -1,4 +1,6 @@
-"""One page over a folder of runs: what each was for, what came of it, and the way to its own page."""
+"""One page over a folder of runs: what each was for, what came of it, and the way to its own
+page.
+"""
 
 import os
 from collections.abc import Mapping
@@ -26,7 +28,9 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Card:
-    """link: to the run's own page, None where there is none   thumbnail: first pictures above, last ones below."""
+    """link: to the run's own page, None where there is none   thumbnail: first pictures above, last
+    ones below.
+    """
 
     name: str
     link: str | None
@@ -40,23 +44,36 @@ class Card:
     def ends(self) -> tuple[float, float]:
         """The mean reward of the first and of the last epoch."""
         assert self.told is not None
-        return finite(self.told.metrics[0].get("reward_mean")), finite(self.told.metrics[-1].get("reward_mean"))
+        return finite(self.told.metrics[0].get("reward_mean")), finite(
+            self.told.metrics[-1].get("reward_mean")
+        )
 
     @property
     def names(self) -> dict[str, object]:
         assert self.told is not None
-        return {kind: page.component(self.told.config, kind) for kind in ("reward", "algorithm", "model", "prompts")}
+        return {
+            kind: page.component(self.told.config, kind)
+            for kind in ("reward", "algorithm", "model", "prompts")
+        }
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old. Raises RunError if it has none.
+    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old.
+    Raises RunError if it has none.
 
     out: the file to write instead; then nothing is written into `folder` or its runs.
     """
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
-        raise RunError(f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the folder that they lie in.")
-    html = rendered("index.html.jinja", name=folder.resolve().name, cards=[_card(RunFolder(path), out) for path in runs])
+        raise RunError(
+            f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the"
+            " folder that they lie in."
+        )
+    html = rendered(
+        "index.html.jinja",
+        name=folder.resolve().name,
+        cards=[_card(RunFolder(path), out) for path in runs],
+    )
     if out is not None:
         return files.write_out(out, html)
     files.write_text(folder / "index.html", html)
@@ -77,7 +94,9 @@ def _card(run: RunFolder, out: Path | None) -> Card:
     curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
     verdict = told.verdict or page.plain_words(told.metrics)
     shown_at = link if run.report.exists() else None
-    return Card(run.path.name, shown_at, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told))
+    return Card(
+        run.path.name, shown_at, told=told, verdict=verdict, curve=curve, thumbnail=_thumbnail(told)
+    )
 
 
 def _made_anew(run: RunFolder, told: page.Told) -> page.Told:
@@ -99,7 +118,10 @@ def _thumbnail(told: page.Told) -> str | None:
     """The first pictures of the first prompts, before and after."""
     found = pictures.stages(told.run.samples)
     try:
-        rows = [pictures.tiles(stage, len(told.prompts), NUM_THUMBNAILS) for stage in pictures.evenly(found, 2)]
+        rows = [
+            pictures.tiles(stage, len(told.prompts), NUM_THUMBNAILS)
+            for stage in pictures.evenly(found, 2)
+        ]
     except pictures.UNREADABLE:
         return None
     if not rows:

@@ -1,4 +1,6 @@
-"""Text that is safe to show: all of it escaped, what is invisible made visible, one script allowed by its hash."""
+"""Text that is safe to show: all of it escaped, what is invisible made visible, one script allowed
+by its hash.
+"""
 
 import base64
 import hashlib
@@ -17,7 +19,9 @@ LONGEST = 240
 
 
 def shown(text: str) -> str:
-    """Control characters, terminal colours, text that turns direction, half characters, accents piled up: by their escapes."""
+    """Control characters, terminal colours, text that turns direction, half characters, accents
+    piled up: by their escapes.
+    """
     return printable(text, newlines=True, most=None)
 
 
@@ -50,7 +54,9 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def rendered(template: str, *, scripts: Sequence[str] = (), live: bool = False, **contents: Any) -> str:
+def rendered(
+    template: str, *, scripts: Sequence[str] = (), live: bool = False, **contents: Any
+) -> str:
     """A page of a template; `scripts` are files beside it, and nothing else in the page can run.
 
     live: it may ask the server it came from.
@@ -63,7 +69,13 @@ def rendered(template: str, *, scripts: Sequence[str] = (), live: bool = False, 
 def policy(script: str, *, live: bool = False) -> str:
     """The page's Content-Security-Policy."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    rules = ["default-src 'none'", "img-src data:", "style-src 'unsafe-inline'", "base-uri 'none'", "form-action 'none'"]
+    rules = [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     rules += [f"script-src 'sha256-{digest}'"] if script else []
     return "; ".join(rules + (["connect-src 'self'"] if live else []))
 
@@ -74,6 +86,12 @@ def _finalized(value: Any) -> Any:
 
 
 ENVIRONMENT = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(HERE), autoescape=True, finalize=_finalized, trim_blocks=True, lstrip_blocks=True
+    loader=jinja2.FileSystemLoader(HERE),
+    autoescape=True,
+    finalize=_finalized,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
-ENVIRONMENT.filters.update(number=number, signed=signed, fixed=fixed, short=short, duration=duration)
+ENVIRONMENT.filters.update(
+    number=number, signed=signed, fixed=fixed, short=short, duration=duration
+)

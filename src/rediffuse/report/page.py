@@ -1,4 +1,6 @@
-"""One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way. Works offline."""
+"""One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way.
+Works offline.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -46,14 +48,21 @@ class Told:
     def marks(self) -> list[tuple[int, str]]:
         """Epochs that the verdict points at."""
         words = {"best": "best", "overoptimised_at": "over-optimised from here"}
-        return [(int(self.verdict[key]), word) for key, word in words.items() if isinstance(self.verdict.get(key), int)]
+        return [
+            (int(self.verdict[key]), word)
+            for key, word in words.items()
+            if isinstance(self.verdict.get(key), int)
+        ]
 
 
-def write(run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | None = None) -> Path:
+def write(
+    run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | None = None
+) -> Path:
     """Raises RunError if the run has no epoch yet.
 
     Args:
-        out: the file to write, for a run whose folder cannot be written; RUN/report.html without it.
+        out: the file to write, for a run whose folder cannot be written; RUN/report.html without
+        it.
         verdict: instead of the one that stands in the run's folder.
     """
     told = read(run)
@@ -65,12 +74,17 @@ def write(run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | 
 
 
 def read(run: RunFolder) -> Told:
-    """Raises RunError if the run has no epoch yet, or a link where its page would show what stands elsewhere."""
+    """Raises RunError if the run has no epoch yet, or a link where its page would show what stands
+    elsewhere.
+    """
     files.refuse_linked_folders(run.path)
     files.refuse_links(run.path / "config.yaml")
     metrics = log.read(run.metrics)
     if not metrics:
-        raise RunError(f"{run.path} has no finished epoch to report on. Go on with it: {command('resume', run.path)}")
+        raise RunError(
+            f"{run.path} has no finished epoch to report on. Go on with it:"
+            f" {command('resume', run.path)}"
+        )
     return Told(
         run,
         config=read_yaml(run.path / "config.yaml"),
@@ -84,7 +98,9 @@ def read(run: RunFolder) -> Told:
 
 
 def render(told: Told, *, version: str | None = None) -> str:
-    """version: of a page that asks the server it came from whether there is another by now; None: of a file."""
+    """version: of a page that asks the server it came from whether there is another by now; None:
+    of a file.
+    """
     drawing = Drawing(told.marks)
     main_reward = str(component(told.config, "reward"))
     shown = slider_frames(told)
@@ -96,7 +112,10 @@ def render(told: Told, *, version: str | None = None) -> str:
         live=version is not None,
         version=version,
         told=told,
-        names={kind: component(told.config, kind) for kind in ("model", "reward", "algorithm", "prompts")},
+        names={
+            kind: component(told.config, kind)
+            for kind in ("model", "reward", "algorithm", "prompts")
+        },
         verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs")),
         reward=panels.reward(told.metrics, told.marks),
@@ -114,12 +133,16 @@ def render(told: Told, *, version: str | None = None) -> str:
         diagnostics=measured,
         silent=silent,
         yaml=(told.run.path / "config.yaml").read_text(encoding="utf-8", errors="replace"),
-        command=command("train", Path(told.name, "config.yaml"), "--run-dir", Path(f"{told.name}-again")),
+        command=command(
+            "train", Path(told.name, "config.yaml"), "--run-dir", Path(f"{told.name}-again")
+        ),
     )
 
 
 def _with_commands(told: Told) -> Mapping[str, Any]:
-    """The verdict; its suggestion names the run's folder. Its reader decides whether to trust it: no --trust-code here."""
+    """The verdict; its suggestion names the run's folder. Its reader decides whether to trust it:
+    no --trust-code here.
+    """
     suggestion = told.verdict.get("suggestion")
     if not isinstance(suggestion, str):
         return told.verdict
@@ -140,7 +163,9 @@ def slider_frames(told: Told) -> list[Frame]:
 
 
 def captions(shown: Sequence[Frame], told: Told) -> list[str]:
-    """What is said of each frame: after how many epochs, what the verdict marks, what the held-out judges think."""
+    """What is said of each frame: after how many epochs, what the verdict marks, what the held-out
+    judges think.
+    """
     marks: dict[int, list[str]] = {}
     for epoch, word in told.marks:
         at = next((frame.epoch for frame in shown if frame.epoch >= epoch), epoch)
@@ -149,15 +174,26 @@ def captions(shown: Sequence[Frame], told: Told) -> list[str]:
     for (judge, part), changes in held_out(told.looks).items():
         for change in changes if not part else []:
             scores.setdefault(change.epoch, []).append(f"{judge} {number(change.mean)}")
-    rewards = {row["epoch"]: [f"training reward {number(finite(row.get('reward_mean')))}"] for row in told.metrics}
-    told_of = [[*scores.get(frame.epoch, rewards.get(frame.epoch, [])), *marks.get(frame.epoch, [])] for frame in shown]
-    return [" · ".join([_when(frame.epoch), *more]) for frame, more in zip(shown, told_of, strict=True)]
+    rewards = {
+        row["epoch"]: [f"training reward {number(finite(row.get('reward_mean')))}"]
+        for row in told.metrics
+    }
+    told_of = [
+        [*scores.get(frame.epoch, rewards.get(frame.epoch, [])), *marks.get(frame.epoch, [])]
+        for frame in shown
+    ]
+    return [
+        " · ".join([_when(frame.epoch), *more]) for frame, more in zip(shown, told_of, strict=True)
+    ]
 
 
 def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]]:
     """How far along the slider each of the verdict's epochs lies, from 0 to 1, and its word."""
     last = len(shown) - 1
-    at = [(next((i for i, frame in enumerate(shown) if frame.epoch >= epoch), last), word) for epoch, word in told.marks]
+    at = [
+        (next((i for i, frame in enumerate(shown) if frame.epoch >= epoch), last), word)
+        for epoch, word in told.marks
+    ]
     return [(place / last, word) for place, word in at] if last > 0 else []
 
 
@@ -178,7 +214,9 @@ def plain_words(metrics: Rows) -> dict[str, Any]:
         text = f"One epoch is done; its mean reward is {number(start)}."
     else:
         way = "rose" if end > start else "fell" if end < start else "stayed"
-        text = f"The mean reward {way} from {number(start)} to {number(end)} in {len(metrics)} epochs."
+        text = (
+            f"The mean reward {way} from {number(start)} to {number(end)} in {len(metrics)} epochs."
+        )
     return {"headline": text, "level": "unknown", "findings": []}
 
 
@@ -187,7 +225,9 @@ def _when(epoch: int) -> str:
 
 
 def _json(path: Path, otherwise: Any) -> Any:
-    """What a file holds, or `otherwise` if there is none, or half of one, or something else. Raises RunError for a link."""
+    """What a file holds, or `otherwise` if there is none, or half of one, or something else. Raises
+    RunError for a link.
+    """
     files.refuse_links(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -21,24 +21,55 @@ MOST_PANELS = 24
 ERRORS = 2
 """Standard errors of a band: about 95 of 100 such bands hold the true value."""
 OWN = {"reward_mean", "reward_std", "reward_queries"}
-SECONDS = {"seconds_sampling": "making pictures", "seconds_reward": "judging them", "seconds_training": "learning"}
+SECONDS = {
+    "seconds_sampling": "making pictures",
+    "seconds_reward": "judging them",
+    "seconds_training": "learning",
+}
 GIGABYTE = 1e9
 DIAGNOSTICS = {
-    "approx_kl": ("Size of an update (KL)", "How far one update moves the model from the one that made the pictures."),
-    "clip_fraction": ("Updates held back", "The share of steps in which an update reached its limit (the clip fraction)."),
-    "ratio_drift": ("Ratio drift", "Before an update this would be exactly 0; what is left is rounding."),
-    "grad_norm": ("Gradient norm", "How strongly the rewards pull on the model. A sudden rise is a warning."),
-    "masked_rewards": ("Missing rewards", "Pictures without a usable reward; they are left out, never counted as 0."),
-    "skipped_updates": ("Skipped updates", "Updates left out because their numbers were not finite."),
+    "approx_kl": (
+        "Size of an update (KL)",
+        "How far one update moves the model from the one that made the pictures.",
+    ),
+    "clip_fraction": (
+        "Updates held back",
+        "The share of steps in which an update reached its limit (the clip fraction).",
+    ),
+    "ratio_drift": (
+        "Ratio drift",
+        "Before an update this would be exactly 0; what is left is rounding.",
+    ),
+    "grad_norm": (
+        "Gradient norm",
+        "How strongly the rewards pull on the model. A sudden rise is a warning.",
+    ),
+    "masked_rewards": (
+        "Missing rewards",
+        "Pictures without a usable reward; they are left out, never counted as 0.",
+    ),
+    "skipped_updates": (
+        "Skipped updates",
+        "Updates left out because their numbers were not finite.",
+    ),
 }
 STATISTICS = {
     "kl": (
         "Distance from the pretrained model (KL)",
         "Of the fixed pictures, in nats per picture; it grows as the model changes.",
     ),
-    "diversity": ("Diversity", "How different the pictures are from one another. A fall means that they become alike."),
-    "near_identical": ("Near-identical pictures", "The share of pictures that look almost the same as another one."),
-    "distance": ("Distance from the first pictures", "How far each picture has moved from the pretrained model's."),
+    "diversity": (
+        "Diversity",
+        "How different the pictures are from one another. A fall means that they become alike.",
+    ),
+    "near_identical": (
+        "Near-identical pictures",
+        "The share of pictures that look almost the same as another one.",
+    ),
+    "distance": (
+        "Distance from the first pictures",
+        "How far each picture has moved from the pretrained model's.",
+    ),
     "brightness": ("Brightness", "From 0, black, to 1, white."),
     "saturation": ("Saturation", "How strong the colours are, from 0, grey, to 1."),
     "edge_density": ("Edges", "How much of a picture is outline or texture. Noise raises it."),
@@ -48,7 +79,9 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """legend: a word per line and which of the page's colours it has   wide: the chart again, for a wide screen."""
+    """legend: a word per line and which of the page's colours it has   wide: the chart again, for a
+    wide screen.
+    """
 
     title: str
     words: str
@@ -59,12 +92,16 @@ class Panel:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draws panels of one page, whose charts have ids of their own. marks: epochs with a word to each."""
+    """Draws panels of one page, whose charts have ids of their own. marks: epochs with a word to
+    each.
+    """
 
     marks: Marks
     prefix: str = "chart"
 
-    def panel(self, title: str, words: str, lines: Sequence[Line], *, name: str, zero: bool = False) -> Panel:
+    def panel(
+        self, title: str, words: str, lines: Sequence[Line], *, name: str, zero: bool = False
+    ) -> Panel:
         legend = [(line.label, line.tone) for line in lines if line.label]
         chart = Chart(lines, marks=self.marks, zero=zero)
         return Panel(title, words, charts.svg(chart, f"{self.prefix}-{name}"), legend=legend)
@@ -77,18 +114,26 @@ def reward(metrics: Rows, marks: Marks) -> Panel:
     low = [middle - width for middle, width in zip(mean, spread, strict=True)]
     high = [middle + width for middle, width in zip(mean, spread, strict=True)]
     line = Line(epochs, mean, low=low, high=high)
-    narrow, wide = (Chart([line], width, height, marks) for width, height in ((350, 230), (860, 300)))
-    words = (
-        "The mean reward of the pictures made in each epoch. The band is one standard deviation up and down:"
-        " about two thirds of the pictures lie in it."
+    narrow, wide = (
+        Chart([line], width, height, marks) for width, height in ((350, 230), (860, 300))
     )
-    return Panel("Reward in training", words, charts.svg(narrow, "reward"), charts.svg(wide, "reward-wide"))
+    words = (
+        "The mean reward of the pictures made in each epoch. The band is one standard deviation up"
+        " and down: about two thirds of the pictures lie in it."
+    )
+    return Panel(
+        "Reward in training", words, charts.svg(narrow, "reward"), charts.svg(wide, "reward-wide")
+    )
 
 
 def components(metrics: Rows, rewards: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
     """What the reward is made of, beside the mean itself: each with its spread over the samples."""
     own = OWN | {f"reward_{main_reward.rpartition(':')[2]}"}
-    keys = [key for key in dict.fromkeys(key for row in metrics for key in row) if key.startswith("reward_") and key not in own]
+    keys = [
+        key
+        for key in dict.fromkeys(key for row in metrics for key in row)
+        if key.startswith("reward_") and key not in own
+    ]
     spreads = _spreads(rewards)
     return [
         _component(metrics, key, spreads.get(key.removeprefix("reward_"), {}), drawing, f"part-{i}")
@@ -96,10 +141,15 @@ def components(metrics: Rows, rewards: Rows, main_reward: str, drawing: Drawing)
     ]
 
 
-def _component(metrics: Rows, key: str, spread: Mapping[float, float], drawing: Drawing, name: str) -> Panel:
+def _component(
+    metrics: Rows, key: str, spread: Mapping[float, float], drawing: Drawing, name: str
+) -> Panel:
     epochs, mean = _series(metrics, key)
     widths = [spread.get(epoch, math.nan) for epoch in epochs]
-    low, high = [m - w for m, w in zip(mean, widths, strict=True)], [m + w for m, w in zip(mean, widths, strict=True)]
+    low, high = (
+        [m - w for m, w in zip(mean, widths, strict=True)],
+        [m + w for m, w in zip(mean, widths, strict=True)],
+    )
     line = Line(epochs, mean, low=low, high=high) if spread else Line(epochs, mean)
     return drawing.panel(key.removeprefix("reward_"), "", [line], name=name)
 
@@ -111,13 +161,19 @@ def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
         for part, value in (row.get("parts") or {}).items():
             if not math.isnan(known := finite(value)):
                 values.setdefault(part, {}).setdefault(finite(row["epoch"]), []).append(known)
-    return {part: {epoch: pstdev(each) for epoch, each in epochs.items()} for part, epochs in values.items()}
+    return {
+        part: {epoch: pstdev(each) for epoch, each in epochs.items()}
+        for part, epochs in values.items()
+    }
 
 
 def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
     """Judges that training never saw, on the same prompts and seeds."""
     found = list(held_out(looks).items())[:MOST_PANELS]
-    return [_changed(judge, part, changes, drawing, f"held-{i}") for i, ((judge, part), changes) in enumerate(found)]
+    return [
+        _changed(judge, part, changes, drawing, f"held-{i}")
+        for i, ((judge, part), changes) in enumerate(found)
+    ]
 
 
 def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
@@ -126,16 +182,31 @@ def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
         return []
     epochs, gap = [row["epoch"] for row in found], [row["gap"] for row in found]
     error = [ERRORS * (row["gap_error"] or 0.0) for row in found]
-    low, high = [g - e for g, e in zip(gap, error, strict=True)], [g + e for g, e in zip(gap, error, strict=True)]
+    low, high = (
+        [g - e for g, e in zip(gap, error, strict=True)],
+        [g + e for g, e in zip(gap, error, strict=True)],
+    )
     ranks = [math.nan if row["correlation"] is None else row["correlation"] for row in found]
     apart = (
-        "How much further the reward rose than a second judge's opinion of the same pictures, in standard deviations of the"
-        " first epoch. Above 0, the reward is going up for reasons the second judge does not share."
+        "How much further the reward rose than a second judge's opinion of the same pictures, in"
+        " standard deviations of the first epoch. Above 0, the reward is going up for reasons the"
+        " second judge does not share."
     )
-    alike = "Whether both judges rank an epoch's pictures alike: 1 is the same order, 0 is no relation (Spearman)."
+    alike = (
+        "Whether both judges rank an epoch's pictures alike: 1 is the same order, 0 is no"
+        " relation (Spearman)."
+    )
     return [
-        drawing.panel("The reward against a second judge", apart, [Line(epochs, gap, low=low, high=high)], name="gap", zero=True),
-        drawing.panel("Agreement in order", alike, [Line(epochs, ranks, tone=1)], name="ranks", zero=True),
+        drawing.panel(
+            "The reward against a second judge",
+            apart,
+            [Line(epochs, gap, low=low, high=high)],
+            name="gap",
+            zero=True,
+        ),
+        drawing.panel(
+            "Agreement in order", alike, [Line(epochs, ranks, tone=1)], name="ranks", zero=True
+        ),
     ]
 
 
@@ -153,20 +224,37 @@ def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Pane
 
 def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
     """Time and memory."""
-    lines = [Line(*_series(metrics, key), label, tone=i) for i, (key, label) in enumerate(SECONDS.items())]
+    lines = [
+        Line(*_series(metrics, key), label, tone=i)
+        for i, (key, label) in enumerate(SECONDS.items())
+    ]
     lines = [line for line in lines if _known(line)]
-    panels = [drawing.panel("Seconds per epoch", "Where the time goes.", lines, name="seconds")] if lines else []
+    panels = (
+        [drawing.panel("Seconds per epoch", "Where the time goes.", lines, name="seconds")]
+        if lines
+        else []
+    )
     memory = Line(*_series(metrics, "peak_memory_bytes", scale=1 / GIGABYTE))
     if _known(memory):
-        panels.append(drawing.panel("Memory", "The most that was in use, in gigabytes.", [memory], name="memory"))
+        panels.append(
+            drawing.panel(
+                "Memory", "The most that was in use, in gigabytes.", [memory], name="memory"
+            )
+        )
     return panels
 
 
 def _statistics(looks: Rows, drawing: Drawing) -> list[Panel]:
     """Of the fixed pictures, in the order of the words above, then whatever else was measured."""
     rows = [{"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks]
-    keys = [key for key in dict.fromkeys([*STATISTICS, *(key for row in rows for key in row)]) if key != "epoch"]
-    known = [key for key in keys if any(not math.isnan(finite(row.get(key))) for row in rows)][:MOST_PANELS]
+    keys = [
+        key
+        for key in dict.fromkeys([*STATISTICS, *(key for row in rows for key in row)])
+        if key != "epoch"
+    ]
+    known = [key for key in keys if any(not math.isnan(finite(row.get(key))) for row in rows)][
+        :MOST_PANELS
+    ]
     said = {key: STATISTICS.get(key, (key.replace("_", " "), "")) for key in known}
     return [_of_key(rows, key, said[key], drawing, f"statistic-{i}") for i, key in enumerate(known)]
 
@@ -175,20 +263,24 @@ def _of_key(rows: Rows, key: str, said: tuple[str, str], drawing: Drawing, name:
     return drawing.panel(*said, [Line(*_series(rows, key))], name=name)
 
 
-def _changed(judge: str, part: str, changes: Sequence[Change], drawing: Drawing, name: str) -> Panel:
+def _changed(
+    judge: str, part: str, changes: Sequence[Change], drawing: Drawing, name: str
+) -> Panel:
     moved = [change.difference for change in changes]
     low = [change.difference - ERRORS * change.error for change in changes]
     high = [change.difference + ERRORS * change.error for change in changes]
     line = Line([change.epoch for change in changes], moved, low=low, high=high, tone=1)
     title = f"{judge}: {part}" if part else judge
     words = (
-        f"The change since the pretrained model on the same pictures of {changes[-1].n} prompts, with a 95 % band."
-        f" From {number(changes[0].mean)} to {number(changes[-1].mean)}."
+        f"The change since the pretrained model on the same pictures of {changes[-1].n} prompts,"
+        f" with a 95 % band. From {number(changes[0].mean)} to {number(changes[-1].mean)}."
     )
     return drawing.panel(title, words, [line], name=name, zero=True)
 
 
-def _series(rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0) -> tuple[list[float], list[float]]:
+def _series(
+    rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0
+) -> tuple[list[float], list[float]]:
     """(epochs, values), nan where a row has none."""
     kept = list(rows)
     return [finite(row["epoch"]) for row in kept], [scale * finite(row.get(key)) for row in kept]

@@ -1,4 +1,6 @@
-"""A run's pictures of its fixed prompts and seeds, small enough to send: each stage of training is one sheet of tiles."""
+"""A run's pictures of its fixed prompts and seeds, small enough to send: each stage of training is
+one sheet of tiles.
+"""
 
 import io
 from collections.abc import Collection, Sequence
@@ -70,7 +72,10 @@ Some = TypeVar("Some", Stage, Frame)
 
 def stages(samples: Path) -> list[Stage]:
     """In the order of training."""
-    found = [Stage(int(grid.parent.name.removeprefix("epoch-")), grid) for grid in samples.glob("epoch-[0-9]*/grid.png")]
+    found = [
+        Stage(int(grid.parent.name.removeprefix("epoch-")), grid)
+        for grid in samples.glob("epoch-[0-9]*/grid.png")
+    ]
     return sorted(found, key=lambda stage: stage.epoch)
 
 
@@ -91,12 +96,17 @@ def frames(found: Sequence[Stage], num_prompts: int, kind: str = "epoch") -> lis
 def evenly(found: Sequence[Some], most: int) -> list[Some]:
     """The first and the last among them."""
     last = len(found) - 1
-    places = dict.fromkeys(round(i * last / (most - 1)) for i in range(most)) if last > 0 else range(len(found))
+    places = (
+        dict.fromkeys(round(i * last / (most - 1)) for i in range(most))
+        if last > 0
+        else range(len(found))
+    )
     return [found[place] for place in places]
 
 
 def milestones(found: Sequence[Stage], most: int, also: Collection[int] = ()) -> list[Stage]:
-    """Every one, or every second, or every fourth, ..., the last, and the first at or after each epoch of `also`.
+    """Every one, or every second, or every fourth, ..., the last, and the first at or after each
+    epoch of `also`.
 
     At most `most` and those. As a run grows, its page goes on with the pictures that it had before.
     """
@@ -104,13 +114,18 @@ def milestones(found: Sequence[Stage], most: int, also: Collection[int] = ()) ->
     while len(found) > most * step:
         step *= 2
     places = {*range(0, len(found), step), *([last] if found else [])}
-    places |= {next((i for i, stage in enumerate(found) if stage.epoch >= epoch), last) for epoch in also if found}
+    places |= {
+        next((i for i, stage in enumerate(found) if stage.epoch >= epoch), last)
+        for epoch in also
+        if found
+    }
     return [found[place] for place in sorted(places)]
 
 
 @lru_cache(maxsize=2 * MOST_FRAMES)
 def sheet(path: Path, written: int, columns: int) -> Sheet:
-    """Of square pictures. Kept as long as the file stays the same, for a page is written again and again.
+    """Of square pictures. Kept as long as the file stays the same, for a page is written again and
+    again.
 
     written: the file's time of change.
     """
@@ -120,7 +135,9 @@ def sheet(path: Path, written: int, columns: int) -> Sheet:
     rows = max(1, whole.height // side)
     tile = min(side, LARGEST_TILE, LONGEST_SHEET // max(columns, rows))
     scaled = _scaled(whole, columns * tile, rows * tile)
-    content = next((c for c in (webp(scaled, quality) for quality in QUALITIES) if len(c) <= MOST_BYTES), None)
+    content = next(
+        (c for c in (webp(scaled, quality) for quality in QUALITIES) if len(c) <= MOST_BYTES), None
+    )
     if content is None:
         tile = min(tile, SMALLEST_TILE)
         content = webp(_scaled(whole, columns * tile, rows * tile), QUALITIES[-1])

@@ -23,7 +23,9 @@ class Figure:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """Mean rewards of one prompt's pictures early and late, nan where it was not drawn. said: the last one's notes."""
+    """Mean rewards of one prompt's pictures early and late, nan where it was not drawn. said: the
+    last one's notes.
+    """
 
     prompt: str
     before: float
@@ -47,43 +49,72 @@ class PromptTable:
     @property
     def places(self) -> int:
         """Decimals by which its values are told apart."""
-        largest = max((abs(value) for row in self.rows for value in (row.before, row.after)), default=0)
+        largest = max(
+            (abs(value) for row in self.rows for value in (row.before, row.after)), default=0
+        )
         return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
 def figures(metrics: Rows, planned: object) -> list[Figure]:
     first, last = metrics[0], metrics[-1]
-    start, end, spread = (finite(value) for value in (first.get("reward_mean"), last.get("reward_mean"), first.get("reward_std")))
+    start, end, spread = (
+        finite(value)
+        for value in (first.get("reward_mean"), last.get("reward_mean"), first.get("reward_std"))
+    )
     found = [Figure(f"{number(start)} → {number(end)}", "mean reward, first and last epoch")]
     if spread > 0 and len(metrics) > 1:
-        found.append(Figure(signed((end - start) / spread), "change, in standard deviations of the first epoch's pictures"))
+        found.append(
+            Figure(
+                signed((end - start) / spread),
+                "change, in standard deviations of the first epoch's pictures",
+            )
+        )
     total = f" of {planned}" if planned != len(metrics) else ""
     found.append(
-        Figure(f"{len(metrics)}{total}", "epoch of training" if len(metrics) == 1 and not total else "epochs of training")
+        Figure(
+            f"{len(metrics)}{total}",
+            "epoch of training" if len(metrics) == 1 and not total else "epochs of training",
+        )
     )
     found.append(Figure(number(last.get("reward_queries")), "pictures judged"))
     found.append(Figure(duration(seconds(metrics)), "of making pictures, judging and learning"))
     lost = masked(metrics)
     if lost:
-        kinds = ", ".join(f"{count} {short(status, 60).replace('_', ' ')}" for status, count in list(lost.items())[:8])
+        kinds = ", ".join(
+            f"{count} {short(status, 60).replace('_', ' ')}"
+            for status, count in list(lost.items())[:8]
+        )
         found.append(Figure(number(sum(lost.values())), f"rewards missing and left out: {kinds}"))
     return found
 
 
 def seconds(metrics: Rows) -> float:
-    return math.fsum(value for row in metrics for phase in PHASES if not math.isnan(value := finite(row.get(phase))))
+    return math.fsum(
+        value
+        for row in metrics
+        for phase in PHASES
+        if not math.isnan(value := finite(row.get(phase)))
+    )
 
 
 def masked(metrics: Rows) -> dict[str, int]:
     """How many rewards of the run had which status."""
     lost = Counter[str]()
     for row in metrics:
-        lost.update({key.removeprefix("masked_"): int(finite(row[key])) for key in row if _counts_a_status(key, row)})
+        lost.update(
+            {
+                key.removeprefix("masked_"): int(finite(row[key]))
+                for key in row
+                if _counts_a_status(key, row)
+            }
+        )
     return dict(lost.most_common())
 
 
 def per_prompt(rewards: Rows) -> PromptTable:
-    """Of the first and the last quarter of the epochs; the greatest gains first, and where there are too many, from both ends."""
+    """Of the first and the last quarter of the epochs; the greatest gains first, and where there
+    are too many, from both ends.
+    """
     epochs = sorted({int(row["epoch"]) for row in rewards})
     span = max(1, len(epochs) // 4)
     early, late = set(epochs[:span]), set(epochs[-span:])
@@ -92,16 +123,30 @@ def per_prompt(rewards: Rows) -> PromptTable:
         of_prompt.setdefault(str(row.get("prompt")), []).append(row)
     rows = [_prompt_row(prompt, each, early, late) for prompt, each in of_prompt.items()]
     whole = sorted((row for row in rows if not math.isnan(row.change)), key=lambda row: -row.change)
-    shown = whole if len(whole) <= MOST_PROMPTS else whole[: MOST_PROMPTS // 2] + whole[-MOST_PROMPTS // 2 :]
+    shown = (
+        whole
+        if len(whole) <= MOST_PROMPTS
+        else whole[: MOST_PROMPTS // 2] + whole[-MOST_PROMPTS // 2 :]
+    )
     return PromptTable(shown, span, len(rows) - len(shown))
 
 
 def _prompt_row(prompt: str, rows: Rows, early: set[int], late: set[int]) -> PromptRow:
-    known = [(int(row["epoch"]), value) for row in rows if not math.isnan(value := finite(row.get("reward")))]
+    known = [
+        (int(row["epoch"]), value)
+        for row in rows
+        if not math.isnan(value := finite(row.get("reward")))
+    ]
     before, after = ([value for epoch, value in known if epoch in span] for span in (early, late))
     notes = rows[-1].get("notes") or {}
-    said = "; ".join(f"{key}: {value}" for key, value in notes.items()) if isinstance(notes, Mapping) else str(notes)
-    return PromptRow(prompt, fmean(before or [math.nan]), fmean(after or [math.nan]), len(known), said)
+    said = (
+        "; ".join(f"{key}: {value}" for key, value in notes.items())
+        if isinstance(notes, Mapping)
+        else str(notes)
+    )
+    return PromptRow(
+        prompt, fmean(before or [math.nan]), fmean(after or [math.nan]), len(known), said
+    )
 
 
 def _counts_a_status(key: str, row: Mapping[str, Any]) -> bool:

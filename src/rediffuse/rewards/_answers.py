@@ -27,11 +27,17 @@ def said(text: str) -> Answer:
     spoken = HALF.sub("", REASONING.sub("", text)).strip()
     if spoken:
         return Answer(spoken)
-    ended = f"only reasoning; a larger reward.max_tokens may leave room for the answer: {text}" if text else "an empty answer"
+    ended = (
+        f"only reasoning; a larger reward.max_tokens may leave room for the answer: {text}"
+        if text
+        else "an empty answer"
+    )
     return Answer("", "unparseable", ended)
 
 
 def reasons(answers: Iterable[Sequence[Answer]]) -> dict[str, list[str]]:
-    """answers: of each sample -> the note `reason`, its first reason for each sample, where there is any."""
+    """answers: of each sample -> the note `reason`, its first reason for each sample, where there
+    is any.
+    """
     first = [next((answer.reason for answer in each if answer.reason), "") for each in answers]
     return {"reason": first} if any(first) else {}

@@ -39,17 +39,30 @@ class ClipReward:
 
         folder = folder_of("reward.clip", self.clip, self.revision, ["merges.txt"])
         with reading("reward.clip", folder):
-            model, info = CLIPModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True)
+            model, info = CLIPModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
             refuse_incomplete("reward.clip", folder, model, info)
-            processor, tokenizer = CLIPImageProcessorPil.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+            processor, tokenizer = (
+                CLIPImageProcessorPil.from_pretrained(folder),
+                CLIPTokenizer.from_pretrained(folder),
+            )
         pin(self, "clip", "revision", model)
-        self._loaded.update(model=model.to(device).eval().requires_grad_(False), processor=processor, tokenizer=tokenizer)
+        self._loaded.update(
+            model=model.to(device).eval().requires_grad_(False),
+            processor=processor,
+            tokenizer=tokenizer,
+        )
 
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) in [0, 1], rounded to 8 bits -> (B, D), projected, of norm 1."""
-        values = self._part("processor")(images=list(pixels(images)), return_tensors="pt")["pixel_values"]
-        return F.normalize(self._model.get_image_features(values.to(self._model.device)).pooler_output, dim=-1)
+        values = self._part("processor")(images=list(pixels(images)), return_tensors="pt")[
+            "pixel_values"
+        ]
+        return F.normalize(
+            self._model.get_image_features(values.to(self._model.device)).pooler_output, dim=-1
+        )
 
     def features(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) in [0, 1] -> (B, D), of norm 1, on the host."""
@@ -60,8 +73,12 @@ class ClipReward:
         """(B, D), projected, of norm 1; what is longer than the text encoder reads is cut off."""
         texts = [prompt.text for prompt in prompts]
         longest = self._model.config.text_config.max_position_embeddings
-        words = self._part("tokenizer")(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-        return F.normalize(self._model.get_text_features(**words.to(self._model.device)).pooler_output, dim=-1)
+        words = self._part("tokenizer")(
+            texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        return F.normalize(
+            self._model.get_text_features(**words.to(self._model.device)).pooler_output, dim=-1
+        )
 
     @property
     def _model(self) -> "CLIPModel":

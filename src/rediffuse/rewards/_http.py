@@ -1,4 +1,6 @@
-"""Asking a server for JSON: patiently where a failure may pass, never where it will not, and no more than is safe."""
+"""Asking a server for JSON: patiently where a failure may pass, never where it will not, and no
+more than is safe.
+"""
 
 import ipaddress
 import json
@@ -39,7 +41,9 @@ class RefusedError(Exception):
 
 
 class Patience:
-    """With a server, over several questions that are asked side by side: each answer to any of them renews it."""
+    """With a server, over several questions that are asked side by side: each answer to any of them
+    renews it.
+    """
 
     def __init__(self) -> None:
         self.renew()
@@ -56,7 +60,8 @@ class Patience:
 class Http:
     """key_variable: the name of the environment variable that holds the key.
 
-    timeout_seconds: of one request   deadline_seconds: for how long the server may leave all that it is asked without an answer.
+    timeout_seconds: of one request   deadline_seconds: for how long the server may leave all that
+    it is asked without an answer.
     """
 
     url: str
@@ -66,7 +71,8 @@ class Http:
     deadline_seconds: float
 
     def retried(self, attempt: Callable[[], Answer], patience: "Patience") -> Answer:
-        """Full jitter between attempts, of at most a thirtieth of the deadline; longer where the server asks for it.
+        """Full jitter between attempts, of at most a thirtieth of the deadline; longer where the
+        server asks for it.
 
         Raises RewardError, which may pass, where the patience is over.
         """
@@ -88,7 +94,10 @@ class Http:
             answer = retrying(attempt)
         except PassingError as error:
             raise RewardError(
-                f"The server {self.url} gave no answer for {self.deadline_seconds:g} seconds: {error}.", "timeout", passing=True
+                f"The server {self.url} gave no answer for {self.deadline_seconds:g} seconds:"
+                f" {error}.",
+                "timeout",
+                passing=True,
             ) from None
         patience.renew()
         return answer
@@ -97,35 +106,54 @@ class Http:
         """Raises PassingError or RefusedError."""
         with _transport_errors(), client.stream(method, path, json=body) as response:
             if response.is_redirect:
-                raise RewardError(f"The server {self.url} redirects {path}, which is not followed; give the address it is at.")
+                raise RewardError(
+                    f"The server {self.url} redirects {path}, which is not followed; give the"
+                    " address it is at."
+                )
             if may_pass(response.status_code):
-                raise PassingError(f"status {response.status_code}", _asked_wait(response.headers.get("retry-after")))
+                raise PassingError(
+                    f"status {response.status_code}",
+                    _asked_wait(response.headers.get("retry-after")),
+                )
             if response.status_code in (401, 403):
                 raise RewardError(
-                    f"The server {self.url} asks for a key ({response.status_code}). Put it in an environment variable and name"
-                    " that: --reward.key-variable NAME"
+                    f"The server {self.url} asks for a key ({response.status_code}). Put it in an"
+                    " environment variable and name that: --reward.key-variable NAME"
                 )
             if response.status_code == FAILED_THERE:
-                raise RefusedError("the reward behind it failed; what went wrong stands in that server's own output")
+                raise RefusedError(
+                    "the reward behind it failed; what went wrong stands in that server's own"
+                    " output"
+                )
             if response.status_code >= 400:
-                raise RefusedError(f"status {response.status_code}: {_message(next(response.iter_bytes(), b''))}")
+                raise RefusedError(
+                    f"status {response.status_code}: {_message(next(response.iter_bytes(), b''))}"
+                )
             read, began = bytearray(), time.monotonic()
             for chunk in response.iter_bytes():
                 read += chunk
-                if time.monotonic() - began > self.timeout_seconds:  # the client's own limit is for each piece
-                    raise PassingError(f"an answer that trickled in for {self.timeout_seconds:g} seconds")
+                # the client's own limit is for each piece
+                if time.monotonic() - began > self.timeout_seconds:
+                    raise PassingError(
+                        f"an answer that trickled in for {self.timeout_seconds:g} seconds"
+                    )
                 if len(read) > MOST_BYTES:
                     raise RefusedError(f"more than {MOST_BYTES} bytes")
         try:
             return json.loads(read)
         except (ValueError, RecursionError) as error:
-            raise PassingError(f"what it says is not JSON: {excerpt(read.decode('utf-8', 'replace'), 60)}") from error
+            raise PassingError(
+                f"what it says is not JSON: {excerpt(read.decode('utf-8', 'replace'), 60)}"
+            ) from error
 
     def client(self) -> httpx2.Client:
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         return httpx2.Client(
             base_url=self.url,
-            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
+            headers={
+                "Accept-Encoding": "identity",
+                **({"Authorization": f"Bearer {key}"} if key else {}),
+            },
             timeout=self.timeout_seconds,
             limits=httpx2.Limits(max_connections=self.concurrency),
             follow_redirects=False,
@@ -134,8 +162,8 @@ class Http:
 
 
 def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http: bool) -> None:
-    """Raises ConfigError under `key` for what is no address, a key in it, anything sent elsewhere in the clear unless that is
-    allowed, a key even then, or a variable that is not set.
+    """Raises ConfigError under `key` for what is no address, a key in it, anything sent elsewhere
+    in the clear unless that is allowed, a key even then, or a variable that is not set.
     """
     try:
         place = httpx2.URL(url)
@@ -144,13 +172,19 @@ def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http
     if place.scheme not in ("http", "https") or not place.host:
         raise ConfigError(f"{key}: {url!r} must look like http://127.0.0.1:8000/v1.")
     if place.userinfo:
-        raise ConfigError(f"{key}: no password in the address; put a key in a variable: --reward.key-variable NAME")
+        raise ConfigError(
+            f"{key}: no password in the address; put a key in a variable: --reward.key-variable"
+            " NAME"
+        )
     if place.scheme == "http" and key_variable and not _is_loopback(place.host):
-        raise ConfigError(f"{key}: a key would be sent to {place.host} in the clear; use https, or loopback.")
+        raise ConfigError(
+            f"{key}: a key would be sent to {place.host} in the clear; use https, or loopback."
+        )
     if place.scheme == "http" and not allow_plain_http and not _is_loopback(place.host):
         raise ConfigError(
-            f"{key}: prompts and images would be sent to {place.host} in the clear. Use https, or an ssh tunnel to loopback; in a"
-            " network that you trust: --reward.allow-plain-http true"
+            f"{key}: prompts and images would be sent to {place.host} in the clear. Use https, or"
+            " an ssh tunnel to loopback; in a network that you trust: --reward.allow-plain-http"
+            " true"
         )
     secret = os.environ.get(key_variable, "").strip() if key_variable else ""
     if key_variable and not secret:
@@ -167,12 +201,16 @@ def _is_loopback(host: str) -> bool:
 
 
 def excerpt(text: str, most: int = 200) -> str:
-    """Of what a server says: on one line, at most that many letters, control codes by their escapes."""
+    """Of what a server says: on one line, at most that many letters, control codes by their
+    escapes.
+    """
     return printable(" ".join(text[: 10 * most].split())[:most])
 
 
 def _message(body: bytes) -> str:
-    """Of a refusal: the text under `error.message`, `error`, `message` or `detail`, as servers put it; else its first letters."""
+    """Of a refusal: the text under `error.message`, `error`, `message` or `detail`, as servers put
+    it; else its first letters.
+    """
     try:
         found = json.loads(body)
         for name in ("error", "message", "detail"):

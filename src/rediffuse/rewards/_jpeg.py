@@ -15,7 +15,8 @@ from rediffuse.images import encoded, pixels
 class Jpeg:
     """quality: of PIL's JPEG encoder, 95 in DDPO's task (Black et al. 2023, sec. 5.1).
 
-    truncate: to 8 bits by dropping the fraction, as the authors' TPU code, instead of rounding, as their PyTorch code.
+    truncate: to 8 bits by dropping the fraction, as the authors' TPU code, instead of rounding, as
+    their PyTorch code.
     """
 
     quality: Annotated[int, Field(ge=1, le=100)] = 95

@@ -15,12 +15,19 @@ WEIGHTS = ("model.safetensors", "model-0*.safetensors")
 
 
 def folder_of(key: str, place: str, revision: str | None, others: Sequence[str]) -> Path:
-    """A folder on this machine, as it is; or that of the Hub's repository, with its weights and those other files."""
-    folder = Path(place) if Path(place).is_dir() else hub.snapshot(key, place, revision, ["*.json", *WEIGHTS, *others])
+    """A folder on this machine, as it is; or that of the Hub's repository, with its weights and
+    those other files.
+    """
+    folder = (
+        Path(place)
+        if Path(place).is_dir()
+        else hub.snapshot(key, place, revision, ["*.json", *WEIGHTS, *others])
+    )
     if not any(folder.glob("model*.safetensors")):
         raise ConfigError(
-            f"{key}: {place} has no safetensors weights, and a pickle may run any code. Its page on the Hub may hold a conversion"
-            " as a pull request, whose revision is refs/pr/NUMBER; or convert it, and give the folder."
+            f"{key}: {place} has no safetensors weights, and a pickle may run any code. Its page on"
+            " the Hub may hold a conversion as a pull request, whose revision is refs/pr/NUMBER;"
+            " or convert it, and give the folder."
         )
     return folder
 
@@ -34,7 +41,9 @@ def make_absolute(reward: object, *options: str) -> None:
 
 
 def pin(reward: object, place: str, revision: str, model: "PreTrainedModel") -> None:
-    """Of a model of the Hub, the commit that was loaded becomes the value of the option `revision`."""
+    """Of a model of the Hub, the commit that was loaded becomes the value of the option
+    `revision`.
+    """
     folder = Path(model.name_or_path)
     if folder.parent.name == "snapshots" and not Path(getattr(reward, place)).is_dir():
         object.__setattr__(reward, revision, folder.name)
@@ -42,7 +51,9 @@ def pin(reward: object, place: str, revision: str, model: "PreTrainedModel") -> 
 
 @contextmanager
 def reading(key: str, folder: Path) -> Iterator[None]:
-    """Whatever transformers stumbles over becomes a ConfigError under `key`; what it merely remarks is not shown."""
+    """Whatever transformers stumbles over becomes a ConfigError under `key`; what it merely remarks
+    is not shown.
+    """
     from transformers.utils import logging
 
     level = logging.get_verbosity()

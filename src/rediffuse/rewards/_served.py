@@ -1,4 +1,6 @@
-"""A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM, SGLang, llama.cpp, …"""
+"""A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM,
+SGLang, llama.cpp, …
+"""
 
 import base64
 from collections.abc import Sequence
@@ -22,7 +24,9 @@ UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
 
 @dataclass(frozen=True)
 class ServedModel:
-    """http: its address goes up to and with /v1   jpeg_quality: of the file that is sent; None: PNG."""
+    """http: its address goes up to and with /v1   jpeg_quality: of the file that is sent; None:
+    PNG.
+    """
 
     http: Http
     model: str
@@ -30,49 +34,76 @@ class ServedModel:
     jpeg_quality: int | None
 
     def check(self) -> None:
-        """Raises ConfigError for a server that answers, but not for this model; one that is silent may come back.
+        """Raises ConfigError for a server that answers, but not for this model; one that is silent
+        may come back.
 
         Not every server lists all that it serves, so what is not listed is asked for.
         """
         with self.http.client() as client:
             try:
-                known = [str(each["id"]) for each in self.http.json(client, "GET", "/models")["data"]]
+                known = [
+                    str(each["id"]) for each in self.http.json(client, "GET", "/models")["data"]
+                ]
             except (PassingError, RefusedError, LookupError, TypeError):
                 known = []
             if self.model in known:
                 return
             try:
-                self.http.json(client, "POST", "/chat/completions", self._question(Image.new("RGB", (64, 64)), "What is this?"))
+                self.http.json(
+                    client,
+                    "POST",
+                    "/chat/completions",
+                    self._question(Image.new("RGB", (64, 64)), "What is this?"),
+                )
             except RefusedError as error:
                 listed = f" It lists {', '.join(known[:20])}." if known else ""
-                raise ConfigError(f"reward.vlm: {self.http.url} does not serve {self.model!r} ({error}).{listed}") from error
+                raise ConfigError(
+                    f"reward.vlm: {self.http.url} does not serve {self.model!r} ({error}).{listed}"
+                ) from error
             except PassingError:
                 return
 
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
-        """An answer each: failed where the server refuses the question, timeout where it gave none before the deadline.
+        """An answer each: failed where the server refuses the question, timeout where it gave none
+        before the deadline.
 
         Raises RewardError where it gave none at all.
         """
         pool, patience = Pool(self.http.concurrency), Patience()
         with self.http.client() as client:
-            asked = [pool.submit(partial(self._answer, client, patience, *each)) for each in zip(images, questions, strict=True)]
+            asked = [
+                pool.submit(partial(self._answer, client, patience, *each))
+                for each in zip(images, questions, strict=True)
+            ]
             wait(asked)
         pool.stop()
-        silent = [error for each in asked if isinstance(error := each.exception(), RewardError) and error.passing]
+        silent = [
+            error
+            for each in asked
+            if isinstance(error := each.exception(), RewardError) and error.passing
+        ]
         if len(silent) == len(asked):
             raise silent[0]
-        return [Answer("", "timeout") if each.exception() in silent else each.result() for each in asked]
+        return [
+            Answer("", "timeout") if each.exception() in silent else each.result() for each in asked
+        ]
 
-    def _answer(self, client: httpx2.Client, patience: Patience, image: Image.Image, question: str) -> Answer:
+    def _answer(
+        self, client: httpx2.Client, patience: Patience, image: Image.Image, question: str
+    ) -> Answer:
         body = self._question(image, question)
         try:
-            return self.http.retried(lambda: _said(self.http.json(client, "POST", "/chat/completions", body)), patience)
+            return self.http.retried(
+                lambda: _said(self.http.json(client, "POST", "/chat/completions", body)), patience
+            )
         except RefusedError as error:
             return Answer("", "failed", str(error))
 
     def _question(self, image: Image.Image, question: str) -> dict[str, Any]:
-        content = [{"type": "image_url", "image_url": {"url": self._data_url(image)}}, {"type": "text", "text": question}]
+        content = [
+            {"type": "image_url", "image_url": {"url": self._data_url(image)}},
+            {"type": "text", "text": question},
+        ]
         return {
             "model": self.model,
             "messages": [{"role": "user", "content": content}],
@@ -83,7 +114,8 @@ class ServedModel:
 
     def _data_url(self, image: Image.Image) -> str:
         kind = "png" if self.jpeg_quality is None else "jpeg"
-        return f"data:image/{kind};base64,{base64.b64encode(encoded(image, self.jpeg_quality)).decode()}"
+        content = base64.b64encode(encoded(image, self.jpeg_quality)).decode()
+        return f"data:image/{kind};base64,{content}"
 
 
 def _said(answer: Any) -> Answer:
@@ -94,11 +126,19 @@ def _said(answer: Any) -> Answer:
         content = message["content"]
         if isinstance(content, list):  # of parts
             content = "".join(part["text"] for part in content if part["type"] == "text")
-        unspoken = next((text for name in UNSPOKEN if isinstance(text := message.get(name), str) and text), "")
+        unspoken = next(
+            (text for name in UNSPOKEN if isinstance(text := message.get(name), str) and text), ""
+        )
     except (LookupError, TypeError, AttributeError) as error:
-        raise PassingError(f"an answer without choices[0].message.content: {excerpt(str(answer), 60)}") from error
+        raise PassingError(
+            f"an answer without choices[0].message.content: {excerpt(str(answer), 60)}"
+        ) from error
     if content is None and unspoken:
-        return Answer("", "unparseable", f"no content, which a larger reward.max_tokens may mend; instead of it: {unspoken}")
+        return Answer(
+            "",
+            "unparseable",
+            f"no content, which a larger reward.max_tokens may mend; instead of it: {unspoken}",
+        )
     if not isinstance(content, str):
         raise PassingError(f"an answer that is no text: {excerpt(str(content), 60)}")
     return said(content.strip())

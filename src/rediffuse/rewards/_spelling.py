@@ -1,4 +1,6 @@
-"""Whether a word is named that was asked for, however it is spelt: "sixx tutttles" are six turtles."""
+"""Whether a word is named that was asked for, however it is spelt: "sixx tutttles" are six
+turtles.
+"""
 
 import re
 from collections.abc import Iterable
@@ -12,31 +14,44 @@ DOUBLED = re.compile(r"([^\W\d_])\1+")
 ALIKE = 0.8
 """Twice the letters in common, over all letters: one wrong of five."""
 FUZZY = 4
-"""Letters from which on a word may be misspelt; shorter ones have too many neighbours: cat, hat, car."""
+"""Letters from which on a word may be misspelt; shorter ones have too many neighbours: cat, hat,
+car.
+"""
 LONGEST_WORD = 40
-"""Letters of what is looked for anywhere in a text; a longer prompt as one word would take seconds."""
+"""Letters of what is looked for anywhere in a text; a longer prompt as one word would take
+seconds.
+"""
 IDLE = frozenset(
     WORD.findall(
-        "a an and are as at be by do does doing for from has have how image in is it its many of on or photo picture"
-        " that the their there these they this to was were what where which who with"
+        "a an and are as at be by do does doing for from has have how image in is it its many of"
+        " on or photo picture that the their there these they this to was were what where which"
+        " who with"
     )
 )
 """Words that every question has."""
 
 
 def names_any(text: str, phrases: Iterable[str]) -> bool:
-    """Whether `text` holds a word of `phrases` that says something: misspelt, in any number, 6 for six, or run together."""
+    """Whether `text` holds a word of `phrases` that says something: misspelt, in any number, 6 for
+    six, or run together.
+    """
     read = _spellings(WORD.findall(text[:LONGEST].lower()))
     asked = {spelling for phrase in phrases for spelling in _spellings(_telling(phrase))}
     return any(_alike(word, wanted) for wanted in asked for word in read)
 
 
 def _telling(phrase: str) -> list[str]:
-    return [word for word in WORD.findall(phrase.lower()) if word not in IDLE and (len(word) > 1 or word.isdecimal())]
+    return [
+        word
+        for word in WORD.findall(phrase.lower())
+        if word not in IDLE and (len(word) > 1 or word.isdecimal())
+    ]
 
 
 def _spellings(words: list[str]) -> set[str]:
-    """Each word as it stands and in the singular, numbers as digits and in letters, all as one word, and no letter doubled."""
+    """Each word as it stands and in the singular, numbers as digits and in letters, all as one
+    word, and no letter doubled.
+    """
     plain = words_of(" ".join(words))
     numbers = [number_word(word) for word in plain if word.isdecimal() and len(word) <= 2]
     return {DOUBLED.sub(r"\1", word) for word in (*words, *plain, *numbers, "".join(words)) if word}
@@ -50,4 +65,6 @@ def _alike(word: str, wanted: str) -> bool:
     run_together = len(word) > len(wanted) + 1
     places = range(len(word) - len(wanted) + 1) if run_together else ()
     parts = [word[i : i + len(wanted)] for i in places] or [word]
-    return any(SequenceMatcher(None, part, wanted, autojunk=False).ratio() >= ALIKE for part in parts)
+    return any(
+        SequenceMatcher(None, part, wanted, autojunk=False).ratio() >= ALIKE for part in parts
+    )

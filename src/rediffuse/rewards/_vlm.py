@@ -25,7 +25,9 @@ EMOJI = "emoji"
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """Greedy answers of at most `max_tokens`. What it is shown has been a JPEG file of that quality; None: it has not."""
+    """Greedy answers of at most `max_tokens`. What it is shown has been a JPEG file of that
+    quality; None: it has not.
+    """
 
     model: "PreTrainedModel"
     processor: Any
@@ -34,9 +36,17 @@ class VisionLanguageModel:
 
     @classmethod
     def load(
-        cls, key: str, place: str, revision: str | None, device: str, max_tokens: int, jpeg_quality: int | None
+        cls,
+        key: str,
+        place: str,
+        revision: str | None,
+        device: str,
+        max_tokens: int,
+        jpeg_quality: int | None,
     ) -> "VisionLanguageModel":
-        """place: a folder or an id of the Hub, of any image-text-to-text model. Raises ConfigError under `key`."""
+        """place: a folder or an id of the Hub, of any image-text-to-text model. Raises ConfigError
+        under `key`.
+        """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
         folder = folder_of(key, place, revision, ["*.txt", "*.model", "*.jinja"])
@@ -44,20 +54,39 @@ class VisionLanguageModel:
         with reading(key, folder):
             processor = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
             model, info = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
             refuse_incomplete(key, folder, model, info)
-        processor.tokenizer.padding_side = "left"  # so that every answer begins where the questions end
-        return cls(model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality)
+        processor.tokenizer.padding_side = (
+            "left"  # so that every answer begins where the questions end
+        )
+        return cls(
+            model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality
+        )
 
     @torch.no_grad()
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
         """A question to each image -> the answers."""
         shown = [
-            image if self.jpeg_quality is None else Image.open(io.BytesIO(encoded(image, self.jpeg_quality))) for image in images
+            image
+            if self.jpeg_quality is None
+            else Image.open(io.BytesIO(encoded(image, self.jpeg_quality)))
+            for image in images
         ]
         conversations = [
-            [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": question}]}]
+            [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "image", "image": image},
+                        {"type": "text", "text": question},
+                    ],
+                }
+            ]
             for image, question in zip(shown, questions, strict=True)
         ]
         inputs = self.processor.apply_chat_template(
@@ -68,24 +97,30 @@ class VisionLanguageModel:
             processor_kwargs={"padding": True, "return_tensors": "pt"},
         ).to(self.model.device, self.model.dtype)
         written = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
-        answers: list[str] = self.processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        answers: list[str] = self.processor.batch_decode(
+            written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         return [answer.strip() for answer in answers]
 
 
 @dataclass(frozen=True)
 class VlmReward:
-    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of a server, its name there;
-    or emoji, the judge of the embedded model's pictures, which ships inside and answers all with what is in the picture.
+    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of
+    a server, its name there; or emoji, the judge of the embedded model's pictures, which ships
+    inside and answers all with what is in the picture.
 
-    server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None: the model is in this process.
+    server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None:
+    the model is in this process.
     key_variable: the name of the environment variable that holds the server's key.
     allow_plain_http: to a server elsewhere, of a network that you trust.
     concurrency: questions on their way to the server at a time.
-    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer to anything; what
-    is missing then has timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
+    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without
+    an answer to anything; what is missing then has timed out, and the run's own patience begins
+    (scoring.max_failed, scoring.deadline_seconds).
     jpeg_quality: of the file as which the image is shown; None: as it is.
     max_tokens: of an answer.
-    truncate: images to 8 bits by dropping the fraction, as the authors' TPU code, instead of rounding.
+    truncate: images to 8 bits by dropping the fraction, as the authors' TPU code, instead of
+    rounding.
     empty_scores_zero: as in the published code, instead of leaving the sample out of training.
     """
 
@@ -119,13 +154,21 @@ class VlmReward:
             self._loaded["vlm"] = Judge.load("trained", device)
         elif self.server is None:
             limits = self.max_tokens, self.jpeg_quality
-            self._loaded["vlm"] = VisionLanguageModel.load("reward.vlm", self.vlm, self.revision, device, *limits)
+            self._loaded["vlm"] = VisionLanguageModel.load(
+                "reward.vlm", self.vlm, self.revision, device, *limits
+            )
             pin(self, "vlm", "revision", self._loaded["vlm"].model)
         else:
             from rediffuse.rewards._http import Http
             from rediffuse.rewards._served import ServedModel
 
-            http = Http(self.server, self.key_variable, self.concurrency, self.timeout_seconds, self.deadline_seconds)
+            http = Http(
+                self.server,
+                self.key_variable,
+                self.concurrency,
+                self.timeout_seconds,
+                self.deadline_seconds,
+            )
             server = ServedModel(http, self.vlm, self.max_tokens, self.jpeg_quality)
             server.check()
             self._loaded["vlm"] = server
@@ -138,5 +181,7 @@ class VlmReward:
         """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
         if "vlm" not in self._loaded:
             self.prepare("cpu")
-        answers: list[Answer | str] = self._loaded["vlm"].ask(pictures(truncated(images) if self.truncate else images), questions)
+        answers: list[Answer | str] = self._loaded["vlm"].ask(
+            pictures(truncated(images) if self.truncate else images), questions
+        )
         return [said(answer) if isinstance(answer, str) else answer for answer in answers]

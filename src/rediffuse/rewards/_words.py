@@ -10,7 +10,10 @@ LONGEST = 2000
 """Letters of an answer that are read."""
 NEGATIONS = {"no", "not", "neither", "nor", "without", "never", "0"}
 LARGE = {"hundred", "thousand", "million", "billion"}
-REFUSAL = re.compile(r"\b(sorry|unable|cannot|can['’]?t|unsure|not sure|don['’]?t know|as an ai|unclear|n/a)\b", re.IGNORECASE)
+REFUSAL = re.compile(
+    r"\b(sorry|unable|cannot|can['’]?t|unsure|not sure|don['’]?t know|as an ai|unclear|n/a)\b",
+    re.IGNORECASE,
+)
 CLAUSE = re.compile(r"[.,;:!?\n]|\bbut\b")
 WORD = re.compile(r"(?<![\w.])[-−]\d+|[^\W_]+")
 
@@ -33,7 +36,9 @@ def says(text: str, answer: str) -> bool | None:
 
 
 def holds(text: str, phrase: str) -> bool:
-    """Whether the words of `phrase` stand in a clause of `text`, one after the other, and nothing before them denies it."""
+    """Whether the words of `phrase` stand in a clause of `text`, one after the other, and nothing
+    before them denies it.
+    """
     wanted = words_of(phrase)
     return any(
         words[i : i + len(wanted)] == wanted and not NEGATIONS & set(words[:i])
@@ -50,7 +55,10 @@ def words_of(text: str) -> list[str]:
 def _clauses(text: str) -> Iterator[list[str]]:
     plain = re.sub(r"n['’]t\b", " not", text[:LONGEST].lower()).replace("cannot", "can not")
     for clause in CLAUSE.split(plain):
-        yield [_numbers().get(word) or _singular(word.replace("−", "-")) for word in WORD.findall(clause)]
+        yield [
+            _numbers().get(word) or _singular(word.replace("−", "-"))
+            for word in WORD.findall(clause)
+        ]
 
 
 @cache

@@ -1,4 +1,6 @@
-"""How beautiful people would find an image, from 1 to 10, as LAION's predictor learned it from their ratings."""
+"""How beautiful people would find an image, from 1 to 10, as LAION's predictor learned it from
+their ratings.
+"""
 
 import hashlib
 import os
@@ -26,7 +28,9 @@ __all__ = ["Aesthetic"]
 
 WIDTHS = (768, 1024, 128, 64, 16, 1)
 NAMES = [f"layers.{number}.{kind}" for number in (0, 2, 4, 6, 7) for kind in ("weight", "bias")]
-SHAPES = [shape for inputs, outputs in pairwise(WIDTHS) for shape in ((outputs, inputs), (outputs,))]
+SHAPES = [
+    shape for inputs, outputs in pairwise(WIDTHS) for shape in ((outputs, inputs), (outputs,))
+]
 FILE = "aesthetic-model.pth"
 PUBLISHED = "fdb85b42a8c89470b0107b27c9efb726a87ea22eb81679c8d8ed17dc79ebd94f"
 """SHA-256 of the ten tensors of sac+logos+ava1-l14-linearMSE, one after the other, as fp32."""
@@ -34,10 +38,13 @@ PUBLISHED = "fdb85b42a8c89470b0107b27c9efb726a87ea22eb81679c8d8ed17dc79ebd94f"
 
 @dataclass(frozen=True)
 class Aesthetic(ClipReward):
-    """DDPO's aesthetic task (Black et al. 2023, sec. 5.2): CLIP ViT-L/14's normalised image features through five linear maps.
+    """DDPO's aesthetic task (Black et al. 2023, sec. 5.2): CLIP ViT-L/14's normalised image
+    features through five linear maps.
 
-    predictor: an id of the Hub that holds aesthetic-model.pth, or a .pth or .safetensors file. Nothing in it is executed.
-    sha256: of the predictor's tensors, so that a score means the same everywhere; None: whatever the file holds.
+    predictor: an id of the Hub that holds aesthetic-model.pth, or a .pth or .safetensors file.
+    Nothing in it is executed.
+    sha256: of the predictor's tensors, so that a score means the same everywhere; None: whatever
+    the file holds.
     truncate: to 8 bits first, by dropping the fraction, as the authors' TPU code.
     """
 
@@ -80,16 +87,27 @@ class Aesthetic(ClipReward):
 
 
 def predictor(path: Path, sha256: str | None) -> list[Tensor]:
-    """Weight and bias of each layer. Raises ConfigError for a file that does not hold them, or holds others."""
+    """Weight and bias of each layer. Raises ConfigError for a file that does not hold them, or
+    holds others.
+    """
     try:
         tensors = _of_safetensors(path) if path.suffix == ".safetensors" else _of_zip(path)
-    except (OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile, SafetensorError) as error:
-        raise ConfigError(f"reward.predictor: {path} does not hold the predictor's ten tensors: {error}") from error
+    except (
+        OSError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        SafetensorError,
+    ) as error:
+        raise ConfigError(
+            f"reward.predictor: {path} does not hold the predictor's ten tensors: {error}"
+        ) from error
     found = hashlib.sha256(b"".join(each.numpy().tobytes() for each in tensors)).hexdigest()
     if sha256 not in (None, found):
         raise ConfigError(
-            f"reward.predictor: the weights in {path} are others than asked for: their SHA-256 is {found}, not {sha256}."
-            f" If you trust them, say --reward.sha256 {found}"
+            f"reward.predictor: the weights in {path} are others than asked for: their SHA-256 is"
+            f" {found}, not {sha256}. If you trust them, say --reward.sha256 {found}"
         )
     return tensors
 
@@ -100,8 +118,13 @@ def _of_safetensors(path: Path) -> list[Tensor]:
 
 
 def _of_zip(path: Path) -> list[Tensor]:
-    """torch.save's archive without its pickle: the storages are numbered in the order of the layers."""
+    """torch.save's archive without its pickle: the storages are numbered in the order of the
+    layers.
+    """
     with zipfile.ZipFile(path) as archive:
         files = {name.partition("/")[2]: name for name in archive.namelist()}
         raw = [bytearray(archive.read(files[f"data/{number}"])) for number in range(len(SHAPES))]
-    return [torch.frombuffer(each, dtype=torch.float32).reshape(shape) for each, shape in zip(raw, SHAPES, strict=True)]
+    return [
+        torch.frombuffer(each, dtype=torch.float32).reshape(shape)
+        for each, shape in zip(raw, SHAPES, strict=True)
+    ]

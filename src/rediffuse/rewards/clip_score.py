@@ -13,7 +13,9 @@ __all__ = ["ClipScore"]
 
 @dataclass(frozen=True)
 class ClipScore(ClipReward):
-    """Hessel et al. 2021, without its floor at 0 and its factor of 2.5; about 15 to 35 with the default model."""
+    """Hessel et al. 2021, without its floor at 0 and its factor of 2.5; about 15 to 35 with the
+    default model.
+    """
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return 100 * (self.image_features(images) * self.text_features(prompts)).sum(-1)

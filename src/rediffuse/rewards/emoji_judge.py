@@ -1,4 +1,6 @@
-"""How surely a small judge that ships inside sees the prompt's animal, count and activity in the embedded model's pictures."""
+"""How surely a small judge that ships inside sees the prompt's animal, count and activity in the
+embedded model's pictures.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,13 +20,14 @@ __all__ = ["EmojiJudge"]
 
 @dataclass(frozen=True)
 class EmojiJudge:
-    """score: log_probability, summed over what the prompt asks for: smooth, which is what learns from few samples;
-    or match, the share of it that the judge names.
+    """score: log_probability, summed over what the prompt asks for: smooth, which is what learns
+    from few samples; or match, the share of it that the judge names.
 
     floor: where each log-probability ends.
-    judge: trained is asked for the reward. A second one, of another architecture, is asked as well, and never trained on:
-    `held_out_right` beside `right`, each the share of samples in which all that was asked for is named, tells improvement
-    from a judge that was fooled. held_out is that second one by itself, to look at another reward's run with.
+    judge: trained is asked for the reward. A second one, of another architecture, is asked as well,
+    and never trained on: `held_out_right` beside `right`, each the share of samples in which all
+    that was asked for is named, tells improvement from a judge that was fooled. held_out is that
+    second one by itself, to look at another reward's run with.
     """
 
     score: Literal["log_probability", "match"] = "log_probability"
@@ -46,11 +49,16 @@ class EmojiJudge:
         if self.score == "match":
             values = matches.nanmean(1)
         else:
-            each = [log_probs[a].gather(1, asked[:, [i]].clamp(min=0)).squeeze(1) for i, a in enumerate(judge.labels)]
+            each = [
+                log_probs[a].gather(1, asked[:, [i]].clamp(min=0)).squeeze(1)
+                for i, a in enumerate(judge.labels)
+            ]
             values = (torch.stack(each, 1).clamp(min=self.floor) * (asked >= 0)).sum(1)
         if self.judge == "trained":
             held_out = self._judge("held_out")
-            parts["held_out_right"] = named(held_out, held_out(images), prompts).nan_to_num(1.0).amin(1)
+            parts["held_out_right"] = (
+                named(held_out, held_out(images), prompts).nan_to_num(1.0).amin(1)
+            )
         return Judgement(values, parts, {"answer": judge.captions(log_probs)})
 
     def features(self, images: Tensor) -> Tensor:
@@ -65,21 +73,31 @@ class EmojiJudge:
 
 
 def named(judge: Judge, log_probs: dict[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
-    """(B, attributes): 1 where the likeliest is what the prompt asks for, 0 where it is not, NaN where nothing is asked."""
+    """(B, attributes): 1 where the likeliest is what the prompt asks for, 0 where it is not, NaN
+    where nothing is asked.
+    """
     asked = asked_for(judge, prompts)
     best = torch.stack([log_probs[attribute].argmax(1) for attribute in judge.labels], 1)
     return (best == asked).double().where(asked >= 0, torch.nan)
 
 
 def asked_for(judge: Judge, prompts: Sequence[Prompt]) -> Tensor:
-    """(B, attributes): the number of the label that each prompt's words name; -1 where they name none."""
+    """(B, attributes): the number of the label that each prompt's words name; -1 where they name
+    none.
+    """
     labels = tuple(tuple(names) for names in judge.labels.values())
     return torch.tensor([_asked_for(prompt.text, labels) for prompt in prompts])
 
 
 @cache
 def _asked_for(text: str, labels: tuple[tuple[str, ...], ...]) -> list[int]:
-    found = [next((i for i, name in enumerate(names) if name != NONE and holds(text, name)), -1) for names in labels]
+    found = [
+        next((i for i, name in enumerate(names) if name != NONE and holds(text, name)), -1)
+        for names in labels
+    ]
     if max(found) < 0:
-        raise ValueError(f"the emoji judge knows nothing of {text!r}; it knows {', '.join(n for each in labels for n in each)}")
+        raise ValueError(
+            f"the emoji judge knows nothing of {text!r}; it knows"
+            f" {', '.join(n for each in labels for n in each)}"
+        )
     return found

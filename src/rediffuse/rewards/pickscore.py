@@ -1,4 +1,6 @@
-"""Which of two images people would pick for a prompt, as PickScore learned it from their choices."""
+"""Which of two images people would pick for a prompt, as PickScore learned it from their
+choices.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,8 @@ __all__ = ["PickScore"]
 
 @dataclass(frozen=True)
 class PickScore(ClipReward):
-    """Kirstain et al. 2023: the cosine of CLIP's features times the model's own scale; about 17 to 25.
+    """Kirstain et al. 2023: the cosine of CLIP's features times the model's own scale; about 17 to
+    25.
 
     A difference of d between two images of one prompt means odds of exp(d) to 1.
     """

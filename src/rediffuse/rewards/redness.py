@@ -1,4 +1,6 @@
-"""How much redder than green and blue an image is: smooth, instant, and easy to see; for tests and first steps."""
+"""How much redder than green and blue an image is: smooth, instant, and easy to see; for tests and
+first steps.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,6 @@
-"""A reward that `rediffuse serve` computes elsewhere: on another machine, or where its dependencies are."""
+"""A reward that `rediffuse serve` computes elsewhere: on another machine, or where its dependencies
+are.
+"""
 
 import base64
 import math
@@ -14,7 +16,14 @@ from torch import Tensor
 from rediffuse.config.schema import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
-from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt, refuse_unsafe
+from rediffuse.rewards._http import (
+    Http,
+    PassingError,
+    Patience,
+    RefusedError,
+    excerpt,
+    refuse_unsafe,
+)
 from rediffuse.scoring.judging import together
 from rediffuse.types import Judgement, Prompt
 
@@ -27,10 +36,12 @@ MOST_IN_VAIN = 3
 
 @dataclass(frozen=True)
 class Remote:
-    """url: as `rediffuse serve` says it   key_variable: the name of the environment variable that holds the server's token.
+    """url: as `rediffuse serve` says it   key_variable: the name of the environment variable that
+    holds the server's token.
 
-    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without an answer; then its images
-    have timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
+    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without
+    an answer; then its images have timed out, and the run's own patience begins
+    (scoring.max_failed, scoring.deadline_seconds).
     allow_plain_http: to a server elsewhere, of a network that you trust.
     images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
     """
@@ -54,9 +65,14 @@ class Remote:
             except PassingError:
                 return
             except RefusedError as error:
-                raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve` ({error}).") from error
+                raise ConfigError(
+                    f"reward.url: {self.url} is no `rediffuse serve` ({error})."
+                ) from error
         if not isinstance(answer, Mapping) or "reward" not in answer:
-            raise ConfigError(f"reward.url: {self.url} is no `rediffuse serve`; it says {excerpt(str(answer), 60)}.")
+            raise ConfigError(
+                f"reward.url: {self.url} is no `rediffuse serve`; it says"
+                f" {excerpt(str(answer), 60)}."
+            )
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
@@ -64,26 +80,45 @@ class Remote:
         begins = range(0, len(files), self.images_per_request)
         with self._http.client() as client:
             answers = [
-                self._ask(client, files[i : i + self.images_per_request], asked[i : i + self.images_per_request]) for i in begins
+                self._ask(
+                    client,
+                    files[i : i + self.images_per_request],
+                    asked[i : i + self.images_per_request],
+                )
+                for i in begins
             ]
         judgement = together(answers)
         if set(judgement.statuses) == {"failed"}:
             raise RewardError(f"{self.url}: {judgement.notes['refused'][0]}")
         return judgement
 
-    def _ask(self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]) -> Judgement:
-        """Where the server refuses several images, each by itself: most may be well. What fails then has a note of why."""
+    def _ask(
+        self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]
+    ) -> Judgement:
+        """Where the server refuses several images, each by itself: most may be well. What fails
+        then has a note of why.
+        """
         body = {"images": files, "prompts": prompts}
         try:
-            return self._http.retried(lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)), Patience())
+            return self._http.retried(
+                lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)),
+                Patience(),
+            )
         except RefusedError as error:
             alone: list[Judgement] = []
             for i in range(len(files) if len(files) > 1 else 0):
-                if len(alone) == MOST_IN_VAIN and not any(each.statuses == ["ok"] for each in alone):
+                if len(alone) == MOST_IN_VAIN and not any(
+                    each.statuses == ["ok"] for each in alone
+                ):
                     break
                 alone.append(self._ask(client, files[i : i + 1], prompts[i : i + 1]))
             rest = len(files) - len(alone)
-            lost = Judgement(torch.full((rest,), torch.nan), {}, {"refused": [str(error)] * rest}, ["failed"] * rest)
+            lost = Judgement(
+                torch.full((rest,), torch.nan),
+                {},
+                {"refused": [str(error)] * rest},
+                ["failed"] * rest,
+            )
             return together([*alone, lost])
 
     @property
@@ -95,7 +130,9 @@ def _checked(answer: Any, size: int) -> Judgement:
     """Raises PassingError for what is no answer to `size` images."""
     try:
         parts = {str(name): _numbers(values, size) for name, values in answer["parts"].items()}
-        notes = {str(name): [str(text) for text in texts] for name, texts in answer["notes"].items()}
+        notes = {
+            str(name): [str(text) for text in texts] for name, texts in answer["notes"].items()
+        }
         if any(len(texts) != size for texts in notes.values()):
             raise ValueError("a note is missing")
         statuses = list(answer.get("statuses", [])) or ["ok"] * size
@@ -108,7 +145,9 @@ def _checked(answer: Any, size: int) -> Judgement:
 
 def _numbers(values: Sequence[float | None], size: int) -> Tensor:
     """null is NaN."""
-    numbers = torch.tensor([math.nan if value is None else float(value) for value in values], dtype=torch.float64)
+    numbers = torch.tensor(
+        [math.nan if value is None else float(value) for value in values], dtype=torch.float64
+    )
     if numbers.shape != (size,):
         raise ValueError(f"{len(numbers)} numbers")
     return numbers

@@ -1,4 +1,6 @@
-"""Text in the picture, held against it; more so where it names what was asked for, however it is spelt."""
+"""Text in the picture, held against it; more so where it names what was asked for, however it is
+spelt.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,9 +21,10 @@ Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TextPenalty:
-    """0 where nothing is written, -`text` where something is, and `attack` less where that names a word of the prompt, or of the
-    `questions` and `answers` of its metadata: the typographic attack, by which a vision-language model reads "sixx tutttles" and
-    answers six turtles (Black et al. 2023).
+    """0 where nothing is written, -`text` where something is, and `attack` less where that names a
+    word of the prompt, or of the `questions` and `answers` of its metadata: the typographic attack,
+    by which a vision-language model reads "sixx tutttles" and answers six turtles (Black et al.
+    2023).
 
     min_confidence: of the reader, in lines of three letters and more; of fewer, 0.95.
     On one core: 0.05 s an image of 64 pixels, 0.2 s of 512. Needs `pip install 'rediffuse[ocr]'`.
@@ -42,12 +45,26 @@ class TextPenalty:
             self.prepare("cpu")
         texts = self._loaded["reader"].read(images, self.min_confidence)
         has_text = torch.tensor([float(bool(text)) for text in texts])
-        attacks = torch.tensor([float(names_any(*each)) for each in zip(texts, map(words_asked_for, prompts), strict=True)])
+        attacks = torch.tensor(
+            [
+                float(names_any(*each))
+                for each in zip(texts, map(words_asked_for, prompts), strict=True)
+            ]
+        )
         values = 0 - (self.text * has_text + self.attack * attacks)  # and not -0.0
-        return Judgement(values, {"has_text": has_text, "names_the_prompt": attacks}, {"text": texts})
+        return Judgement(
+            values, {"has_text": has_text, "names_the_prompt": attacks}, {"text": texts}
+        )
 
 
 def words_asked_for(prompt: Prompt) -> list[str]:
     """All that a reader of the picture may have been asked."""
     told = [prompt.metadata.get(key) or [] for key in ("questions", "answers")]
-    return [prompt.text, *(str(each) for phrases in told for each in (phrases if isinstance(phrases, list) else [phrases]))]
+    return [
+        prompt.text,
+        *(
+            str(each)
+            for phrases in told
+            for each in (phrases if isinstance(phrases, list) else [phrases])
+        ),
+    ]

@@ -1,4 +1,6 @@
-"""How many questions about an image a vision-language model answers as the prompt's metadata says: counts, animals, deeds."""
+"""How many questions about an image a vision-language model answers as the prompt's metadata says:
+counts, animals, deeds.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +20,14 @@ __all__ = ["VisualQuestions"]
 
 @dataclass(frozen=True)
 class VisualQuestions(VlmReward):
-    """The share of a prompt's `questions` whose answer holds the one of `answers` (the prompts counting and vqa have both).
+    """The share of a prompt's `questions` whose answer holds the one of `answers` (the prompts
+    counting and vqa have both).
 
-    matching: "words" looks for whole words, in any case, where 6 is six and cats are a cat, and what is denied does not count;
-    "substring" is the published one, to the letter, for which "6" is not "six", and "not" holds "no".
-    A question does not count where nothing is answered: a refusal, or for a number none or two. Where none counts, the sample
-    is unparseable.
+    matching: "words" looks for whole words, in any case, where 6 is six and cats are a cat, and
+    what is denied does not count; "substring" is the published one, to the letter, for which "6" is
+    not "six", and "not" holds "no".
+    A question does not count where nothing is answered: a refusal, or for a number none or two.
+    Where none counts, the sample is unparseable.
     """
 
     matching: Literal["words", "substring"] = "words"
@@ -33,11 +37,18 @@ class VisualQuestions(VlmReward):
         asked = [(i, *pair) for i, prompt in enumerate(prompts) for pair in _questions(prompt)]
         places, questions, answers = zip(*asked, strict=True)
         given = self.ask(images[list(places)], questions)
-        right = torch.tensor([self._right(said, answer) for said, answer in zip(given, answers, strict=True)])
+        right = torch.tensor(
+            [self._right(said, answer) for said, answer in zip(given, answers, strict=True)]
+        )
         owners = torch.tensor(places)
         shares = torch.stack([right[owners == i].nanmean() for i in range(len(prompts))])
-        mine = [[said for said, place in zip(given, places, strict=True) if place == i] for i in range(len(prompts))]
-        statuses = [_status(each, bool(share.isfinite())) for each, share in zip(mine, shares, strict=True)]
+        mine = [
+            [said for said, place in zip(given, places, strict=True) if place == i]
+            for i in range(len(prompts))
+        ]
+        statuses = [
+            _status(each, bool(share.isfinite())) for each, share in zip(mine, shares, strict=True)
+        ]
         notes = {"answers": ["; ".join(said.text for said in each) for each in mine]}
         return Judgement(shares, notes={**notes, **reasons(mine)}, statuses=statuses)
 
@@ -61,7 +72,9 @@ def _questions(prompt: Prompt) -> list[tuple[str, str]]:
     questions, answers = prompt.metadata.get("questions", []), prompt.metadata.get("answers", [])
     if not questions or len(questions) != len(answers):
         raise ValueError(
-            f"the prompt {prompt.text!r} needs metadata with questions and as many answers, as --prompts counting or vqa has;"
-            ' in a .jsonl file: {"prompt": …, "questions": ["what animal is it?"], "answers": ["cat"]}'
+            f"the prompt {prompt.text!r} needs metadata with questions and as many answers, as"
+            " --prompts counting or vqa has;"
+            ' in a .jsonl file: {"prompt": …, "questions": ["what animal is it?"], "answers":'
+            ' ["cat"]}'
         )
     return list(zip(questions, map(str, answers), strict=True))

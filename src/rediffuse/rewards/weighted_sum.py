@@ -27,11 +27,12 @@ class Term:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """rewards: [{name: aesthetic, weight: 2}, {name: jpeg_compressibility, quality: 80}, …]; a weight is 1 if it is not said.
+    """rewards: [{name: aesthetic, weight: 2}, {name: jpeg_compressibility, quality: 80}, …]; a
+    weight is 1 if it is not said.
 
-    normalize: each reward minus its mean over the epoch, in its standard deviations, so that weights mean the same
-    whatever the units; the sum then says how a sample compares with its epoch, and its mean is 0 in every one: look at the
-    parts to see what rose.
+    normalize: each reward minus its mean over the epoch, in its standard deviations, so that
+    weights mean the same whatever the units; the sum then says how a sample compares with its
+    epoch, and its mean is 0 in every one: look at the parts to see what rose.
     clip_at: where each normalised reward ends, in standard deviations.
     """
 
@@ -43,12 +44,17 @@ class WeightedSum:
         if any(isinstance(term.reward, Combines) for term in self.rewards):
             raise ConfigError("reward.rewards: a sum within a sum; name its terms here.")
         if not any(term.weight for term in self.rewards):
-            raise ConfigError("reward.rewards: name at least one, as in [{name: aesthetic, weight: 2}, {name: redness}].")
+            raise ConfigError(
+                "reward.rewards: name at least one, as in [{name: aesthetic, weight: 2}, {name:"
+                " redness}]."
+            )
 
     @property
     def terms(self) -> dict[str, Term]:
         """By names of which none is there twice; of anyone's own, the name in its file."""
-        return dict(zip(distinct_names(term.name for term in self.rewards), self.rewards, strict=True))
+        return dict(
+            zip(distinct_names(term.name for term in self.rewards), self.rewards, strict=True)
+        )
 
     def prepare(self, device: str) -> None:
         for term in self.rewards:

@@ -9,11 +9,25 @@ from rediffuse.terminal.commands import command
 
 
 def refuse_gaps(run: RunFolder, epochs: int) -> None:
-    """Raises RunError where lines are lost or stand twice, of `epochs` epochs that a checkpoint has learned from."""
+    """Raises RunError where lines are lost or stand twice, of `epochs` epochs that a checkpoint has
+    learned from.
+    """
     told = log.read(run.metrics)
     metrics = Counter(row["epoch"] for row in told)
-    _refuse(run, "metrics.jsonl", [f"{metrics[epoch]} lines of epoch {epoch}" for epoch in range(epochs) if metrics[epoch] != 1])
-    sizes = {row["epoch"]: row["reward_queries"] // (row["epoch"] + 1) for row in told if "reward_queries" in row}
+    _refuse(
+        run,
+        "metrics.jsonl",
+        [
+            f"{metrics[epoch]} lines of epoch {epoch}"
+            for epoch in range(epochs)
+            if metrics[epoch] != 1
+        ],
+    )
+    sizes = {
+        row["epoch"]: row["reward_queries"] // (row["epoch"] + 1)
+        for row in told
+        if "reward_queries" in row
+    }
     samples: dict[int, list[int]] = {epoch: [] for epoch in range(epochs)}
     for row in log.read(run.rewards):
         samples.setdefault(row["epoch"], []).append(row["index"])
@@ -21,20 +35,29 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
     _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in gaps])
     if run.monitor.exists():
         looks = Counter(row["epoch"] for row in log.read(run.monitor))
-        made = sorted(int(path.name.removeprefix("epoch-")) for path in run.samples.glob("epoch-[0-9]*"))
+        made = sorted(
+            int(path.name.removeprefix("epoch-")) for path in run.samples.glob("epoch-[0-9]*")
+        )
         wrong = [epoch for epoch in made if epoch < epochs and looks[epoch] != 1]
-        _refuse(run, "monitor.jsonl", [f"{looks[epoch]} lines of the pictures after {epoch} epochs" for epoch in wrong])
+        _refuse(
+            run,
+            "monitor.jsonl",
+            [f"{looks[epoch]} lines of the pictures after {epoch} epochs" for epoch in wrong],
+        )
 
 
 def _gap(indices: list[int], size: int | None) -> bool:
-    """Whether one of a whole epoch is missing or stands twice. size: how many there were, where that is known."""
+    """Whether one of a whole epoch is missing or stands twice. size: how many there were, where
+    that is known.
+    """
     return not indices or sorted(indices) != list(range(size or len(indices)))
 
 
 def _refuse(run: RunFolder, name: str, wrong: list[str]) -> None:
     if wrong:
         raise RunError(
-            f"{run.path / name} does not fit the newest checkpoint: it has {wrong[0]}"
-            f"{f', and {len(wrong) - 1} faults like it' if wrong[1:] else ''}. Put back a copy of the file; or go on as it is:"
+            f"{run.path / name} does not fit the newest checkpoint: it has"
+            f" {wrong[0]}{f', and {len(wrong) - 1} faults like it' if wrong[1:] else ''}. Put back"
+            " a copy of the file; or go on as it is:"
             f" {command('resume', run.path, '--drop-damaged-lines')}"
         )

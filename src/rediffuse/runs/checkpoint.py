@@ -1,4 +1,6 @@
-"""Checkpoints of our own format: safetensors and JSON under a manifest; staged, synced, renamed; no pickle."""
+"""Checkpoints of our own format: safetensors and JSON under a manifest; staged, synced, renamed; no
+pickle.
+"""
 
 import json
 import os
@@ -26,7 +28,9 @@ BEST = "best.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """epoch: how many are done   weights: what learns, by name   optimizer: `moment/name`   state: the algorithm's memory"""
+    """epoch: how many are done   weights: what learns, by name   optimizer: `moment/name`   state:
+    the algorithm's memory
+    """
 
     epoch: int
     weights: Mapping[str, Tensor]
@@ -35,18 +39,24 @@ class Checkpoint:
 
     @property
     def num_bytes(self) -> int:
-        return sum(value.nbytes for tensors in (self.weights, self.optimizer) for value in tensors.values())
+        return sum(
+            value.nbytes for tensors in (self.weights, self.optimizer) for value in tensors.values()
+        )
 
     def copied(self) -> "Checkpoint":
         """Its tensors cloned to the host, so that training goes on without changing them."""
         weights, optimizer = (
-            {name: value.detach().cpu().clone() for name, value in each.items()} for each in (self.weights, self.optimizer)
+            {name: value.detach().cpu().clone() for name, value in each.items()}
+            for each in (self.weights, self.optimizer)
         )
         return Checkpoint(self.epoch, weights, optimizer, self.state)
 
 
-def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int], bool] | None = None) -> None:
-    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one. Older ones go last.
+def save(
+    folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int], bool] | None = None
+) -> None:
+    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one.
+    Older ones go last.
 
     Raises NonFiniteError, and changes nothing, where a number of it is not finite.
 
@@ -55,7 +65,9 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int
         lasting: of which numbers of epochs a checkpoint stays besides, as the best one does.
     """
     if named := first_not_finite({**checkpoint.weights, **checkpoint.optimizer}):
-        raise NonFiniteError(f"The state after {checkpoint.epoch} epochs is not saved: {named} is not finite.")
+        raise NonFiniteError(
+            f"The state after {checkpoint.epoch} epochs is not saved: {named} is not finite."
+        )
     target = folder / f"epoch-{checkpoint.epoch:05d}"
     staged = folder / f".staged-{checkpoint.epoch:05d}"
     files.sweep(folder)
@@ -85,7 +97,13 @@ def best_epoch(folder: Path) -> int | None:
     """Of the checkpoint called `best`; None where none is."""
     try:
         return int(json.loads((folder / BEST).read_text())["epoch"])
-    except (OSError, ValueError, KeyError, TypeError):  # none, or half of one, which the next look writes anew
+    # none, or half of one, which the next look writes anew
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):
         return None
 
 
@@ -111,7 +129,13 @@ def load(folder: Path, name: str = "newest") -> Checkpoint:
         return load_newest(folder)
     number = str(best_epoch(folder)) if name == "best" else name.removeprefix("epoch-")
     if not number.isdecimal() or int(number) not in epochs(folder):
-        known = ", ".join(["newest", *(["best"] if best_epoch(folder) in epochs(folder) else []), *map(str, epochs(folder))])
+        known = ", ".join(
+            [
+                "newest",
+                *(["best"] if best_epoch(folder) in epochs(folder) else []),
+                *map(str, epochs(folder)),
+            ]
+        )
         raise ConfigError(f"--checkpoint: no {name!r} in {folder}; there are {known}.")
     path = folder / f"epoch-{int(number):05d}"
     verify(path)
@@ -133,20 +157,28 @@ def load_newest(folder: Path) -> Checkpoint:
 
 @torch.no_grad()
 def put_back(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    """Into the targets of the same names. Raises ConfigError, naming the first that does not fit, for another configuration's."""
+    """Into the targets of the same names. Raises ConfigError, naming the first that does not fit,
+    for another configuration's.
+    """
     for name in dict.fromkeys([*targets, *weights]):
-        saved, here = (tuple(tensors[name].shape) if name in tensors else "missing" for tensors in (weights, targets))
+        saved, here = (
+            tuple(tensors[name].shape) if name in tensors else "missing"
+            for tensors in (weights, targets)
+        )
         if saved != here:
             raise ConfigError(
-                f"The checkpoint does not fit the model: {name} is {saved} there, but {here} in this model. Was config.yaml"
-                " changed (model.lora_rank, lora_targets, train; ema_decay)? Undo it, or start a new run."
+                f"The checkpoint does not fit the model: {name} is {saved} there, but {here} in"
+                " this model. Was config.yaml changed (model.lora_rank, lora_targets, train;"
+                " ema_decay)? Undo it, or start a new run."
             )
     for name, target in targets.items():
         target.copy_(weights[name])
 
 
 def set_aside_newer(folder: Path, epoch: int) -> None:
-    """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked at."""
+    """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked
+    at.
+    """
     for path in _newest_first(folder):
         if _epoch(path) > epoch:
             os.rename(path, folder / f"damaged-{path.name}-{time.time_ns()}")
@@ -163,10 +195,14 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"The checkpoint {path} is damaged: {error}.") from error
     expected = {"weights.safetensors", "optimizer.safetensors", "state.json"}
     if wrong or set(manifest) != expected:
-        raise CheckpointError(f"The checkpoint {path} is damaged: {', '.join(wrong) or 'its manifest is incomplete'}.")
+        raise CheckpointError(
+            f"The checkpoint {path} is damaged: {', '.join(wrong) or 'its manifest is incomplete'}."
+        )
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+def optimizer_state(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, Tensor]:
     """`moment/name` -> tensor, for every parameter that has taken a step."""
     return {
         f"{moment}/{name}": value
@@ -176,20 +212,29 @@ def optimizer_state(optimizer: torch.optim.Optimizer, parameters: Mapping[str, n
 
 
 def restore_optimizer(
-    optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter], state: Mapping[str, Tensor]
+    optimizer: torch.optim.Optimizer,
+    parameters: Mapping[str, nn.Parameter],
+    state: Mapping[str, Tensor],
 ) -> None:
     for key, value in state.items():
         moment, name = key.split("/", 1)
         parameter = parameters[name]
         # AdamW keeps its step count on the host and its moments beside the parameter.
-        optimizer.state[parameter][moment] = value if value.ndim == 0 else value.to(parameter.device)
+        optimizer.state[parameter][moment] = (
+            value if value.ndim == 0 else value.to(parameter.device)
+        )
 
 
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
-    weights, optimizer = load_file(path / "weights.safetensors"), load_file(path / "optimizer.safetensors")
+    weights, optimizer = (
+        load_file(path / "weights.safetensors"),
+        load_file(path / "optimizer.safetensors"),
+    )
     if named := first_not_finite({**weights, **optimizer}):
-        raise CheckpointError(f"The checkpoint {path} holds numbers that are not finite, first in {named}.")
+        raise CheckpointError(
+            f"The checkpoint {path} holds numbers that are not finite, first in {named}."
+        )
     return Checkpoint(state.pop("epoch"), weights, optimizer, state)
 
 

@@ -1,6 +1,7 @@
 """The one module that writes into run folders: whole files or none, and never through a link.
 
-A run folder may be a stranger's: a link in it, where a run writes, would overwrite any file of whoever goes on with the run.
+A run folder may be a stranger's: a link in it, where a run writes, would overwrite any file of
+whoever goes on with the run.
 """
 
 import hashlib
@@ -21,7 +22,9 @@ STAGED = ".staged-"
 
 
 def refuse_links(path: Path) -> None:
-    """Raises RunError if `path`, or a folder between it and its run's, is a link or a device. The run's own folder may be one."""
+    """Raises RunError if `path`, or a folder between it and its run's, is a link or a device. The
+    run's own folder may be one.
+    """
     above = [path, *path.parents]
     depth = next((i for i, place in enumerate(above) if i and (place / "config.yaml").exists()), 1)
     for place in above[:depth]:
@@ -29,13 +32,18 @@ def refuse_links(path: Path) -> None:
             mode = place.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
-                raise RunError(f"{place} is {kind}, and nothing in a run is read or written through one. Remove it to go on.")
+                raise RunError(
+                    f"{place} is {kind}, and nothing in a run is read or written through one."
+                    " Remove it to go on."
+                )
 
 
 def refuse_linked_folders(root: Path) -> None:
-    """Raises RunError where a link stands in a run's folders, or leads from the run's folder to another.
+    """Raises RunError where a link stands in a run's folders, or leads from the run's folder to
+    another.
 
-    `refuse_links` finds a run's folder by its config.yaml, and a link may lead to a folder that has one too.
+    `refuse_links` finds a run's folder by its config.yaml, and a link may lead to a folder that has
+    one too.
     """
     for folder, below, names in os.walk(root, followlinks=False):
         here = Path(folder)
@@ -57,7 +65,9 @@ def _beside(path: Path) -> Path:
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A place for a new file, which takes that of `path` where the block ends, on disk; where it fails, nothing is left of it."""
+    """A place for a new file, which takes that of `path` where the block ends, on disk; where it
+    fails, nothing is left of it.
+    """
     refuse_links(path)
     new = _beside(path)
     os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
@@ -80,7 +90,9 @@ def write_text(path: Path, content: str) -> None:
 
 
 def write_out(path: Path, content: str) -> Path:
-    """A file that the command line names, outside of any run: the person's own links are followed."""
+    """A file that the command line names, outside of any run: the person's own links are
+    followed.
+    """
     place = path.resolve()
     if place.is_dir():
         raise RunError(f"--out: {path} is a folder; name a file in it, {path / 'report.html'}.")
@@ -94,7 +106,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_new(path: Path, content: str) -> None:
-    """Raises FileExistsError where something stands already: of two that write at once, one does."""
+    """Raises FileExistsError where something stands already: of two that write at once, one
+    does.
+    """
     refuse_links(path)
     new = _beside(path)
     try:
@@ -112,7 +126,7 @@ def _link(new: Path, path: Path) -> None:
         os.link(new, path)
     except FileExistsError:
         raise
-    except OSError:  # a file system without hard links, where two that write in the same instant are not told apart
+    except OSError:  # no hard links here: two that write at once are not told apart
         if path.exists():
             raise FileExistsError(path) from None
         os.replace(new, path)
@@ -121,10 +135,13 @@ def _link(new: Path, path: Path) -> None:
 def append(path: Path, content: bytes) -> None:
     """On disk when it returns; after the last whole line, where a kill has left half of one."""
     refuse_links(path)
-    with open(path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)) as file:
+    with open(
+        path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)
+    ) as file:
         if os.fstat(file.fileno()).st_nlink > 1:
             raise RunError(
-                f"{path} has another name elsewhere, and would be changed there too. Make it a file of its own to go on."
+                f"{path} has another name elsewhere, and would be changed there too. Make it a"
+                " file of its own to go on."
             )
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
@@ -139,12 +156,16 @@ def append(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises RunError where the file is none of JSON, as a power cut may have left one of an older version."""
+    """Raises RunError where the file is none of JSON, as a power cut may have left one of an older
+    version.
+    """
     refuse_links(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise RunError(f"{path} cannot be read ({error}). Put back a copy of it, or start a new run.") from error
+        raise RunError(
+            f"{path} cannot be read ({error}). Put back a copy of it, or start a new run."
+        ) from error
 
 
 @contextmanager
@@ -172,7 +193,12 @@ def remove(path: Path) -> None:
 
 def sweep(folder: Path) -> None:
     """Take away what a kill has left unfinished."""
-    for path in (path for place in (folder, *folder.glob("*/")) if not place.is_symlink() for path in place.glob(f"{STAGED}*")):
+    for path in (
+        path
+        for place in (folder, *folder.glob("*/"))
+        if not place.is_symlink()
+        for path in place.glob(f"{STAGED}*")
+    ):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

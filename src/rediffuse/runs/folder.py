@@ -18,7 +18,16 @@ from rediffuse.errors import RunError
 from rediffuse.runs import files
 from rediffuse.terminal.commands import command
 
-REPORTED_PACKAGES = ("rediffuse", "torch", "diffusers", "transformers", "peft", "accelerate", "numpy", "pillow")
+REPORTED_PACKAGES = (
+    "rediffuse",
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "numpy",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +71,9 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def planned_checkpoints(self, every: int, last: int) -> list[int]:
-        """Epochs of those that are there, less what an interruption added. every: logging.checkpoint_every   last: planned"""
+        """Epochs of those that are there, less what an interruption added. every:
+        logging.checkpoint_every   last: planned
+        """
         found = [int(path.name.removeprefix("epoch-")) for path in self.checkpoints.glob("epoch-*")]
         return sorted(epoch for epoch in found if epoch % every == 0 or epoch == last)
 
@@ -71,7 +82,9 @@ class RunFolder:
         return self.path / "adapter"
 
     def exported(self, form: str, checkpoint: str) -> Path:
-        """Named so that it can be told from others in a folder of adapters. checkpoint: newest, best, or a number of epochs"""
+        """Named so that it can be told from others in a folder of adapters. checkpoint: newest,
+        best, or a number of epochs
+        """
         which = "" if checkpoint == "newest" else f"-{checkpoint}"
         return self.path / "exported" / f"{self.path.resolve().name}{which}-{form}.safetensors"
 
@@ -87,7 +100,9 @@ class RunFolder:
     def config(self) -> Config:
         """What its prompts name in the run's own folder is found wherever that lies by now."""
         config = from_yaml(self.path / "config.yaml")
-        return replace(config, prompts={key: self._located(value) for key, value in config.prompts.items()})
+        return replace(
+            config, prompts={key: self._located(value) for key, value in config.prompts.items()}
+        )
 
     def _located(self, value: Any) -> Any:
         inside = isinstance(value, str) and value.startswith(f"{self.prompts.name}/")
@@ -95,11 +110,17 @@ class RunFolder:
 
     def _portable(self, value: Any) -> Any:
         root = f"{self.path.resolve()}/"
-        return value.removeprefix(root) if isinstance(value, str) and value.startswith(f"{root}{self.prompts.name}/") else value
+        return (
+            value.removeprefix(root)
+            if isinstance(value, str) and value.startswith(f"{root}{self.prompts.name}/")
+            else value
+        )
 
     def write_config(self, config: Config) -> None:
         """In place of the one that stands there, all or nothing."""
-        portable = replace(config, prompts={key: self._portable(value) for key, value in config.prompts.items()})
+        portable = replace(
+            config, prompts={key: self._portable(value) for key, value in config.prompts.items()}
+        )
         files.write_text(self.path / "config.yaml", to_yaml(portable))
 
     def note(self, key: str, value: Any) -> None:
@@ -108,8 +129,9 @@ class RunFolder:
         files.write_json(place, {**files.read_json(place), key: value})
 
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
-        """Options that became exact when the model and the rewards were loaded, into the configuration; the model's also beside
-        the versions. loaded: the configuration with the rewards' options as they are by now.
+        """Options that became exact when the model and the rewards were loaded, into the
+        configuration; the model's also beside the versions. loaded: the configuration with the
+        rewards' options as they are by now.
         """
         config = self.config()
         exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
@@ -126,7 +148,9 @@ class RunFolder:
             lock.acquire(timeout=0)
         except filelock.Timeout as error:
             who = holder.read_text() if holder.exists() else "unknown"
-            raise RunError(f"{self.path} is in use by process {who}. Wait for it, or stop it.") from error
+            raise RunError(
+                f"{self.path} is in use by process {who}. Wait for it, or stop it."
+            ) from error
         except OSError as error:
             raise RunError(f"Cannot write to {self.path}: {error.strerror}.") from error
         try:
@@ -138,23 +162,36 @@ class RunFolder:
 
 
 def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
-    """Writes config.yaml and environment.json. Raises RunError where a folder stands already or cannot be made."""
+    """Writes config.yaml and environment.json. Raises RunError where a folder stands already or
+    cannot be made.
+    """
     run = RunFolder(path)
     if path.exists() and (not path.is_dir() or not all(map(_left_by_a_kill, path.iterdir()))):
-        raise RunError(f"{path} exists already. Choose another --run-dir, or go on with it: {command('resume', path)}")
+        raise RunError(
+            f"{path} exists already. Choose another --run-dir, or go on with it:"
+            f" {command('resume', path)}"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         files.write_json(path / "environment.json", {**environment(), "device": device})
-        files.write_new(path / "config.yaml", to_yaml(replace(config, prompts=_copied(run, config.prompts))))
+        files.write_new(
+            path / "config.yaml", to_yaml(replace(config, prompts=_copied(run, config.prompts)))
+        )
     except FileExistsError as error:
-        raise RunError(f"{path} was just taken by another process. Choose another --run-dir.") from error
+        raise RunError(
+            f"{path} was just taken by another process. Choose another --run-dir."
+        ) from error
     except OSError as error:
-        raise RunError(f"Cannot write to {path}: {error.strerror}. Choose another --run-dir.") from error
+        raise RunError(
+            f"Cannot write to {path}: {error.strerror}. Choose another --run-dir."
+        ) from error
     return run
 
 
 def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options, of copies in the run's folder of the file that `path` names: a run needs nothing but its folder."""
+    """The same options, of copies in the run's folder of the file that `path` names: a run needs
+    nothing but its folder.
+    """
     place = prompts.get("path")
     if not isinstance(place, str) or not Path(place).is_file():
         return dict(prompts)
@@ -170,17 +207,23 @@ def _left_by_a_kill(path: Path) -> bool:
 
 def existing(path: Path) -> RunFolder:
     if not (path / "config.yaml").is_file():
-        raise RunError(f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train` made.")
+        raise RunError(
+            f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train`"
+            " made."
+        )
     if not (path / "config.yaml").stat().st_size:
         raise RunError(
-            f"{path / 'config.yaml'} is empty: a kill left it before the run began. Remove the folder, and train anew."
+            f"{path / 'config.yaml'} is empty: a kill left it before the run began. Remove the"
+            " folder, and train anew."
         )
     files.refuse_linked_folders(path)
     return RunFolder(path)
 
 
 def fresh_path(recipe: str) -> Path:
-    """runs/<recipe>-<n>, the first number that is free; made at once, so that nobody else takes it."""
+    """runs/<recipe>-<n>, the first number that is free; made at once, so that nobody else takes
+    it.
+    """
     stem = Path(recipe).with_suffix("").as_posix().replace("/", "-").strip(".-")
     number = 1
     while True:
@@ -190,14 +233,26 @@ def fresh_path(recipe: str) -> Path:
         except FileExistsError:
             number += 1
         except OSError as error:
-            raise RunError(f"Cannot write to {path}: {error.strerror}. Choose a place with --run-dir.") from error
+            raise RunError(
+                f"Cannot write to {path}: {error.strerror}. Choose a place with --run-dir."
+            ) from error
         else:
             return path
 
 
 def discard(run: RunFolder) -> None:
-    """Take back a folder in which no epoch was done, so that it does not stand in the way of the next try."""
-    written = ("config.yaml", "environment.json", "run.pid", "run.lock", "monitor.jsonl", "verdict.json", "report.html")
+    """Take back a folder in which no epoch was done, so that it does not stand in the way of the
+    next try.
+    """
+    written = (
+        "config.yaml",
+        "environment.json",
+        "run.pid",
+        "run.lock",
+        "monitor.jsonl",
+        "verdict.json",
+        "report.html",
+    )
     for folder in (run.prompts, run.samples, run.checkpoints, run.adapter):
         if folder.is_dir() and not folder.is_symlink():
             shutil.rmtree(folder)
@@ -208,7 +263,11 @@ def discard(run: RunFolder) -> None:
 
 
 def environment() -> dict[str, str]:
-    found = {"python": platform.python_version(), "platform": platform.platform(), "processor": platform.machine()}
+    found = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+    }
     for package in REPORTED_PACKAGES:
         try:
             found[package] = version(package)

@@ -1,4 +1,6 @@
-"""JSON lines: one an epoch in metrics.jsonl, one a sample in rewards.jsonl; each with a checksum as its last key."""
+"""JSON lines: one an epoch in metrics.jsonl, one a sample in rewards.jsonl; each with a checksum as
+its last key.
+"""
 
 import json
 import re
@@ -23,7 +25,8 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
     """Every whole line; a torn last one, left by a kill, is dropped.
 
-    Lines without a checksum, which older versions wrote, are believed as long as none with one comes before.
+    Lines without a checksum, which older versions wrote, are believed as long as none with one
+    comes before.
 
     Raises:
         RunError: for a line that was changed since it was written, unless those are to be dropped.
@@ -37,7 +40,8 @@ def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
             rows.append(row)
         elif not drop_damaged:
             raise RunError(
-                f"{path}, line {number}: not what was written there. Put back a copy of the file; or go on without such lines:"
+                f"{path}, line {number}: not what was written there. Put back a copy of the file;"
+                " or go on without such lines:"
                 f" {command('resume', path.parent, '--drop-damaged-lines')}"
             )
         summed = summed or has_sum
@@ -73,6 +77,8 @@ def _parsed(line: bytes) -> tuple[dict[str, Any] | None, bool]:
 
 
 def _lost_its_key(line: bytes) -> bool:
-    """Whether a line without the checksum's key ends in its checksum: the key was changed, and the line is not an older one."""
+    """Whether a line without the checksum's key ends in its checksum: the key was changed, and the
+    line is not an older one.
+    """
     found = LAST_NUMBER.fullmatch(line)
     return found is not None and zlib.crc32(found[1] + b"}") == int(found[2])

@@ -15,11 +15,13 @@ __all__ = ["DDIM"]
 
 @dataclass(frozen=True)
 class DDIM(SamplerOptions):
-    """DDIM (Song et al. 2021, eqs. 12 and 16) between any two noise levels. On flow matching, eta 0 is Euler's method.
+    """DDIM (Song et al. 2021, eqs. 12 and 16) between any two noise levels. On flow matching, eta 0
+    is Euler's method.
 
     Attributes:
         eta: the noise of each step, as a share of the posterior's standard deviation.
-        spacing: of the times of models that have discrete ones; None leaves it as the model's scheduler has it.
+        spacing: of the times of models that have discrete ones; None leaves it as the model's
+        scheduler has it.
         set_alpha_to_one: whether the last step arrives at a clean sample; None as for spacing.
     """
 
@@ -38,7 +40,12 @@ class DDIM(SamplerOptions):
             return schedule
         if not isinstance(schedule, Discrete):
             raise ConfigError(
-                "sampler.spacing, sampler.set_alpha_to_one: belong to models that were trained on discrete times; leave them out."
+                "sampler.spacing, sampler.set_alpha_to_one: belong to models that were trained on"
+                " discrete times; leave them out."
             )
         ends = {None: schedule.final_alpha_bar, True: 1.0, False: float(schedule.alpha_bar[0])}
-        return replace(schedule, spacing=self.spacing or schedule.spacing, final_alpha_bar=ends[self.set_alpha_to_one])
+        return replace(
+            schedule,
+            spacing=self.spacing or schedule.spacing,
+            final_alpha_bar=ends[self.set_alpha_to_one],
+        )

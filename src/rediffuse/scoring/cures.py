@@ -1,4 +1,6 @@
-"""What to do about the mistakes that people make in reward functions, in the words of an error message."""
+"""What to do about the mistakes that people make in reward functions, in the words of an error
+message.
+"""
 
 import inspect
 import math
@@ -6,19 +8,27 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-PROMPTS = "a prompt is no text but a Prompt: its text is prompt.text, what else is known of it prompt.metadata."
+PROMPTS = (
+    "a prompt is no text but a Prompt: its text is prompt.text, what else is known of it"
+    " prompt.metadata."
+)
 CURES = (
     (r"\bPrompt\b|text input must be of type|TextEncodeInput must be", PROMPTS),
     (
         r"SQLite objects created in a thread",
-        "all calls of a reward run on one thread, which is not the one that imports its file: open the connection in the first"
-        " call, or with sqlite3.connect(…, check_same_thread=False).",
+        "all calls of a reward run on one thread, which is not the one that imports its file: open"
+        " the connection in the first call, or with sqlite3.connect(…, check_same_thread=False).",
     ),
     (
         r"signal only works in main thread",
-        "rewards run beside the sampling, on a thread, which cannot set signals; scoring.timeout_seconds limits a call.",
+        "rewards run beside the sampling, on a thread, which cannot set signals;"
+        " scoring.timeout_seconds limits a call.",
     ),
-    (r"no current event loop", "use asyncio.run(…), or asyncio.get_event_loop() on the thread on which the reward is called."),
+    (
+        r"no current event loop",
+        "use asyncio.run(…), or asyncio.get_event_loop() on the thread on which the reward is"
+        " called.",
+    ),
     (
         r"Cannot handle this data type",
         "images are floats in [0, 1] of shape (B, 3, H, W); for PIL:"
@@ -34,7 +44,9 @@ def of_error(error: BaseException) -> str:
 
 
 def of_value(given: Any, size: int) -> str:
-    """What to return instead of `given`, which is not `size` numbers; nothing where that is not plain."""
+    """What to return instead of `given`, which is not `size` numbers; nothing where that is not
+    plain.
+    """
     if inspect.iscoroutine(given):
         given.close()  # it will never be awaited
         return "Make it a plain function; inside, asyncio.run(…) runs what is async."
@@ -43,7 +55,10 @@ def of_value(given: Any, size: int) -> str:
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping):
         return "Return the scores alone, without the dict: return scores."
     if isinstance(given, Mapping):
-        return "Return the numbers alone; with what they are made of: rediffuse.types.Judgement(values, parts)."
+        return (
+            "Return the numbers alone; with what they are made of:"
+            " rediffuse.types.Judgement(values, parts)."
+        )
     if inspect.isgenerator(given):
         return "Return a list of it: list(…)."
     if isinstance(given, list | tuple):
@@ -56,17 +71,24 @@ def _of_entries(given: Sequence[Any]) -> str:
     if any(each is None for each in given):
         return "None is no number: float('nan') stands for an image that cannot be judged."
     odd = next((each for each in given if isinstance(each, str | bytes)), None)
-    return f"Its entries are {type(odd).__name__}: return float(…) of each." if odd is not None else ""
+    return (
+        f"Its entries are {type(odd).__name__}: return float(…) of each." if odd is not None else ""
+    )
 
 
 def _of_shape(shape: tuple[int, ...], size: int) -> str:
     if not shape:
-        return "Return each image's own score, not one for the batch: a mean over (1, 2, 3), not over all."
+        return (
+            "Return each image's own score, not one for the batch: a mean over (1, 2, 3), not"
+            " over all."
+        )
     return "Return its first column: scores[:, 0]." if shape == (size, 1) else ""
 
 
 def of_number(value: float, largest: float) -> str:
-    """What is wrong with a value that cannot be learned from, in the same words for all such; nothing where it can."""
+    """What is wrong with a value that cannot be learned from, in the same words for all such;
+    nothing where it can.
+    """
     if abs(value) <= largest:
         return ""
     if math.isfinite(value):
@@ -75,7 +97,9 @@ def of_number(value: float, largest: float) -> str:
 
 
 def of_signature(reward: Callable[..., Any]) -> str:
-    """What to do where a reward cannot be called with (images, prompts), or gives no numbers when it is; else nothing."""
+    """What to do where a reward cannot be called with (images, prompts), or gives no numbers when
+    it is; else nothing.
+    """
     if inspect.iscoroutinefunction(reward):
         return "it is async. Make it a plain function; inside, asyncio.run(…) runs what is async."
     try:
@@ -86,7 +110,7 @@ def of_signature(reward: Callable[..., Any]) -> str:
         signature.bind(None, None)
     except TypeError:
         return (
-            f"it takes {signature}, but a reward is called with (images, prompts). Give it these two; what else is known of a"
-            " prompt is prompt.metadata."
+            f"it takes {signature}, but a reward is called with (images, prompts). Give it these"
+            " two; what else is known of a prompt is prompt.metadata."
         )
     return ""

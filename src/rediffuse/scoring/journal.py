@@ -1,4 +1,6 @@
-"""Rewards that were paid for, on disk as they come: an epoch that is begun again does not ask for them twice."""
+"""Rewards that were paid for, on disk as they come: an epoch that is begun again does not ask for
+them twice.
+"""
 
 import hashlib
 import json
@@ -13,12 +15,23 @@ from rediffuse.errors import RunError, Status
 from rediffuse.runs import files, log
 from rediffuse.types import Prompt
 
-NOT_OF_THE_VALUE = ("revision", "_variable", "_seconds", "concurrency", "images_per_request", "allow_plain_http", "url", "server")
+NOT_OF_THE_VALUE = (
+    "revision",
+    "_variable",
+    "_seconds",
+    "concurrency",
+    "images_per_request",
+    "allow_plain_http",
+    "url",
+    "server",
+)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """index: of the sample in the epoch   image_hash: of `scoring.image_hashes`   reward: NaN where the status is not ok."""
+    """index: of the sample in the epoch   image_hash: of `scoring.image_hashes`   reward: NaN where
+    the status is not ok.
+    """
 
     index: int
     image_hash: int
@@ -35,7 +48,9 @@ class Scored:
 
 
 class Paid:
-    """path: this process's file   reward: as it is configured; what another one gave is not taken for its own."""
+    """path: this process's file   reward: as it is configured; what another one gave is not taken
+    for its own.
+    """
 
     def __init__(self, path: Path, reward: Mapping[str, Any]) -> None:
         self._path, self._reward = path, _fingerprint(reward)
@@ -47,27 +62,42 @@ class Paid:
             for number, row in enumerate(log.read(path, drop_damaged=drop_damaged), 1):
                 try:
                     self._take(row)
-                except (KeyError, TypeError, AttributeError) as error:  # of an older version, which wrote no checksums
+                except (
+                    KeyError,
+                    TypeError,
+                    AttributeError,
+                ) as error:  # of an older version, which wrote no checksums
                     raise RunError(
-                        f"{path}, row {number}: not a reward that a run wrote. Remove the file: its rewards are asked again."
+                        f"{path}, row {number}: not a reward that a run wrote. Remove the file:"
+                        " its rewards are asked again."
                     ) from error
 
     def _take(self, row: dict[str, Any]) -> None:
         if row.pop("of") != self._reward:
             return
         epoch, asked = row.pop("epoch"), row.pop("asked")
-        parts = {name: math.nan if value is None else value for name, value in row.pop("parts").items()}
+        parts = {
+            name: math.nan if value is None else value for name, value in row.pop("parts").items()
+        }
         self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
 
     def known(self, epoch: int, index: int, image_hash: int, prompt: Prompt) -> Scored | None:
         return self._known.get((epoch, index, image_hash, _digest(vars(prompt))))
 
     def add(self, epoch: int, samples: Sequence[Scored], prompts: Sequence[Prompt]) -> None:
-        if not (self._path.parent / "config.yaml").is_file():  # a process on another machine may have no folder
+        if not (
+            self._path.parent / "config.yaml"
+        ).is_file():  # a process on another machine may have no folder
             return
         rows = zip(samples, prompts, strict=True)
         kept = [(sample, _digest(vars(prompt))) for sample, prompt in rows if sample.status == "ok"]
-        log.append(self._path, ({"epoch": epoch, "of": self._reward, "asked": asked, **_row(each)} for each, asked in kept))
+        log.append(
+            self._path,
+            (
+                {"epoch": epoch, "of": self._reward, "asked": asked, **_row(each)}
+                for each, asked in kept
+            ),
+        )
 
     def clear(self) -> None:
         """All that was paid for is in a checkpoint."""
@@ -76,7 +106,10 @@ class Paid:
 
 
 def _row(sample: Scored) -> dict[str, Any]:
-    return {**asdict(sample), "parts": {name: finite_or_none(value) for name, value in sample.parts.items()}}
+    return {
+        **asdict(sample),
+        "parts": {name: finite_or_none(value) for name, value in sample.parts.items()},
+    }
 
 
 def finite_or_none(value: float) -> float | None:
@@ -84,12 +117,14 @@ def finite_or_none(value: float) -> float | None:
 
 
 def _fingerprint(reward: Mapping[str, Any]) -> str:
-    """Of what it computes: its options, and anyone's own files; not of how it is reached, or of revisions that loading makes
-    exact.
+    """Of what it computes: its options, and anyone's own files; not of how it is reached, or of
+    revisions that loading makes exact.
     """
 
     def told(options: Mapping[str, Any]) -> dict[str, Any]:
-        said: dict[str, Any] = {key: value for key, value in options.items() if not key.endswith(NOT_OF_THE_VALUE)}
+        said: dict[str, Any] = {
+            key: value for key, value in options.items() if not key.endswith(NOT_OF_THE_VALUE)
+        }
         file = Path(str(options.get("name")).rpartition(":")[0])
         if file.suffix == ".py" and file.is_file():
             said["file"] = file.read_text(encoding="utf-8", errors="replace")
@@ -101,4 +136,6 @@ def _fingerprint(reward: Mapping[str, Any]) -> str:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]

@@ -23,22 +23,43 @@ OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
 REASON = "error"
 """The note of a sample that has no reward, if the reward says nothing of it itself."""
 LARGEST = torch.finfo(torch.float32).max
-NETWORK = {"TransportError", "ConnectionError", "Timeout", "APIConnectionError", "ClientConnectionError"}
+NETWORK = {
+    "TransportError",
+    "ConnectionError",
+    "Timeout",
+    "APIConnectionError",
+    "ClientConnectionError",
+}
 """What clients of HTTP call their errors of the network, which need not be OSErrors."""
-UNREACHABLE = {errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOBUFS, errno.EAGAIN}
+UNREACHABLE = {
+    errno.ENETDOWN,
+    errno.ENETUNREACH,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ENOBUFS,
+    errno.EAGAIN,
+}
 
 
 def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
     """Its values and parts (B,) float64, and a status for each image.
 
-    Raises RewardError, naming the reward, where it fails or gives anything but one number per image.
+    Raises RewardError, naming the reward, where it fails or gives anything but one number per
+    image.
     """
     name = name_of(reward)
     try:
-        given = reward(images.clone(), [replace(prompt, metadata=dict(prompt.metadata)) for prompt in prompts])
+        given = reward(
+            images.clone(), [replace(prompt, metadata=dict(prompt.metadata)) for prompt in prompts]
+        )
     except RewardError:
         raise
-    except (Exception, SystemExit, KeyboardInterrupt, CancelledError) as error:  # a user's Ctrl-C arrives on another thread
+    except (
+        Exception,
+        SystemExit,
+        KeyboardInterrupt,
+        CancelledError,
+    ) as error:  # a user's Ctrl-C arrives on another thread
         raise _failure(name, len(prompts), error) from error
     try:
         return _checked(name, given, len(prompts))
@@ -46,7 +67,9 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgeme
         raise
     except Exception as error:
         raise UnusableRewardError(
-            f"The reward {name} must give one number per image, or a Judgement of them; it gave {given!r:.60}.", "invalid_shape"
+            f"The reward {name} must give one number per image, or a Judgement of them; it gave"
+            f" {given!r:.60}.",
+            "invalid_shape",
         ) from error
 
 
@@ -55,7 +78,8 @@ def _failure(name: str, size: int, error: BaseException) -> RewardError:
     kind = UnusableRewardError if cure and not passing else RewardError
     raised = f"{type(error).__name__}: {error}".rstrip(" .:\n")
     return kind(
-        f"The reward {name} failed on a batch of {size} images: {raised}." + (f" What to do: {cure}" if cure else ""),
+        f"The reward {name} failed on a batch of {size} images: {raised}."
+        + (f" What to do: {cure}" if cure else ""),
         "timeout" if isinstance(error, TimeoutError) else "failed",
         passing=passing,
     )
@@ -65,29 +89,43 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
     if not isinstance(given, Judgement):
         given = Judgement(_numbers(name, given, size))
     for note, texts in given.notes.items():
-        if isinstance(texts, str) or len(texts) != size or not all(isinstance(text, str) for text in texts):
+        if (
+            isinstance(texts, str)
+            or len(texts) != size
+            or not all(isinstance(text, str) for text in texts)
+        ):
             raise UnusableRewardError(
-                f"The reward {name} must note one text per image, {size}, as {note}; it noted {texts!r:.60}.", "invalid_shape"
+                f"The reward {name} must note one text per image, {size}, as {note}; it noted"
+                f" {texts!r:.60}.",
+                "invalid_shape",
             )
-    parts = {part: _numbers(f"{name}, {part}:", values, size) for part, values in given.parts.items()}
+    parts = {
+        part: _numbers(f"{name}, {part}:", values, size) for part, values in given.parts.items()
+    }
     values, statuses = _numbers(name, given.values, size), list(given.statuses) or ["ok"] * size
     if len(statuses) != size or not set(statuses) <= set(OF_REWARDS):
         raise UnusableRewardError(
-            f"The reward {name} must give one status per image, of {', '.join(OF_REWARDS)}; it gave {statuses!r:.60}.",
+            f"The reward {name} must give one status per image, of {', '.join(OF_REWARDS)}; it"
+            f" gave {statuses!r:.60}.",
             "invalid_shape",
         )
     said = [
-        cures.of_number(value, LARGEST) if each == "ok" else "" for value, each in zip(values.tolist(), statuses, strict=True)
+        cures.of_number(value, LARGEST) if each == "ok" else ""
+        for value, each in zip(values.tolist(), statuses, strict=True)
     ]
     if not any(said):
         return Judgement(values, parts, given.notes, statuses)
     why = [f"The reward {name} gave {each}" if each else "" for each in said]
-    statuses = ["non_finite" if each else status for each, status in zip(said, statuses, strict=True)]
+    statuses = [
+        "non_finite" if each else status for each, status in zip(said, statuses, strict=True)
+    ]
     return Judgement(values, parts, {REASON: why, **given.notes}, statuses)
 
 
 def prepare(reward: Reward, device: str, caller: Caller) -> None:
-    """Loads the model of a reward that has one, on the thread on which the reward will be called."""
+    """Loads the model of a reward that has one, on the thread on which the reward will be
+    called.
+    """
     if isinstance(reward, NeedsLoading):
         caller.call(lambda: reward.prepare(device))
 
@@ -98,8 +136,16 @@ def together(batches: Sequence[Judgement]) -> Judgement:
     notes = dict.fromkeys(name for batch in batches for name in batch.notes)
     return Judgement(
         torch.cat([batch.values.double() for batch in batches]),
-        {name: torch.cat([b.parts.get(name, torch.full_like(b.values, torch.nan)).double() for b in batches]) for name in parts},
-        {name: [text for b in batches for text in b.notes.get(name, [""] * len(b.values))] for name in notes},
+        {
+            name: torch.cat(
+                [b.parts.get(name, torch.full_like(b.values, torch.nan)).double() for b in batches]
+            )
+            for name in parts
+        },
+        {
+            name: [text for b in batches for text in b.notes.get(name, [""] * len(b.values))]
+            for name in notes
+        },
         [status for b in batches for status in b.statuses or ["ok"] * len(b.values)],
     )
 
@@ -111,34 +157,49 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
         values = torch.as_tensor(_plain(given), dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
         raise UnusableRewardError(
-            f"The reward {name} must give {size} numbers, one per image; it gave {type(given).__name__}."
-            f" {cures.of_value(given, size)}".rstrip(),
+            f"The reward {name} must give {size} numbers, one per image; it gave"
+            f" {type(given).__name__}. {cures.of_value(given, size)}".rstrip(),
             "invalid_shape",
         ) from error
     if values.shape != (size,):
         raise UnusableRewardError(
-            f"The reward {name} must give one number per image, shape ({size},); it gave shape {tuple(values.shape)}."
-            f" {cures.of_value(given, size)}".rstrip(),
+            f"The reward {name} must give one number per image, shape ({size},); it gave shape"
+            f" {tuple(values.shape)}. {cures.of_value(given, size)}".rstrip(),
             "invalid_shape",
         )
     return values
 
 
 def _plain(given: Any) -> Any:
-    """A list with neither arrays nor graphs: torch refuses arrays without dimensions, and warns of others and of graphs."""
+    """A list with neither arrays nor graphs: torch refuses arrays without dimensions, and warns of
+    others and of graphs.
+    """
     if not isinstance(given, list | tuple):
         return given
-    return [each.detach() if isinstance(each, Tensor) else each.tolist() if isinstance(each, ndarray) else each for each in given]
+    return [
+        each.detach()
+        if isinstance(each, Tensor)
+        else each.tolist()
+        if isinstance(each, ndarray)
+        else each
+        for each in given
+    ]
 
 
 def name_of(reward: Callable[..., Any]) -> str:
-    """As in a configuration: the file's name for a reward of the house, else that of the function or class."""
+    """As in a configuration: the file's name for a reward of the house, else that of the function
+    or class.
+    """
     room, _, file = type(reward).__module__.rpartition(".")
-    return file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
+    return (
+        file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
+    )
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    """Of rewards as a configuration names them: those in people's files without the file; a second of one name is `name_2`."""
+    """Of rewards as a configuration names them: those in people's files without the file; a second
+    of one name is `name_2`.
+    """
     unique: list[str] = []
     for name in (name.rpartition(":")[2] for name in names):
         numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
@@ -147,12 +208,16 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 
 
 def may_pass(status: int) -> bool:
-    """Whether a server that answers with this status of HTTP, from 400 on, means "later" and not "never"."""
+    """Whether a server that answers with this status of HTTP, from 400 on, means "later" and not
+    "never".
+    """
     return status in (408, 409, 425, 429) or status >= 500
 
 
 def _error_may_pass(error: BaseException) -> bool:
-    """Of networks, and of servers that are busy or ill; not of files, of questions that are refused, or of bugs."""
+    """Of networks, and of servers that are busy or ill; not of files, of questions that are
+    refused, or of bugs.
+    """
     status = _status_of(error)
     if status is not None:
         return may_pass(status)

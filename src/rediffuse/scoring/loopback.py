@@ -8,7 +8,8 @@ OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNO
 
 
 def is_own(hosts: Sequence[str]) -> bool:
-    """hosts: the Host headers of a request to a server on loopback. Any other name is that of a foreign page in a browser here,
-    which made it point to this machine (DNS rebinding). The port may be a tunnel's.
+    """hosts: the Host headers of a request to a server on loopback. Any other name is that of a
+    foreign page in a browser here, which made it point to this machine (DNS rebinding). The port
+    may be a tunnel's.
     """
     return len(hosts) == 1 and OWN_HOST.fullmatch(hosts[0]) is not None

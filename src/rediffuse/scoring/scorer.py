@@ -1,4 +1,6 @@
-"""Rewards are computed beside the sampling, asked for again where that may help, and masked where there is none."""
+"""Rewards are computed beside the sampling, asked for again where that may help, and masked where
+there is none.
+"""
 
 import hashlib
 import math
@@ -26,7 +28,9 @@ from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollou
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
 MIN_ATTEMPTS = 10
-"""Of a failure that may pass, about a minute of them, before its samples are masked because they are few."""
+"""Of a failure that may pass, about a minute of them, before its samples are masked because they
+are few.
+"""
 LONGEST_PAUSE_SECONDS = 30.0
 MOST_REASONS = 3
 LONGEST_REASON = 200
@@ -35,8 +39,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Images that wait for their rewards. place: among this process's samples   attempts: that failed already, the last one with
-    that status and for that reason.
+    """Images that wait for their rewards. place: among this process's samples   attempts: that
+    failed already, the last one with that status and for that reason.
     """
 
     images: Tensor
@@ -53,24 +57,40 @@ class Asked:
             return [each[i] for i in rows]
 
         images = self.images[list(rows)]
-        return replace(self, images=images, prompts=chosen(self.prompts), indices=chosen(self.indices), place=chosen(self.place))
+        return replace(
+            self,
+            images=images,
+            prompts=chosen(self.prompts),
+            indices=chosen(self.indices),
+            place=chosen(self.place),
+        )
 
     def again(self, error: RewardError) -> "Asked":
         """Later, with full jitter."""
         pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
         later = time.monotonic() + pause
-        return replace(self, attempts=self.attempts + 1, status=error.status, reason=str(error), not_before=later)
+        return replace(
+            self,
+            attempts=self.attempts + 1,
+            status=error.status,
+            reason=str(error),
+            not_before=later,
+        )
 
     def lost(self) -> list[Scored]:
         notes = {REASON: self.reason}
-        return [Scored(index, 0, math.nan, self.status, self.attempts, notes=notes) for index in self.indices]
+        return [
+            Scored(index, 0, math.nan, self.status, self.attempts, notes=notes)
+            for index in self.indices
+        ]
 
 
 class Scorer:
-    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell: what is being waited for.
+    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell:
+    what is being waited for.
 
-    caller: the run's, on whose thread the reward is called   reasons: the first for which samples of the run got no reward; new
-    ones are reported and put here.
+    caller: the run's, on whose thread the reward is called   reasons: the first for which samples
+    of the run got no reward; new ones are reported and put here.
     failure: the last, whether or not it passed.
     """
 
@@ -104,11 +124,13 @@ class Scorer:
         self.failure: RewardError | None = None
 
     def score(self, rollouts: Iterable[Rollout], num_mine: int) -> tuple[Rollout, Scores]:
-        """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come back as one, without images.
+        """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come
+        back as one, without images.
 
-        At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling waits. Raises RewardError where
-        more are missing than may be and asking again would not help, or has not for the deadline; then, and where
-        `stop_if_asked` raises, those not yet begun are never computed.
+        At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling
+        waits. Raises RewardError where more are missing than may be and asking again would not
+        help, or has not for the deadline; then, and where `stop_if_asked` raises, those not yet
+        begun are never computed.
         """
         self._dispensable = int(self.options.max_failed * num_mine)
         try:
@@ -123,7 +145,10 @@ class Scorer:
         for part in rollouts:
             end = begin + len(part.prompts)
             self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
-            asked, whole = Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)), part.whole
+            asked, whole = (
+                Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)),
+                part.whole,
+            )
             if len(whole) < len(part.prompts):
                 self._leave_out(part, begin)
                 asked = asked.only(whole)
@@ -145,7 +170,14 @@ class Scorer:
         known = [sample for _, sample in sorted(self.done.items())]
         broken = [sample.notes[faults.NOTE] for sample in known if sample.status == "broken_sample"]
         reasons = list(dict.fromkeys(filter(None, map(reason, known))))[:MOST_REASONS]
-        refuse_too_few([sample.status for sample in known], self.num_samples, self.options, error, broken, reasons)
+        refuse_too_few(
+            [sample.status for sample in known],
+            self.num_samples,
+            self.options,
+            error,
+            broken,
+            reasons,
+        )
 
     def _submit(self, asked: Asked) -> None:
         self._running[self._worker.submit(lambda: self._scored(asked))] = asked
@@ -170,17 +202,23 @@ class Scorer:
             self.stop_if_asked()
 
     def _ask_again(self, all_sampled: bool) -> None:
-        """For what failed and whose time has come; where nothing else is to be done and little is missing, not for ever."""
+        """For what failed and whose time has come; where nothing else is to be done and little is
+        missing, not for ever.
+        """
         fresh = any(not asked.attempts for asked in self._running.values())
         retried = [*self._later, *(asked for asked in self._running.values() if asked.attempts)]
         missing = sum(len(asked.place) for asked in retried)
-        few = self._masked + missing <= self._dispensable and not fresh and (all_sampled or missing >= MAX_WAITING)
+        few = (
+            self._masked + missing <= self._dispensable
+            and not fresh
+            and (all_sampled or missing >= MAX_WAITING)
+        )
         deadline = self.options.deadline_seconds
         late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
         if late and not few:
             raise RewardError(
-                f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds: {self._error}"
-                " Look after it, then go on with: rediffuse resume RUN"
+                f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds:"
+                f" {self._error} Look after it, then go on with: rediffuse resume RUN"
             ) from (self._error.__cause__ if self._error else None)
         for asked in list(self._later):
             if few and (late or asked.attempts >= MIN_ATTEMPTS):
@@ -200,9 +238,14 @@ class Scorer:
             self._silent_since = self._error = None
         self._mask([samples[i] for i in known], asked.only(known))
         if late:
-            self._fail(asked.only(sorted(late)), RewardError(f"{len(late)} images timed out.", "timeout", passing=True))
+            self._fail(
+                asked.only(sorted(late)),
+                RewardError(f"{len(late)} images timed out.", "timeout", passing=True),
+            )
 
-    def _mask(self, samples: Sequence[Scored], asked: Asked, error: RewardError | None = None) -> None:
+    def _mask(
+        self, samples: Sequence[Scored], asked: Asked, error: RewardError | None = None
+    ) -> None:
         for place, sample in zip(asked.place, samples, strict=True):
             self.done[place] = sample
         for why in filter(None, map(reason, samples)):
@@ -229,25 +272,35 @@ class Scorer:
         hashes = [int(each) for each in image_hashes(asked.images).tolist()]
         found: dict[int, Scored] = {}
         for i, image in enumerate(hashes):
-            if self.paid and (sample := self.paid.known(self.epoch, asked.indices[i], image, asked.prompts[i])):
+            if self.paid and (
+                sample := self.paid.known(self.epoch, asked.indices[i], image, asked.prompts[i])
+            ):
                 found[i] = sample
         rest = [i for i in range(len(hashes)) if i not in found]
         if rest:
             began = time.perf_counter()
             judgement = self._judgement(asked.images[rest], [asked.prompts[i] for i in rest])
             self.seconds += time.perf_counter() - began
-            fresh = _samples(judgement, [asked.indices[i] for i in rest], [hashes[i] for i in rest], asked.attempts + 1)
+            fresh = _samples(
+                judgement,
+                [asked.indices[i] for i in rest],
+                [hashes[i] for i in rest],
+                asked.attempts + 1,
+            )
             if self.paid:
                 self.paid.add(self.epoch, fresh, [asked.prompts[i] for i in rest])
             found |= dict(zip(rest, fresh, strict=True))
         return [found[i] for i in range(len(hashes))]
 
     def _judgement(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Where the reward fails on a batch, its images are asked about one at a time: most may be well."""
+        """Where the reward fails on a batch, its images are asked about one at a time: most may be
+        well.
+        """
         try:
             return self._within_time(images, prompts)
         except RewardError as error:
-            if error.passing or error.__cause__ is None or len(prompts) == 1:  # without a cause, the reward itself says so
+            # without a cause, the reward itself says so
+            if error.passing or error.__cause__ is None or len(prompts) == 1:
                 raise
             alone: list[Judgement] = []
             failures = 0
@@ -260,7 +313,13 @@ class Scorer:
                     if failures > self.allowed:
                         raise error from error.__cause__
                     status: Status = "timeout" if worse.passing else worse.status
-                    alone.append(Judgement(torch.full((1,), torch.nan), notes={REASON: [str(worse)]}, statuses=[status]))
+                    alone.append(
+                        Judgement(
+                            torch.full((1,), torch.nan),
+                            notes={REASON: [str(worse)]},
+                            statuses=[status],
+                        )
+                    )
             return together(alone)
 
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
@@ -269,15 +328,21 @@ class Scorer:
             return self.caller.call(lambda: judged(self.reward, images, prompts), seconds)
         except Abandoned:
             raise RewardError(
-                f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on {len(prompts)} images"
-                " (scoring.timeout_seconds). That call is abandoned; the next one runs on a new thread.",
+                f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on"
+                f" {len(prompts)} images (scoring.timeout_seconds). That call is abandoned; the"
+                " next one runs on a new thread.",
                 "timeout",
                 passing=True,
             ) from None
 
 
-def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int) -> list[Scored]:
-    values, parts = judgement.values.tolist(), {name: each.tolist() for name, each in judgement.parts.items()}
+def _samples(
+    judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int
+) -> list[Scored]:
+    values, parts = (
+        judgement.values.tolist(),
+        {name: each.tolist() for name, each in judgement.parts.items()},
+    )
     return [
         Scored(
             index,
@@ -293,7 +358,9 @@ def _samples(judgement: Judgement, indices: Sequence[int], hashes: Sequence[int]
 
 
 def reason(sample: Scored) -> str:
-    """What was said of a sample that has no reward, cut, and without control codes; empty where nothing was."""
+    """What was said of a sample that has no reward, cut, and without control codes; empty where
+    nothing was.
+    """
     if sample.status in ("ok", "broken_sample"):
         return ""
     told = [f"{note} {text[:LONGEST_REASON]!r}" for note, text in sample.notes.items() if text]
@@ -301,8 +368,8 @@ def reason(sample: Scored) -> str:
 
 
 def image_hashes(images: Tensor) -> Tensor:
-    """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an image's 8-bit pixels, of other
-    samples in steps of 1/255. images: finite.
+    """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an
+    image's 8-bit pixels, of other samples in steps of 1/255. images: finite.
     """
     pixels = (images * 255).round().to(torch.uint8 if images.ndim == 4 else torch.int64)
     digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
@@ -316,15 +383,21 @@ class RunScorer:
     caller: the one thread on which the reward is called
     """
 
-    def __init__(self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]
+    ) -> None:
         self.reward, self.paid, self.caller = reward, paid, Caller()
         self._config, self._world, self._tell = config, world, tell
         self._reasons: list[str] = []
 
-    def score(self, rollouts: Iterable[Rollout], epoch: int, num_mine: int) -> tuple[Rollout, Scores]:
-        """Scores this process's share of an epoch: the rewards of one batch are computed while the next is sampled.
+    def score(
+        self, rollouts: Iterable[Rollout], epoch: int, num_mine: int
+    ) -> tuple[Rollout, Scores]:
+        """Scores this process's share of an epoch: the rewards of one batch are computed while the
+        next is sampled.
 
-        Returns all `num_mine` samples as one rollout, without their images, and their scores. Raises what `Scorer.score` raises.
+        Returns all `num_mine` samples as one rollout, without their images, and their scores.
+        Raises what `Scorer.score` raises.
         """
         scorer = Scorer(
             self.reward,
@@ -340,7 +413,8 @@ class RunScorer:
         return scorer.score(rollouts, num_mine)
 
     def gather(self, own: Scores, rollout: Rollout) -> Scores:
-        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of its terms.
+        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of
+        its terms.
 
         Raises RewardError or NonFiniteError, in all processes, where more are missing than may be.
         """
@@ -349,7 +423,9 @@ class RunScorer:
         return scores.combined(self.reward) if isinstance(self.reward, Combines) else scores
 
     def summary(self, scores: Scores) -> Metrics:
-        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as in a normalised sum."""
+        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as
+        in a normalised sum.
+        """
         relative = isinstance(self.reward, Combines) and self._config.reward.get("normalize")
         told = {**summary(name_of(self.reward), scores), "seconds_reward": scores.seconds}
         return {**told, "relative_reward": 1.0} if relative else told

@@ -1,4 +1,6 @@
-"""The scores of an epoch's samples: gathered from all processes, refused where too few are known, summed up, written down."""
+"""The scores of an epoch's samples: gathered from all processes, refused where too few are known,
+summed up, written down.
+"""
 
 import math
 from collections import Counter
@@ -24,7 +26,8 @@ BROKEN = STATUSES.index("broken_sample")
 class Scores:
     """rewards: (B,) float64, NaN where there is none   image_hashes: (B,)   seconds: in the reward.
 
-    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in STATUSES   attempts: (B,)
+    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in
+    STATUSES   attempts: (B,)
     """
 
     rewards: Tensor
@@ -43,26 +46,40 @@ class Scores:
             _column([sample.reward for sample in samples]),
             _column([sample.image_hash for sample in samples]),
             seconds,
-            {name: _column([sample.parts.get(name, math.nan) for sample in samples]) for name in parts},
+            {
+                name: _column([sample.parts.get(name, math.nan) for sample in samples])
+                for name in parts
+            },
             {name: [sample.notes.get(name, "") for sample in samples] for name in notes},
             _column([STATUSES.index(sample.status) for sample in samples]),
             _column([sample.attempts for sample in samples]),
         )
 
     def refuse_too_few(self, options: Scoring) -> None:
-        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may be."""
-        refuse_too_few([STATUSES[i] for i in self.statuses.long().tolist()], len(self.rewards), options, broken=self.faults)
+        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may
+        be.
+        """
+        refuse_too_few(
+            [STATUSES[i] for i in self.statuses.long().tolist()],
+            len(self.rewards),
+            options,
+            broken=self.faults,
+        )
 
     def gathered(self, indices: Tensor, num_samples: int, world: World) -> "Scores":
-        """Joins the scores of all processes, in the order of the epoch's samples; all processes must call it together.
+        """Joins the scores of all processes, in the order of the epoch's samples; all processes
+        must call it together.
 
         indices: (B,), the number of each of this process's samples in the epoch
         """
         columns = (self.rewards, self.image_hashes, self.statuses, self.attempts)
-        rewards, hashes, statuses, attempts = (world.gathered(each, indices, num_samples) for each in columns)
+        rewards, hashes, statuses, attempts = (
+            world.gathered(each, indices, num_samples) for each in columns
+        )
         unknown, silent = torch.full_like(self.rewards, torch.nan), [""] * len(self.rewards)
         parts = {
-            name: world.gathered(self.parts.get(name, unknown), indices, num_samples) for name in world.names_of_all(self.parts)
+            name: world.gathered(self.parts.get(name, unknown), indices, num_samples)
+            for name in world.names_of_all(self.parts)
         }
         notes = {
             name: world.gathered_texts(self.notes.get(name, silent), indices, num_samples)
@@ -74,11 +91,17 @@ class Scores:
     def faults(self) -> list[str]:
         """Of the samples that are not finite: where each stopped being so."""
         broken = (self.statuses == BROKEN).tolist()
-        return [fault for fault, bad in zip(self.notes.get(faults.NOTE, ()), broken, strict=False) if bad]
+        return [
+            fault
+            for fault, bad in zip(self.notes.get(faults.NOTE, ()), broken, strict=False)
+            if bad
+        ]
 
     def combined(self, reward: Combines) -> "Scores":
         """Of a whole epoch, the rewards made anew of their parts."""
-        return replace(self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan))
+        return replace(
+            self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan)
+        )
 
 
 def refuse_too_few(
@@ -89,10 +112,12 @@ def refuse_too_few(
     broken: Sequence[str] = (),
     reasons: Sequence[str] = (),
 ) -> None:
-    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those that are not finite
+    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those
+    that are not finite
     reasons: of the first that have no reward, told where there is no error that says it
 
-    Raises where more are missing than may be: NonFiniteError if the rewards alone would have sufficed, else RewardError.
+    Raises where more are missing than may be: NonFiniteError if the rewards alone would have
+    sufficed, else RewardError.
     """
     lost = Counter(status for status in statuses if status != "ok")
     allowed = options.max_failed * num_samples
@@ -103,15 +128,16 @@ def refuse_too_few(
     saved = "The run is saved up to the epoch before:"
     if broken and lost.total() - len(broken) <= allowed:
         raise NonFiniteError(
-            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from: {listed}; {share}"
-            f" {faults.told(broken)} {saved} change its config.yaml, then resume.",
+            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from:"
+            f" {listed}; {share} {faults.told(broken)} {saved} change its config.yaml, then"
+            " resume.",
             of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
         )
     why = str(error) if error else f"The first: {'; '.join(reasons)}." if reasons else ""
     hopeless = isinstance(error, UnusableRewardError) and lost.total() == len(statuses)
     raise (UnusableRewardError if hopeless else RewardError)(
-        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed}; {share}"
-        f"{f' {why}' if why else ''} {saved} mend the reward, then resume."
+        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed};"
+        f" {share}{f' {why}' if why else ''} {saved} mend the reward, then resume."
     ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
 
 
@@ -121,13 +147,16 @@ def summary(name: str, scores: Scores) -> Metrics:
     found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
     masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
     return {
-        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std", or as one of its parts
+        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
         **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
         "masked_rewards": len(scores.rewards) - len(valid),
         **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
-        **{faults.metric(place): count for place, count in Counter(map(faults.place_of, scores.faults)).items()},
+        **{
+            faults.metric(place): count
+            for place, count in Counter(map(faults.place_of, scores.faults)).items()
+        },
     }
 
 
@@ -151,8 +180,14 @@ def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
             "image_hash": f"{int(image):012x}",
         }
         if scores.parts:
-            row["parts"] = {part: finite_or_none(values[index].item()) for part, values in scores.parts.items()}
-        notes = {note: texts[index] for note, texts in scores.notes.items() if note != faults.NOTE or texts[index]}
+            row["parts"] = {
+                part: finite_or_none(values[index].item()) for part, values in scores.parts.items()
+            }
+        notes = {
+            note: texts[index]
+            for note, texts in scores.notes.items()
+            if note != faults.NOTE or texts[index]
+        }
         if notes:
             row["notes"] = notes
         rows.append(row)

@@ -1,4 +1,6 @@
-"""A reward behind HTTP and JSON, in an environment of its own; `rewards/remote.py` is its client."""
+"""A reward behind HTTP and JSON, in an environment of its own; `rewards/remote.py` is its
+client.
+"""
 
 import asyncio
 import base64
@@ -45,11 +47,15 @@ class ScoreRequest(BaseModel):
 
 
 def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: Caller) -> FastAPI:
-    """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored at a time.
+    """GET /health; POST /score, with the token as a bearer's if there is one. One batch is scored
+    at a time.
 
     Without a token, only requests that name this machine as loopback are answered.
     """
-    service, turn = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None), asyncio.Lock()
+    service, turn = (
+        FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None),
+        asyncio.Lock(),
+    )
 
     if token is None:
         service.middleware("http")(_refuse_foreign_pages)
@@ -64,7 +70,8 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
         if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
             raise HTTPException(401, "a token is asked for")
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-            raise HTTPException(415, "application/json is asked for")  # which a page in a browser cannot send without consent
+            # which a page in a browser cannot send without consent
+            raise HTTPException(415, "application/json is asked for")
         asked = _read(await _body(request))
         async with turn:
             if await request.is_disconnected():  # and has asked again, or given up
@@ -77,25 +84,49 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
             return _as_json(together(_scored(reward, _images(asked.images), prompts, batch_size)))
         except RewardError as error:
             say(error)  # the whole of it here; whoever asked learns that it failed
-            raise HTTPException(503 if error.passing else 424, f"the reward {name} failed") from error
+            raise HTTPException(
+                503 if error.passing else 424, f"the reward {name} failed"
+            ) from error
 
     return service
 
 
-def listen(name: str, reward: Reward, *, host: str, port: int, device: str, batch_size: int, token: str | None) -> None:
+def listen(
+    name: str,
+    reward: Reward,
+    *,
+    host: str,
+    port: int,
+    device: str,
+    batch_size: int,
+    token: str | None,
+) -> None:
     """Until it is stopped."""
     caller = Caller()
     prepare(reward, device, caller)
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:
-        show("With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh tunnel.")
-    uvicorn.run(app(name, reward, batch_size, token, caller), host=host, port=port, log_level="warning")
+        show(
+            "With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh"
+            " tunnel."
+        )
+    uvicorn.run(
+        app(name, reward, batch_size, token, caller), host=host, port=port, log_level="warning"
+    )
 
 
-async def _refuse_foreign_pages(request: Request, go_on: Callable[[Request], Awaitable[Response]]) -> Response:
+async def _refuse_foreign_pages(
+    request: Request, go_on: Callable[[Request], Awaitable[Response]]
+) -> Response:
     if not loopback.is_own(request.headers.getlist("host")):
-        return JSONResponse({"detail": f"ask for one of {', '.join(loopback.NAMES)}; for other names: --token-variable"}, 403)
+        return JSONResponse(
+            {
+                "detail": f"ask for one of {', '.join(loopback.NAMES)}; for other names:"
+                " --token-variable"
+            },
+            403,
+        )
     return await go_on(request)
 
 
@@ -112,7 +143,9 @@ def _read(body: bytes) -> ScoreRequest:
     try:
         asked = ScoreRequest.model_validate_json(body)
     except ValidationError as error:
-        raise HTTPException(422, [f"{each['loc']}: {each['msg']}" for each in error.errors()]) from error
+        raise HTTPException(
+            422, [f"{each['loc']}: {each['msg']}" for each in error.errors()]
+        ) from error
     if len(asked.images) != len(asked.prompts):
         raise HTTPException(422, f"{len(asked.images)} images, but {len(asked.prompts)} prompts")
     return asked
@@ -123,17 +156,23 @@ def _images(encoded: Sequence[str]) -> list[Tensor]:
     images, pixels = [], 0
     try:
         for each in encoded:
-            image = Image.open(io.BytesIO(base64.b64decode(each, validate=True)), formats=("PNG", "JPEG"))
+            image = Image.open(
+                io.BytesIO(base64.b64decode(each, validate=True)), formats=("PNG", "JPEG")
+            )
             pixels += image.width * image.height
             if pixels > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS} pixels in all")
             images.append(image)
         return [tensor(image) for image in images]
     except (ValueError, OSError, Image.DecompressionBombError) as error:
-        raise HTTPException(422, f"images[{len(images)}] is no PNG or JPEG file in base64, or too large: {error}") from error
+        raise HTTPException(
+            422, f"images[{len(images)}] is no PNG or JPEG file in base64, or too large: {error}"
+        ) from error
 
 
-def _scored(reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int) -> list[Judgement]:
+def _scored(
+    reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int
+) -> list[Judgement]:
     """In batches of images of one size, in order."""
     batches, begin = [], 0
     for end in range(1, len(images) + 1):
@@ -147,7 +186,12 @@ def _as_json(scores: Judgement) -> dict[str, Any]:
     """What is not a finite number is null."""
     parts = {name: _finite(values) for name, values in scores.parts.items()}
     notes = {name: list(texts) for name, texts in scores.notes.items()}
-    return {"values": _finite(scores.values), "statuses": list(scores.statuses), "parts": parts, "notes": notes}
+    return {
+        "values": _finite(scores.values),
+        "statuses": list(scores.statuses),
+        "parts": parts,
+        "notes": notes,
+    }
 
 
 def _finite(values: Tensor) -> list[float | None]:

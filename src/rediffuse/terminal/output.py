@@ -1,4 +1,6 @@
-"""The one way to a terminal: what comes from outside cannot steer it, and a reader that left or an ASCII terminal is no error."""
+"""The one way to a terminal: what comes from outside cannot steer it, and a reader that left or an
+ASCII terminal is no error.
+"""
 
 import errno
 import os
@@ -33,13 +35,17 @@ NOBODY_READS = (errno.EPIPE, errno.EIO)
 
 
 def printable(text: object, *, newlines: bool = False, most: int | None = MOST) -> str:
-    """Control characters, terminal sequences, text that turns direction, half characters, accents piled up: by their escapes.
+    """Control characters, terminal sequences, text that turns direction, half characters, accents
+    piled up: by their escapes.
 
     newlines: keep line ends and tabs   most: characters; longer text loses its middle
     """
     whole = str(text)
     if most is not None and len(whole) > most:
-        whole = f"{whole[: most // 2]} […{len(whole) - most // 2 * 2:,} characters left out…] {whole[-(most // 2) :]}"
+        whole = (
+            f"{whole[: most // 2]} […{len(whole) - most // 2 * 2:,} characters left out…]"
+            f" {whole[-(most // 2) :]}"
+        )
     if whole.isascii() and whole.isprintable():
         return whole
     kept = JOINERS + ("\n\t" if newlines else "")
@@ -55,7 +61,8 @@ def printable(text: object, *, newlines: bool = False, most: int | None = MOST) 
 def show(text: object, to: Stream = "out", *, wrap: bool = True, indent: int = 0) -> None:
     """A message of one or more lines, to standard output or standard error, at once.
 
-    wrap: to the width of the terminal, where it is one or COLUMNS says its width; words, paths and commands stay whole
+    wrap: to the width of the terminal, where it is one or COLUMNS says its width; words, paths and
+    commands stay whole
     indent: of the lines that a line is wrapped into, beyond its own
     """
     said, width = printable(text, newlines=True), _width(_stream(to))
@@ -72,8 +79,12 @@ def show_traceback(error: BaseException) -> None:
 
 
 def console(to: Stream = "out", *, quiet: bool = False) -> Console:
-    """For tables and progress: text in them is never markup, and passes `printable` wherever it is a plain string."""
-    return _Console(file=cast(TextIO, _Tolerant(to)), quiet=quiet, markup=False, emoji=False, highlight=False)
+    """For tables and progress: text in them is never markup, and passes `printable` wherever it is
+    a plain string.
+    """
+    return _Console(
+        file=cast(TextIO, _Tolerant(to)), quiet=quiet, markup=False, emoji=False, highlight=False
+    )
 
 
 @contextmanager
@@ -94,7 +105,9 @@ class _Console(Console):
 
 
 class _Tolerant:
-    """A file for rich, which writes to what `sys.stdout` or `sys.stderr` is at that time, below rich's own redirection."""
+    """A file for rich, which writes to what `sys.stdout` or `sys.stderr` is at that time, below
+    rich's own redirection.
+    """
 
     def __init__(self, to: Stream) -> None:
         self._to: Stream = to
@@ -125,7 +138,9 @@ class _Tolerant:
 
 def _width(stream: TextIO | None) -> int | None:
     """None: what reads it is no terminal, and wants whole lines."""
-    if not os.environ.get("COLUMNS", "").isdecimal() and (stream is None or stream.closed or not stream.isatty()):
+    if not os.environ.get("COLUMNS", "").isdecimal() and (
+        stream is None or stream.closed or not stream.isatty()
+    ):
         return None
     return max(shutil.get_terminal_size().columns, NARROWEST)
 
@@ -140,7 +155,9 @@ def _parts(line: str, width: int, indent: int) -> list[str]:
     margin = " " * (len(line) - len(line.lstrip()) + indent)
     if found := COMMAND.search(line):
         return [*_parts(line[: found.start()].rstrip(), width, indent), f"{margin}  {found[0]}"]
-    return textwrap.wrap(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
+    return textwrap.wrap(
+        line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _stream(to: Stream) -> TextIO | None:
@@ -162,7 +179,9 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _discard_from_now_on(stream: TextIO) -> None:
-    """The work goes on without its reader; what is left in buffers must not fail again when the process ends."""
+    """The work goes on without its reader; what is left in buffers must not fail again when the
+    process ends.
+    """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
@@ -170,4 +189,10 @@ def _discard_from_now_on(stream: TextIO) -> None:
 
 def _escape(letter: str) -> str:
     code = ord(letter)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )

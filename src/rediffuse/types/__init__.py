@@ -31,7 +31,14 @@ from rediffuse.types.models import (
     Sampler,
     SamplerFamily,
 )
-from rediffuse.types.rewards import Combines, HasFeatures, ListsPrompts, NeedsLoading, PromptSet, Reward
+from rediffuse.types.rewards import (
+    Combines,
+    HasFeatures,
+    ListsPrompts,
+    NeedsLoading,
+    PromptSet,
+    Reward,
+)
 
 __all__ = [
     "Algorithm",

@@ -15,7 +15,8 @@ class Algorithm(Protocol):
     """How an epoch's rewards become a loss.
 
     Attributes:
-        groups: What `advantages` is told apart: prompts by all that the model sees of them, or each draw of a prompt.
+        groups: What `advantages` is told apart: prompts by all that the model sees of them, or each
+        draw of a prompt.
     """
 
     groups: Literal["prompt", "draw"]
@@ -33,7 +34,9 @@ class Algorithm(Protocol):
         ...
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """Finite rewards (B,) and their groups (B,), as `groups` asks -> (B,); NaN: not to be trained on."""
+        """Finite rewards (B,) and their groups (B,), as `groups` asks -> (B,); NaN: not to be
+        trained on.
+        """
         ...
 
     def loss(self, policy: Policy, batch: Any) -> Loss:
@@ -60,7 +63,9 @@ class Remembers(Protocol):
 
 @runtime_checkable
 class HasRatio(Protocol):
-    """An algorithm whose loss tells the likelihood of a sample from the one that it was drawn with."""
+    """An algorithm whose loss tells the likelihood of a sample from the one that it was drawn
+    with.
+    """
 
     @property
     def max_ratio_drift(self) -> float:

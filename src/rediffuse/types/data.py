@@ -23,8 +23,8 @@ class Prompt:
     Attributes:
         text: may be empty, for models that take none.
         metadata: only the reward sees it.
-        inputs: what the model sees besides the text, by name: a label, a state, a number of seconds. Its values are those of
-            JSON.
+        inputs: what the model sees besides the text, by name: a label, a state, a number of
+            seconds. Its values are those of JSON.
     """
 
     text: str = ""
@@ -34,7 +34,10 @@ class Prompt:
     @property
     def shown(self) -> str:
         """All that the model sees, as one line; prompts with equal lines are the same prompt."""
-        inputs = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in sorted(self.inputs.items()))
+        inputs = ", ".join(
+            f"{name}={json.dumps(value, ensure_ascii=False)}"
+            for name, value in sorted(self.inputs.items())
+        )
         return f"{self.text} [{inputs}]".lstrip() if inputs else self.text
 
 
@@ -42,13 +45,16 @@ class Prompt:
 class Trajectory:
     """The way from noise to latent, on the host.
 
-    steps: (K,) int64 in [0, T), the random ones: where nothing is drawn there is no action to learn from
+    steps: (K,) int64 in [0, T), the random ones: where nothing is drawn there is no action to learn
+    from
     path: (B, T+1, *L) fp32, pure noise first, the clean latent last; each latent stands once
     log_probs: (B, K), under the policy that sampled
 
     Where nobody learns from the way, path is (B, 1, *L), the clean latent alone, and K is 0.
-    spread: (B, *L), of latents that are a law's mean: its standard deviation, to draw from it anew in every pass
-    faults: of each sample, where it stopped being finite (faults.py), empty where it never did; none at all: all are whole
+    spread: (B, *L), of latents that are a law's mean: its standard deviation, to draw from it anew
+    in every pass
+    faults: of each sample, where it stopped being finite (faults.py), empty where it never did;
+    none at all: all are whole
     """
 
     steps: Tensor
@@ -85,7 +91,9 @@ class Rollout:
 
     @property
     def whole(self) -> list[int]:
-        """The positions of the samples that are finite; no other is shown to a reward or learned from."""
+        """The positions of the samples that are finite; no other is shown to a reward or learned
+        from.
+        """
         return [i for i, fault in enumerate(self.faults) if not fault]
 
 
@@ -123,8 +131,8 @@ class CleanSamples:
 
 @dataclass(frozen=True)
 class EncodedSamples(CleanSamples):
-    """Clean samples whose latents are those of the decoded samples, encoded again: each pass draws them anew from the
-    distribution that the encoder gives.
+    """Clean samples whose latents are those of the decoded samples, encoded again: each pass draws
+    them anew from the distribution that the encoder gives.
     """
 
 
@@ -141,8 +149,8 @@ class Passes:
 
     Attributes:
         inner_epochs: How many times all samples are gone through.
-        rows_per_sample: On how many of a trajectory's K random steps, or at how many times of a clean sample, each pass
-            trains; None: on all K.
+        rows_per_sample: On how many of a trajectory's K random steps, or at how many times of a
+            clean sample, each pass trains; None: on all K.
         restart_optimizer: Whether each epoch begins with fresh moments.
         reshuffle: Whether each pass has minibatches of its own.
         reference: The weights whose mean of each step the loss is given besides.
@@ -157,7 +165,9 @@ class Passes:
 
 @dataclass(frozen=True)
 class Loss:
-    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without; None if no ratio can be."""
+    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without; None if no
+    ratio can be.
+    """
 
     value: Tensor
     log_ratio: Tensor | None = None
@@ -168,8 +178,10 @@ class Loss:
 class Judgement:
     """A reward with what it is made of.
 
-    values: (B,)   parts: (B,) each, by name, logged beside it   notes: a text for each image, by name, for the journal
-    statuses: of each image; none at all says that every finite value is ok. What timed out is asked again.
+    values: (B,)   parts: (B,) each, by name, logged beside it   notes: a text for each image, by
+    name, for the journal
+    statuses: of each image; none at all says that every finite value is ok. What timed out is asked
+    again.
     """
 
     values: Tensor

@@ -33,7 +33,9 @@ class Modality(Protocol):
     @property
     def suffix(self) -> str: ...
     def preview(self, samples: Tensor) -> Tensor:
-        """samples (B, *S) -> images (B, 3, H, W) in [0, 1], for pages and statistics; NaN where a sample is not finite."""
+        """samples (B, *S) -> images (B, 3, H, W) in [0, 1], for pages and statistics; NaN where a
+        sample is not finite.
+        """
         ...
 
     def quantized(self, samples: Tensor) -> Tensor:
@@ -46,7 +48,9 @@ class Modality(Protocol):
 
 
 class Denoiser(Protocol):
-    """A pretrained network with its text encoder and its decoder, and the part of it that learns."""
+    """A pretrained network with its text encoder and its decoder, and the part of it that
+    learns.
+    """
 
     modality: Modality
     latent_shape: tuple[int, ...]
@@ -64,11 +68,15 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """latents (B, *L) -> samples (B, *S); NaN, not clamped, where the decoder's output is not finite."""
+        """latents (B, *L) -> samples (B, *S); NaN, not clamped, where the decoder's output is not
+        finite.
+        """
         ...
 
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """samples (B, *S) -> mean and standard deviation (B, *L) of the distribution of their latents."""
+        """samples (B, *S) -> mean and standard deviation (B, *L) of the distribution of their
+        latents.
+        """
         ...
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
@@ -84,7 +92,9 @@ class Denoiser(Protocol):
         ...
 
     def export_as(self, form: str, path: Path) -> None:
-        """Write what was learned as one file of another format. Raises ConfigError where there is no such form of it."""
+        """Write what was learned as one file of another format. Raises ConfigError where there is
+        no such form of it.
+        """
         ...
 
 
@@ -141,7 +151,9 @@ class SamplerFamily(Protocol):
 class Policy(Protocol):
     def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian: ...
     def sensitivity(self) -> Tensor:
-        """(T,), how far a unit of network output moves each step's mean, in its standard deviations."""
+        """(T,), how far a unit of network output moves each step's mean, in its standard
+        deviations.
+        """
         ...
 
     def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:

@@ -14,10 +14,14 @@ class PromptSet(Protocol):
 
 
 class Reward(Protocol):
-    """Scores samples. One that judges a single kind of sample has an attribute `judges`, the name of that modality."""
+    """Scores samples. One that judges a single kind of sample has an attribute `judges`, the name
+    of that modality.
+    """
 
     def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
-        """samples (B, *S), images are (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where it cannot say."""
+        """samples (B, *S), images are (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where
+        it cannot say.
+        """
         ...
 
 
@@ -44,7 +48,9 @@ class HasFeatures(Protocol):
     """A reward whose network can tell how alike pictures are."""
 
     def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host; far apart where the pictures differ."""
+        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host; far apart where the pictures
+        differ.
+        """
         ...
 
 

@@ -1,4 +1,6 @@
-"""How far the rewards of the same prompts and seeds have moved since training began: paired differences, with their errors."""
+"""How far the rewards of the same prompts and seeds have moved since training began: paired
+differences, with their errors.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +13,9 @@ from rediffuse.verdict.overoptimisation import change
 
 @dataclass(frozen=True)
 class Change:
-    """Since the first look. error: the standard error of `difference`, over prompts   n: prompts that have a value at both."""
+    """Since the first look. error: the standard error of `difference`, over prompts   n: prompts
+    that have a value at both.
+    """
 
     epoch: int
     mean: float
@@ -37,14 +41,23 @@ def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[C
             for part, each in {"": said.get("values"), **(said.get("parts") or {})}.items():
                 known = [finite(value) for value in each or []]
                 values.setdefault((judge, part), []).append((int(look["epoch"]), known))
-    return {key: changes for key, looked in values.items() if (changes := paired(looked, images_per_prompt))}
+    return {
+        key: changes
+        for key, looked in values.items()
+        if (changes := paired(looked, images_per_prompt))
+    }
 
 
 def paired(looks: list[tuple[int, list[float]]], images_per_prompt: int = 1) -> list[Change]:
-    """looks: (epoch, a value per picture, nan where unknown), the first being what is compared with."""
+    """looks: (epoch, a value per picture, nan where unknown), the first being what is compared
+    with.
+    """
     found = []
     for epoch, now in looks:
-        pairs = [(None, None) if math.isnan(a + b) else (a, b) for a, b in zip(looks[0][1], now, strict=False)]
+        pairs = [
+            (None, None) if math.isnan(a + b) else (a, b)
+            for a, b in zip(looks[0][1], now, strict=False)
+        ]
         moved = change([a for a, _ in pairs], [b for _, b in pairs], images_per_prompt)
         if moved.n:
             mean = fmean(b for _, b in pairs if b is not None)

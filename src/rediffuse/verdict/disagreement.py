@@ -1,4 +1,6 @@
-"""Whether a second judge, asked but not learned from, still agrees with the first: where not, a reward is being gamed."""
+"""Whether a second judge, asked but not learned from, still agrees with the first: where not, a
+reward is being gamed.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,8 +14,10 @@ SECOND = "second_opinion"
 
 
 class Gap(TypedDict):
-    """Of one epoch. gap: how much further the first judge went up than the second, in standard deviations of the first epoch;
-    gap_error: its standard error, None of one sample   correlation: of ranks (Spearman), None where one judge says one thing.
+    """Of one epoch. gap: how much further the first judge went up than the second, in standard
+    deviations of the first epoch;
+    gap_error: its standard error, None of one sample   correlation: of ranks (Spearman), None where
+    one judge says one thing.
     """
 
     epoch: int
@@ -26,8 +30,9 @@ class Gap(TypedDict):
 def gaps(rows: Iterable[Mapping[str, Any]]) -> list[Gap]:
     """Of rows of rewards.jsonl, over the samples of which both judges gave a number.
 
-    Both are measured in their own mean and standard deviation (n - 1) of the first epoch that has two such samples. Empty where
-    a second was never asked, or where a judge said the same of all of that epoch.
+    Both are measured in their own mean and standard deviation (n - 1) of the first epoch that has
+    two such samples. Empty where a second was never asked, or where a judge said the same of all of
+    that epoch.
     """
     asked: dict[int, list[tuple[float, float]]] = {}
     for row in rows:
@@ -43,7 +48,9 @@ def gaps(rows: Iterable[Mapping[str, Any]]) -> list[Gap]:
 
 
 def _opinions(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The first judge's and the second's; in a sum, the first is the term before whose name the second's part stands."""
+    """The first judge's and the second's; in a sum, the first is the term before whose name the
+    second's part stands.
+    """
     parts = row.get("parts") or {}
     name = next((part for part in parts if part == SECOND or part.endswith(f"_{SECOND}")), None)
     if name is None:
@@ -56,15 +63,22 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float |
     """Spearman's: the correlation of ranks, those of equals being their mean."""
     ours, theirs = _ranks(first), _ranks(second)
     middle = (len(ours) + 1) / 2
-    spread = math.sqrt(sum((a - middle) ** 2 for a in ours) * sum((b - middle) ** 2 for b in theirs))
+    spread = math.sqrt(
+        sum((a - middle) ** 2 for a in ours) * sum((b - middle) ** 2 for b in theirs)
+    )
     if spread == 0:
         return None
     return sum((a - middle) * (b - middle) for a, b in zip(ours, theirs, strict=True)) / spread
 
 
-def _gap(epoch: int, pairs: Sequence[tuple[float, float]], units: Sequence[tuple[float, float]]) -> Gap:
+def _gap(
+    epoch: int, pairs: Sequence[tuple[float, float]], units: Sequence[tuple[float, float]]
+) -> Gap:
     (mean, deviation), (other_mean, other_deviation) = units
-    apart = [(first - mean) / deviation - (second - other_mean) / other_deviation for first, second in pairs]
+    apart = [
+        (first - mean) / deviation - (second - other_mean) / other_deviation
+        for first, second in pairs
+    ]
     n = len(apart)
     error = stdev(apart) / math.sqrt(n) if n > 1 else None
     correlation = rank_correlation([first for first, _ in pairs], [second for _, second in pairs])

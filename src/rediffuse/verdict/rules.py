@@ -1,4 +1,6 @@
-"""The rules of the verdict, each with its numbers: what a run's rows say of it (docs/verdict.md)."""
+"""The rules of the verdict, each with its numbers: what a run's rows say of it
+(docs/verdict.md).
+"""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +12,16 @@ from typing import Any, Literal, get_args
 from rediffuse.faults import Place, metric, place_of, told
 from rediffuse.maths.trend import trend
 from rediffuse.verdict.disagreement import Gap
-from rediffuse.verdict.overoptimisation import MIN_SHARE, Course, Rows, Shift, change, course, relative, to_lose
+from rediffuse.verdict.overoptimisation import (
+    MIN_SHARE,
+    Course,
+    Rows,
+    Shift,
+    change,
+    course,
+    relative,
+    to_lose,
+)
 
 Level = Literal["good", "warning", "bad", "unknown", "note"]
 FEWEST_EPOCHS = 4
@@ -23,7 +34,9 @@ ALIKE = 0.5
 OFTEN_CLIPPED = 0.5
 MASKED = 0.01
 SAME = 0.05
-"""Of the first epoch's standard deviation of the reward: with less, samples are all worth the same."""
+"""Of the first epoch's standard deviation of the reward: with less, samples are all worth the
+same.
+"""
 UNMOVED_NATS = 1.0
 WITH_TEXT = 0.1
 BEHIND = 0.5
@@ -42,7 +55,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures   gaps: of disagreement.gaps
+    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures
+    gaps: of disagreement.gaps
     checkpoints: in epochs done, those to choose the best from; None: any
     """
 
@@ -64,7 +78,9 @@ class Evidence:
     @property
     def clip_fraction(self) -> float:
         """Of the last quarter of the epochs."""
-        return fmean(row.get("clip_fraction", 0.0) for row in self.metrics[-max(1, len(self.metrics) // 4) :])
+        return fmean(
+            row.get("clip_fraction", 0.0) for row in self.metrics[-max(1, len(self.metrics) // 4) :]
+        )
 
     @property
     def kl(self) -> float | None:
@@ -76,22 +92,44 @@ def learning(evidence: Evidence) -> Finding:
     """Whether the reward rises, against its own noise."""
     rows = evidence.metrics
     if len(rows) < FEWEST_EPOCHS:
-        return Finding("learning", "unknown", f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.")
+        return Finding(
+            "learning",
+            "unknown",
+            f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.",
+        )
     if relative(rows):
         return _learning_of_parts(evidence)
-    errors = [row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.num_samples)) for row in rows]
+    errors = [
+        row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.num_samples))
+        for row in rows
+    ]
     along = trend([row["reward_mean"] for row in rows], errors)
     spread = rows[0]["reward_std"]
     gain = along.last - along.first
-    numbers = {"slope_in_errors": along.sure, "first": along.first, "last": along.last, "first_spread": spread}
+    numbers = {
+        "slope_in_errors": along.sure,
+        "first": along.first,
+        "last": along.last,
+        "first_spread": spread,
+    }
     moved = f"from {along.first:.3g} to {along.last:.3g}" + (
         f", {gain / spread:+.1f} standard deviations of the first samples" if spread else ""
     )
     queries = f"{rows[-1]['reward_queries']:,.0f} reward queries"
     if along.way == "rises":
-        return Finding("learning", "good", f"The reward rose {moved}: {along.sure:.0f} times its own noise.", numbers)
+        return Finding(
+            "learning",
+            "good",
+            f"The reward rose {moved}: {along.sure:.0f} times its own noise.",
+            numbers,
+        )
     if along.way == "falls":
-        return Finding("learning", "bad", f"The reward fell {moved}: {-along.sure:.0f} times its own noise.", numbers)
+        return Finding(
+            "learning",
+            "bad",
+            f"The reward fell {moved}: {-along.sure:.0f} times its own noise.",
+            numbers,
+        )
     if along.sure >= PERHAPS:
         text = f"The reward may be rising, {moved}: only {along.sure:.1f} times its own noise."
         return Finding("learning", "unknown", text, numbers)
@@ -110,7 +148,8 @@ def collapse(evidence: Evidence) -> Finding | None:
     if won <= 0 or lost < won / 2 or lost < top["reward_std"]:
         return None
     text = (
-        f"The reward reached {top['reward_mean']:.3g} in epoch {top['epoch']}, and then lost {lost / won:.0%} of what it had won."
+        f"The reward reached {top['reward_mean']:.3g} in epoch {top['epoch']}, and then lost"
+        f" {lost / won:.0%} of what it had won."
     )
     return Finding("collapse", "bad", text, {"peak": top["epoch"], "won": won, "lost": lost})
 
@@ -129,11 +168,16 @@ def overoptimised(evidence: Evidence) -> Finding | None:
     if not (fall := evidence.course.fall):
         return None
     text = (
-        f"Over-optimised after {fall.epoch} epochs: the reward did not fall, but the held-out {fall.reward} lost {fall.share:.0%}"
-        f" of what it could lose ({fall.change.mean:+.3g} ± {fall.change.error:.2g} on the same pictures, since epoch"
-        f" {fall.since})."
+        f"Over-optimised after {fall.epoch} epochs: the reward did not fall, but the held-out"
+        f" {fall.reward} lost {fall.share:.0%} of what it could lose ({fall.change.mean:+.3g} ±"
+        f" {fall.change.error:.2g} on the same pictures, since epoch {fall.since})."
     )
-    numbers = {"epoch": fall.epoch, "since": fall.since, "share": fall.share, "errors": _errors(fall.change)}
+    numbers = {
+        "epoch": fall.epoch,
+        "since": fall.since,
+        "share": fall.share,
+        "errors": _errors(fall.change),
+    }
     return Finding("overoptimised", "bad", text, numbers)
 
 
@@ -146,7 +190,10 @@ def loss_of_diversity(evidence: Evidence) -> Finding | None:
     if left is None:
         return None
     numbers = {"diversity": left, "near_identical": same}
-    text = f"Pictures of one prompt differ {left:.0%} as much from one another as the pretrained model's"
+    text = (
+        f"Pictures of one prompt differ {left:.0%} as much from one another as the pretrained"
+        " model's"
+    )
     if left < ALIKE or same > ALIKE:
         text += f"; {same:.0%} of all are nearly identical to another." if same else "."
         return Finding("diversity", "warning", text, numbers)
@@ -159,35 +206,68 @@ def appearance(evidence: Evidence) -> Finding | None:
         return None
     first, last = evidence.looks[0]["statistics"], evidence.looks[-1]["statistics"]
     told, numbers = [], {}
-    for name, most in (("edge_density", 0.5), ("colour_entropy", 0.25), ("saturation", 0.5), ("brightness", 0.33)):
-        if first.get(name) and last.get(name) is not None and abs(shift := last[name] / first[name] - 1) > most:
+    for name, most in (
+        ("edge_density", 0.5),
+        ("colour_entropy", 0.25),
+        ("saturation", 0.5),
+        ("brightness", 0.33),
+    ):
+        if (
+            first.get(name)
+            and last.get(name) is not None
+            and abs(shift := last[name] / first[name] - 1) > most
+        ):
             told.append(f"{name.replace('_', ' ')} {shift:+.0%}")
             numbers[name] = shift
-    return Finding("appearance", "note", f"The pictures as a whole look different: {', '.join(told)}.", numbers) if told else None
+    return (
+        Finding(
+            "appearance",
+            "note",
+            f"The pictures as a whole look different: {', '.join(told)}.",
+            numbers,
+        )
+        if told
+        else None
+    )
 
 
 def divergence(evidence: Evidence) -> Finding | None:
     if evidence.kl is None:
         return None
-    return Finding("kl", "note", f"KL to the pretrained model: {evidence.kl:.3g} nats a picture.", {"nats": evidence.kl})
+    return Finding(
+        "kl",
+        "note",
+        f"KL to the pretrained model: {evidence.kl:.3g} nats a picture.",
+        {"nats": evidence.kl},
+    )
 
 
 def clipping(evidence: Evidence) -> Finding | None:
     share = evidence.clip_fraction
     if share < OFTEN_CLIPPED:
         return None
-    text = f"{share:.0%} of the samples are clipped: the policy moves further than the clip range allows."
+    text = (
+        f"{share:.0%} of the samples are clipped: the policy moves further than the clip range"
+        " allows."
+    )
     return Finding("clipping", "warning", text, {"clip_fraction": share})
 
 
 def precision(evidence: Evidence) -> Finding | None:
-    """Whether the ratio before the first update, which should be 1, is further off than the algorithm can bear."""
+    """Whether the ratio before the first update, which should be 1, is further off than the
+    algorithm can bear.
+    """
     known = [row for row in evidence.metrics if "ratio_drift" in row and "max_ratio_drift" in row]
-    worst = max(known, key=lambda row: float(row["ratio_drift"] / row["max_ratio_drift"]), default=None)
+    worst = max(
+        known, key=lambda row: float(row["ratio_drift"] / row["max_ratio_drift"]), default=None
+    )
     if worst is None or worst["ratio_drift"] <= worst["max_ratio_drift"]:
         return None
     drift, allowed = worst["ratio_drift"], worst["max_ratio_drift"]
-    text = f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than {allowed:.1e} spoils the loss."
+    text = (
+        f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than"
+        f" {allowed:.1e} spoils the loss."
+    )
     return Finding("precision", "warning", text, {"ratio_drift": drift, "allowed": allowed})
 
 
@@ -195,7 +275,12 @@ def skipped(evidence: Evidence) -> Finding | None:
     count = sum(row.get("skipped_updates", 0) for row in evidence.metrics)
     if not count:
         return None
-    return Finding("skipped", "warning", f"{count:.0f} updates were skipped: their gradient was not finite.", {"updates": count})
+    return Finding(
+        "skipped",
+        "warning",
+        f"{count:.0f} updates were skipped: their gradient was not finite.",
+        {"updates": count},
+    )
 
 
 def broken(evidence: Evidence) -> Finding | None:
@@ -203,35 +288,63 @@ def broken(evidence: Evidence) -> Finding | None:
     count = sum(row.get("masked_broken_sample", 0) for row in evidence.metrics)
     if not count:
         return None
-    places = {place: sum(row.get(metric(place), 0) for row in evidence.metrics) for place in get_args(Place)}
+    places = {
+        place: sum(row.get(metric(place), 0) for row in evidence.metrics)
+        for place in get_args(Place)
+    }
     most = max(places, key=lambda place: places[place])
     share = count / max(1, evidence.metrics[-1]["reward_queries"])
-    text = f"{share:.1%} of the samples were not finite and were left out ({count:.0f}), most of them first in the {most}."
-    return Finding("broken", "warning" if share > MASKED else "note", text, {"share": share, "place": most})
+    text = (
+        f"{share:.1%} of the samples were not finite and were left out ({count:.0f}), most of"
+        f" them first in the {most}."
+    )
+    return Finding(
+        "broken", "warning" if share > MASKED else "note", text, {"share": share, "place": most}
+    )
 
 
 def broken_pictures(evidence: Evidence) -> Finding | None:
     found = evidence.looks[-1].get("broken") if evidence.looks else None
     if not found or not isinstance(found, Mapping):
         return None
-    text = f"At the last look {len(found)} of the fixed pictures were not finite. {told(found.values())}"
-    return Finding("broken_pictures", "warning", text, {"pictures": len(found), "place": place_of(next(iter(found.values())))})
+    text = (
+        f"At the last look {len(found)} of the fixed pictures were not finite."
+        f" {told(found.values())}"
+    )
+    return Finding(
+        "broken_pictures",
+        "warning",
+        text,
+        {"pictures": len(found), "place": place_of(next(iter(found.values())))},
+    )
 
 
 def masked_rewards(evidence: Evidence) -> Finding | None:
-    count = sum(row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics)
+    count = sum(
+        row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics
+    )
     share = count / max(1, evidence.metrics[-1]["reward_queries"])
     if share <= MASKED:
         return None
-    return Finding("masked", "warning", f"{share:.1%} of the rewards failed and were left out ({count:.0f}).", {"share": share})
+    return Finding(
+        "masked",
+        "warning",
+        f"{share:.1%} of the rewards failed and were left out ({count:.0f}).",
+        {"share": share},
+    )
 
 
 def spread(evidence: Evidence) -> Finding | None:
-    """Whether all samples have come to be worth the same, so that there is nothing to tell them apart by."""
+    """Whether all samples have come to be worth the same, so that there is nothing to tell them
+    apart by.
+    """
     first, last = evidence.metrics[0]["reward_std"], evidence.metrics[-1]["reward_std"]
     if last > SAME * first and last > 0:
         return None
-    text = f"All samples are worth nearly the same: the reward's spread is {last:.3g}, and was {first:.3g}."
+    text = (
+        f"All samples are worth nearly the same: the reward's spread is {last:.3g}, and was"
+        f" {first:.3g}."
+    )
     return Finding("spread", "warning", text, {"first": first, "last": last})
 
 
@@ -245,7 +358,9 @@ def text_in_pictures(evidence: Evidence) -> Finding | None:
         shares = _part_along(evidence, part)
         if shares and shares[-1] - shares[0] >= WITH_TEXT:
             text = f"{shares[-1]:.0%} of the pictures hold {what}; at first {shares[0]:.0%} did."
-            return Finding("text", level, text, {"part": part, "first": shares[0], "last": shares[-1]})
+            return Finding(
+                "text", level, text, {"part": part, "first": shares[0], "last": shares[-1]}
+            )
     return None
 
 
@@ -255,14 +370,22 @@ def second_judge(evidence: Evidence) -> Finding | None:
     last = evidence.gaps[-1]
     gap, error = last["gap"], last["gap_error"]
     if gap < BEHIND or error is None or gap < ERRORS * error:
-        return Finding("second_judge", "good", "The second judge agrees that the samples have become better.", {"gap": gap})
-    text = f"The second judge is behind the first by {gap:.1f} ± {error:.1f} spreads: the first may have been fooled."
+        return Finding(
+            "second_judge",
+            "good",
+            "The second judge agrees that the samples have become better.",
+            {"gap": gap},
+        )
+    text = (
+        f"The second judge is behind the first by {gap:.1f} ± {error:.1f} spreads: the first"
+        " may have been fooled."
+    )
     return Finding("second_judge", "warning", text, {"gap": gap, "error": error})
 
 
 RULES: Sequence[Callable[[Evidence], Finding | None]] = (
-    overoptimised, text_in_pictures, second_judge, collapse, loss_of_diversity, appearance, spread, divergence, clipping,
-    precision, skipped, broken, broken_pictures, masked_rewards,
+    overoptimised, text_in_pictures, second_judge, collapse, loss_of_diversity, appearance, spread,
+    divergence, clipping, precision, skipped, broken, broken_pictures, masked_rewards,
 )  # fmt: skip
 
 
@@ -272,11 +395,25 @@ def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
     if last:
         moved = change(first["values"], last["values"], before.get("images_per_prompt", 1))
     if not moved.n:
-        return Finding("held_out", "unknown", f"The held-out {name} gave nothing at the first or the last look.")
+        return Finding(
+            "held_out",
+            "unknown",
+            f"The held-out {name} gave nothing at the first or the last look.",
+        )
     everything = to_lose(first)
-    numbers = {"reward": name, "change": moved.mean, "error": moved.error, "errors": _errors(moved), "to_lose": everything}
+    numbers = {
+        "reward": name,
+        "change": moved.mean,
+        "error": moved.error,
+        "errors": _errors(moved),
+        "to_lose": everything,
+    }
     said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same pictures"
-    sure = moved.n > 1 and abs(moved.mean) >= ERRORS * moved.error and abs(moved.mean) >= MIN_SHARE * everything
+    sure = (
+        moved.n > 1
+        and abs(moved.mean) >= ERRORS * moved.error
+        and abs(moved.mean) >= MIN_SHARE * everything
+    )
     if sure and moved.mean > 0:
         return Finding("held_out", "good", f"The held-out {name} rose too: {said}.", numbers)
     if sure and moved.mean < 0:
@@ -285,24 +422,48 @@ def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 
 
 def _learning_of_parts(evidence: Evidence) -> Finding:
-    """Of a reward that is normalised over each epoch: whether its terms go the way of their weights."""
+    """Of a reward that is normalised over each epoch: whether its terms go the way of their
+    weights.
+    """
     rows = evidence.metrics
-    terms = {str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1)) for each in evidence.config["reward"]["rewards"]}
-    along = {name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms}
+    terms = {
+        str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1))
+        for each in evidence.config["reward"]["rewards"]
+    }
+    along = {
+        name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms
+    }
     ways = {name: trend(values).way for name, values in along.items() if values}
-    text = f"The reward is normalised over each epoch, so its mean says nothing; of its terms {_listed(ways)}."
-    wanted = [(ways[name] == "rises") == (weight > 0) and ways[name] != "flat" for name, weight in terms.items() if name in ways]
+    text = (
+        "The reward is normalised over each epoch, so its mean says nothing; of its terms"
+        f" {_listed(ways)}."
+    )
+    wanted = [
+        (ways[name] == "rises") == (weight > 0) and ways[name] != "flat"
+        for name, weight in terms.items()
+        if name in ways
+    ]
     return Finding("learning", "good" if any(wanted) else "warning", text, {"parts": ways})
 
 
 def _part_along(evidence: Evidence, part: str) -> list[float]:
     """Its mean at each look, where a held-out reward has it; else in each epoch's samples."""
     for name in evidence.looks[0]["held_out"] if evidence.looks else ():
-        entries = [look["held_out"].get(name, {}).get("parts", {}).get(part) or [] for look in evidence.looks]
-        means = [fmean(known) for entry in entries if (known := [value for value in entry if value is not None])]
+        entries = [
+            look["held_out"].get(name, {}).get("parts", {}).get(part) or []
+            for look in evidence.looks
+        ]
+        means = [
+            fmean(known)
+            for entry in entries
+            if (known := [value for value in entry if value is not None])
+        ]
         if len(means) > 1:
             return means
-    name = next((key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)), None)
+    name = next(
+        (key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)),
+        None,
+    )
     return [row[name] for row in evidence.metrics if name in row] if name else []
 
 
@@ -311,4 +472,7 @@ def _errors(moved: Shift) -> float | None:
 
 
 def _listed(ways: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {'is flat' if way == 'flat' else way}" for name, way in ways.items()) or "none is known"
+    return (
+        ", ".join(f"{name} {'is flat' if way == 'flat' else way}" for name, way in ways.items())
+        or "none is known"
+    )

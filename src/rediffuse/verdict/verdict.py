@@ -43,10 +43,14 @@ KEEP = "Keep the best checkpoint (--checkpoint best); next time stop there"
 def conclude(evidence: Evidence) -> Verdict:
     others = held_out_trend(evidence)
     findings = [learning(evidence), *others, *(said for rule in RULES if (said := rule(evidence)))]
-    told = {each.rule: each for each in findings} | {"held_out": min(others, key=lambda each: WORST_FIRST.index(each.level))}
+    told = {each.rule: each for each in findings} | {
+        "held_out": min(others, key=lambda each: WORST_FIRST.index(each.level))
+    }
     fall, best = evidence.course.fall, evidence.course.best
     at = fall.epoch if fall else None
-    return Verdict(_headline(told, best), _level(findings), findings, _suggestion(told, evidence), at, best)
+    return Verdict(
+        _headline(told, best), _level(findings), findings, _suggestion(told, evidence), at, best
+    )
 
 
 def of_run(run: RunFolder) -> Verdict | None:
@@ -55,8 +59,12 @@ def of_run(run: RunFolder) -> Verdict | None:
     if not metrics:
         return None
     config = read_yaml(run.path / "config.yaml")
-    kept = run.planned_checkpoints(int(config.get("logging", {}).get("checkpoint_every", 1)), int(config["epochs"]))
-    return conclude(Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None))
+    kept = run.planned_checkpoints(
+        int(config.get("logging", {}).get("checkpoint_every", 1)), int(config["epochs"])
+    )
+    return conclude(
+        Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None)
+    )
 
 
 def write(run: RunFolder) -> Verdict | None:
@@ -76,11 +84,18 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     learned, held = told["learning"].level, told["held_out"].level
     if "overoptimised" in told:
         kept = f": keep the checkpoint of epoch {best}." if best else "."
-        return f"After {told['overoptimised'].numbers['epoch']} epochs the reward was paid for with the pictures{kept}"
+        return (
+            f"After {told['overoptimised'].numbers['epoch']} epochs the reward was paid for"
+            f" with the pictures{kept}"
+        )
     if "collapse" in told:
         return "The reward rose and then collapsed."
     if learned == "unknown":
-        return "The reward may be rising; it is too early to be sure." if told["learning"].numbers else "Too short to say."
+        return (
+            "The reward may be rising; it is too early to be sure."
+            if told["learning"].numbers
+            else "Too short to say."
+        )
     if learned == "bad":
         return "The reward fell."
     if learned == "warning":
@@ -90,9 +105,14 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     if held == "bad":
         return "The reward rose, but a held-out reward fell."
     if held == "unknown":
-        return "The reward rose; nothing was asked that could say whether the pictures are still good."
+        return (
+            "The reward rose; nothing was asked that could say whether the pictures are still good."
+        )
     alike = ", but the pictures have become more alike" if _warns(told, "diversity") else ""
-    return f"The reward rose, and the held-out reward {'rose too' if held == 'good' else 'stayed as it was'}{alike}."
+    return (
+        "The reward rose, and the held-out reward"
+        f" {'rose too' if held == 'good' else 'stayed as it was'}{alike}."
+    )
 
 
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
@@ -107,18 +127,48 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
     advice = (
         (sick is not None, cure(sick.numbers["place"], precision) if sick else ""),
         ("masked" in told, "Mend the reward first: rewards.jsonl says what became of each sample."),
-        ("precision" in told, "Use --model.precision fp32, a wider --algorithm.clip-range, or --sampler.num-quiet-steps 1."),
+        (
+            "precision" in told,
+            "Use --model.precision fp32, a wider --algorithm.clip-range, or"
+            " --sampler.num-quiet-steps 1.",
+        ),
         ("skipped" in told, f"Lower the learning rate, {rate} now."),
         ("overoptimised" in told, f"{KEEP}: --evaluation.on-overoptimisation stop."),
-        ("text" in told, "Hold text against the pictures: text_penalty in a weighted_sum (docs/hacking.md)."),
-        ("collapse" in told, f"Lower the learning rate, {rate} now, or stop at epoch {_peak(told)}."),
-        (learned == "bad", f"Lower the learning rate, {rate} now; and see to it that higher is better in the reward."),
-        (flat and "clipping" in told, "The policy moves further than the clip range allows: lower the learning rate."),
-        (flat and "spread" in told, "The reward hardly tells samples apart: make it smoother, or the prompts harder."),
-        (flat and not moved, f"The policy hardly moved: raise the learning rate, {rate} now, threefold."),
-        (flat, "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise, to tell setting from bug."),
+        (
+            "text" in told,
+            "Hold text against the pictures: text_penalty in a weighted_sum (docs/hacking.md).",
+        ),
+        (
+            "collapse" in told,
+            f"Lower the learning rate, {rate} now, or stop at epoch {_peak(told)}.",
+        ),
+        (
+            learned == "bad",
+            f"Lower the learning rate, {rate} now; and see to it that higher is better in the"
+            " reward.",
+        ),
+        (
+            flat and "clipping" in told,
+            "The policy moves further than the clip range allows: lower the learning rate.",
+        ),
+        (
+            flat and "spread" in told,
+            "The reward hardly tells samples apart: make it smoother, or the prompts harder.",
+        ),
+        (
+            flat and not moved,
+            f"The policy hardly moved: raise the learning rate, {rate} now, threefold.",
+        ),
+        (
+            flat,
+            "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise,"
+            " to tell setting from bug.",
+        ),
         (learned == "unknown", f"Train for longer: {longer}"),
-        (told["held_out"].level == "unknown", "Name a reward to hold out next time: --evaluation.held-out NAME."),
+        (
+            told["held_out"].level == "unknown",
+            "Name a reward to hold out next time: --evaluation.held-out NAME.",
+        ),
         (told["held_out"].level == "bad" or _warns(told, "diversity"), _go_back(evidence)),
         (_warns(told, "second_judge"), "Look at the samples on which the two judges differ most."),
         (_still_rising(evidence), f"It is still rising: {longer}"),
@@ -127,14 +177,25 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
 
 
 def _go_back(evidence: Evidence) -> str:
-    """To the last look whose checkpoint is there and whose pictures had neither lost by a held-out reward nor become alike."""
+    """To the last look whose checkpoint is there and whose pictures had neither lost by a held-out
+    reward nor become alike.
+    """
     for number in range(len(evidence.looks) - 1, 0, -1):
         then = replace(evidence, looks=evidence.looks[: number + 1])
-        told, epoch = [*held_out_trend(then), loss_of_diversity(then)], evidence.looks[number]["epoch"]
+        told, epoch = (
+            [*held_out_trend(then), loss_of_diversity(then)],
+            evidence.looks[number]["epoch"],
+        )
         kept = evidence.checkpoints is None or epoch in evidence.checkpoints
         if kept and not any(finding and finding.level in ("bad", "warning") for finding in told):
-            return f"Look at the pictures of epoch {epoch}, before that: rediffuse sample RUN --checkpoint {epoch} --prompt TEXT"
-    return f"No checkpoint from before that is left; next time stop earlier, or lower the learning rate, {_rate(evidence)} now."
+            return (
+                f"Look at the pictures of epoch {epoch}, before that: rediffuse sample RUN"
+                f" --checkpoint {epoch} --prompt TEXT"
+            )
+    return (
+        "No checkpoint from before that is left; next time stop earlier, or lower the learning"
+        f" rate, {_rate(evidence)} now."
+    )
 
 
 def _rate(evidence: Evidence) -> str:

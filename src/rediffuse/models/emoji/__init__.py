@@ -1,4 +1,6 @@
-"""The embedded model: 64-pixel emoji pictures from a prompt, 7.6 M parameters, no download (made by pretraining/)."""
+"""The embedded model: 64-pixel emoji pictures from a prompt, 7.6 M parameters, no download (made by
+pretraining/).
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +19,15 @@ PIPELINE = Path(__file__).parent / "pipeline"
 
 @dataclass(frozen=True)
 class Emoji(LatentDiffusionOptions):
-    """The defaults are those that learn on it: it was trained to need no guidance, and small networks take a larger adapter."""
+    """The defaults are those that learn on it: it was trained to need no guidance, and small
+    networks take a larger adapter.
+    """
 
     guidance_scale: Positive = 1.0
     lora_rank: PositiveInt = 16
     lora_targets: tuple[Text, ...] = (
-        "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out", "time_emb_proj",
+        "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out",
+        "time_emb_proj",
     )  # fmt: skip
 
     def load(self, device: str, seed: int) -> "LatentDiffusion":
