@@ -178,6 +178,27 @@ def test_a_batch_larger_than_what_may_wait_waits_alone(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.parametrize(("bytes_waiting", "most"), [(12 * IMAGES[0].nbytes, 12), (2**30, 128)])
+def test_samples_that_wait_are_counted_by_bytes(bytes_waiting, most, monkeypatch):
+    """While the first batch has no rewards yet, so many samples are made and not one more."""
+    monkeypatch.setattr(scoring, "MAX_WAITING_BYTES", bytes_waiting)
+    made, seen = [], []
+
+    def slow(images, prompts):
+        if not seen:
+            time.sleep(1)
+            seen.append(len(made))
+        return [0.0] * len(prompts)
+
+    def noted():
+        for batch in batches(40):
+            made.extend(batch.prompts)
+            yield batch
+
+    scorer(slow, 160).score(noted(), 160)
+    assert seen == [most + 4], "and the batch that waits to be handed over"
+
+
 def test_a_reward_called_std_leaves_the_deviation_alone():
     samples = [Scored(i, 0, value, parts={"mean": 1.0}) for i, value in enumerate((1.0, 2.0, 9.0))]
     assert summary("std", Scores.of(samples, 0.0))["reward_std"] == pytest.approx(3.559, abs=1e-3)

@@ -27,6 +27,8 @@ from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollou
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
+MAX_WAITING_BYTES = 2**30
+"""How much the samples that wait for their rewards may hold; a single video may be 400 MB."""
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they
 are few.
@@ -117,6 +119,7 @@ class Scorer:
         self._worker = Pool(1)
         self._running: dict[Future[list[Scored]], Asked] = {}
         self._later: list[Asked] = []
+        self._most_waiting = MAX_WAITING
         self._dispensable = 0
         self._masked = 0
         self._silent_since: float | None = None
@@ -127,10 +130,10 @@ class Scorer:
         """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come
         back as one, without images.
 
-        At most MAX_WAITING images wait for their rewards, or one rollout's: then the sampling
-        waits. Raises RewardError where more are missing than may be and asking again would not
-        help, or has not for the deadline; then, and where `stop_if_asked` raises, those not yet
-        begun are never computed.
+        At most MAX_WAITING samples of MAX_WAITING_BYTES in all wait for their rewards, or one
+        rollout's: then the sampling waits. Raises RewardError where more are missing than may be
+        and asking again would not help, or has not for the deadline; then, and where
+        `stop_if_asked` raises, those not yet begun are never computed.
         """
         self._dispensable = int(self.options.max_failed * num_mine)
         try:
@@ -144,7 +147,9 @@ class Scorer:
         begin = 0
         for part in rollouts:
             end = begin + len(part.prompts)
-            self._until_waiting(max(0, MAX_WAITING - len(part.prompts)))
+            size = part.samples[0].nbytes if len(part.samples) else 1
+            self._most_waiting = min(MAX_WAITING, MAX_WAITING_BYTES // size)
+            self._until_waiting(max(0, self._most_waiting - len(part.prompts)))
             asked, whole = (
                 Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)),
                 part.whole,
@@ -211,7 +216,7 @@ class Scorer:
         few = (
             self._masked + missing <= self._dispensable
             and not fresh
-            and (all_sampled or missing >= MAX_WAITING)
+            and (all_sampled or missing >= self._most_waiting)
         )
         deadline = self.options.deadline_seconds
         late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
