@@ -53,6 +53,7 @@ def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
 
 
 def place_of(fault: str) -> str:
+    """Returns the place that a fault names, such as "decoder"."""
     return fault.partition(":")[0]
 
 
@@ -72,6 +73,7 @@ def told(faults: Iterable[str]) -> str:
 
 
 def count_of_broken(broken: int, of: int) -> str:
+    """Returns a sentence on how many of the fixed pictures are not finite."""
     return f"{broken} of {of} pictures {'is' if broken == 1 else 'are'} not finite and crossed out."
 
 

@@ -13,6 +13,8 @@ from rediffuse.types import CleanSamples, Conditioning, Denoiser, Guided, Sample
 
 @dataclass(frozen=True)
 class DiffusionPolicy:
+    """A denoiser and a sampler: each step is a Gaussian over the next state."""
+
     denoiser: Denoiser
     sampler: Sampler
 

@@ -32,6 +32,7 @@ class Draws:
     key: tuple[int | str, ...]
 
     def batches(self, size: int) -> list["Draws"]:
+        """Returns the same draws in parts of at most `size`."""
         return [
             Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key)
             for i in range(0, len(self.indices), size)

@@ -70,6 +70,7 @@ class Display(Callback):
         self._progress.stop()
 
     def start_at(self, epoch: int) -> None:
+        """Begins the bar at an epoch that is done already, where a run is resumed."""
         self._progress.update(self._task, completed=epoch)
 
     def epoch_begins(self, run: RunState) -> None:
@@ -87,6 +88,7 @@ class Display(Callback):
         self.epoch_done(epoch.metrics)
 
     def say(self, message: str) -> None:
+        """Prints a message above the bar."""
         self.console.print(message)
 
     def broken(self, found: Sequence[str]) -> None:
@@ -97,6 +99,7 @@ class Display(Callback):
             self.say(f"{len(found)} samples are not finite and were left out. {told(new)}")
 
     def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
+        """Reports a fall of a held-out reward, once; best: the epochs of the checkpoint to keep."""
         kept = (
             f"the best checkpoint is that of epoch {best}"
             if best
@@ -109,6 +112,7 @@ class Display(Callback):
         )
 
     def epoch_done(self, metrics: Metrics) -> None:
+        """Prints an epoch's line, and once a warning where its ratio is too far from 1."""
         mean, std = metrics["reward_mean"], metrics["reward_std"]
         usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
         line = f"epoch {metrics['epoch']:3.0f}   reward " + (

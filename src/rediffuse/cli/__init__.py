@@ -18,6 +18,7 @@ NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs the command line and exits with its code; no error but a bug shows a traceback."""
     try:
         with warnings_shown():
             run(sys.argv[1:] if arguments is None else list(arguments))
@@ -48,6 +49,7 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
 
 
 def run(arguments: list[str]) -> None:
+    """Runs one command. Raises RediffuseError where it cannot."""
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise ConfigError(
             f"No command {quoted(arguments[0])}; there are"

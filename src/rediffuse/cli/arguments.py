@@ -40,6 +40,7 @@ class Parser(argparse.ArgumentParser):
     """Mistakes become ConfigError; unknown commands say what is near."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises ConfigError in place of argparse's own exit."""
         raise ConfigError(f"{message}\n{self.format_usage().strip()}")
 
     def _print_message(self, message: str, file: object = None) -> None:
@@ -48,6 +49,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
+    """Returns the parser of all commands."""
     whole = Parser(prog="rediffuse", description=DESCRIPTION)
     whole.add_argument("--version", action="version", version=f"rediffuse {rediffuse.__version__}")
     commands = whole.add_subparsers(

@@ -199,6 +199,7 @@ def _compare(args: argparse.Namespace) -> None:
 
 
 def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    """Serves a reward until it is interrupted; a token is needed beyond this machine."""
     unknown = [key for key in options if key != "reward"]
     if unknown:
         raise ConfigError(

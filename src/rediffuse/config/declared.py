@@ -49,6 +49,7 @@ class Option:
 
     @property
     def kind(self) -> str:
+        """The name of the type that says what the option may reach, harmless, or undeclared."""
         words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
         return next(
             (each for each in REACHING if each in words),
@@ -62,6 +63,7 @@ class Option:
 
     @property
     def may_be_none(self) -> bool:
+        """Whether its type allows None."""
         return self.annotation.endswith("None")
 
 

@@ -85,6 +85,7 @@ def other_kind(path: Path, *, folders: bool = False) -> str:
 
 
 def yaml_file(path: Path) -> Any:
+    """Returns what a YAML file of at most 1 MB holds. Raises ConfigError with file and line."""
     try:
         return yaml_value(file_bytes(path, MOST_BYTES).decode("utf-8-sig"), str(path))
     except (OSError, ValueError) as error:

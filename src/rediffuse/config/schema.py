@@ -186,14 +186,17 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
 
 
 def to_yaml(config: Config) -> str:
+    """Returns the configuration as YAML that `from_yaml` reads back to an equal one."""
     return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
 
 
 def from_yaml(path: Path) -> Config:
+    """Returns the configuration in a file. Raises ConfigError, naming the key, if it is none."""
     return from_mapping(read_yaml(path))
 
 
 def recipe_names() -> list[str]:
+    """Returns the names of the package's recipes, such as demo/counting."""
     return sorted(
         path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml")
     )
@@ -230,6 +233,7 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
+    """Returns the keys and values of a YAML file. Raises ConfigError if it holds anything else."""
     content = yaml_file(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")

@@ -51,6 +51,7 @@ class Base:
 
     @classmethod
     def of(cls, features: Tensor, groups: Tensor, places: Sequence[int]) -> "Base":
+        """Measures the pretrained pictures; features are (N, D), groups (N,)."""
         apart = appearance.diversity(features, groups)
         if apart.isnan():
             apart = appearance.diversity(features, torch.zeros_like(groups))

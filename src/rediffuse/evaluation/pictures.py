@@ -139,6 +139,7 @@ def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
 
 
 def save(image: Image.Image, path: Path) -> None:
+    """Writes an image as a PNG file."""
     with files.staged(path) as new:
         image.save(new, format="PNG")
 

@@ -131,6 +131,7 @@ class Pair:
     def compared(
         self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller
     ) -> dict[str, Any]:
+        """Returns each reward's means before and after, and the interval of their difference."""
         generator = noise.generator(question.seed, "bootstrap")
         found: dict[str, Any] = {}
         for name, reward in rewards.items():

@@ -27,6 +27,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
+        """Moves the average towards what was learned, after an update."""
         if self._mix:
             self._mix(list(self._values.values()), list(self._parameters.values()), 0)
 

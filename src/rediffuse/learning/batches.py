@@ -93,6 +93,8 @@ class Batches(ABC):
 
 
 class TransitionBatches(Batches):
+    """Rows of single denoising steps, for policy gradients."""
+
     @property
     def choices(self) -> tuple[int, int]:
         asked, num_random = (
@@ -130,6 +132,8 @@ class TransitionBatches(Batches):
 
 
 class CleanBatches(Batches):
+    """Rows of clean samples to which noise is added again, for regression."""
+
     @property
     def choices(self) -> tuple[int, int]:
         times = self.algorithm.passes.rows_per_sample or 1
@@ -155,4 +159,5 @@ class CleanBatches(Batches):
 
 
 def kind_for(algorithm: Algorithm) -> type[Batches]:
+    """Returns the batches of what an algorithm trains on."""
     return TransitionBatches if algorithm.trains_on is Transitions else CleanBatches

@@ -273,6 +273,7 @@ class Totals:
         self.num_rows += num_rows
 
     def means(self, world: World) -> Metrics:
+        """Returns the means over the rows of all processes; all must call it together."""
         local = torch.tensor([self.num_rows, *self.sums.values()], dtype=torch.float64)
         num_rows, *sums = world.summed([local])[0].tolist()
         drifts = torch.zeros(world.size, dtype=torch.float64)

@@ -24,6 +24,7 @@ class Trend:
 
     @property
     def way(self) -> Literal["rises", "falls", "flat"]:
+        """What the line does, judged by its slope in standard errors."""
         return "rises" if self.sure >= SURE else "falls" if self.sure <= -SURE else "flat"
 
 

@@ -289,6 +289,7 @@ def sort_header(path: Path) -> None:
 
 
 def noise_schedule(scheduler: DDIMScheduler) -> Discrete:
+    """Returns the schedule that a scheduler of diffusers was configured with."""
     config = scheduler.config
     return Discrete(
         alpha_bar=scheduler.alphas_cumprod,

@@ -73,6 +73,7 @@ class Source:
     text_encoder: str | None = None
 
     def networks(self, dtype: torch.dtype) -> Networks:
+        """Loads all networks, in that precision. Raises ConfigError where weights are missing."""
         if self._is_file():
             return self._of_single_file(dtype)
         folder = self.folder

@@ -28,6 +28,7 @@ class Pool:
             threading.Thread(target=self._work, daemon=True).start()
 
     def submit(self, call: Callable[[], Result]) -> "Future[Result]":
+        """Queues a call; its result or its exception comes through the future."""
         future: Future[Result] = Future()
         self._queue.put((future, call))
         return future

@@ -200,6 +200,7 @@ class World:
         return self.summed([torch.tensor([float(here)])])[0].item() > 0
 
     def wait_for_all(self) -> None:
+        """Returns when all processes have come here."""
         if self.size > 1:
             with self._collective():
                 torch.distributed.barrier()

@@ -137,6 +137,7 @@ def drawn(figure: Figure, kind: str) -> bytes:
 
 
 def data_uri(kind: str, content: bytes) -> str:
+    """Returns content as a data: address for a page; kind is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 

@@ -49,6 +49,8 @@ NUM_PICTURES = 12
 
 @dataclass(frozen=True)
 class ComparedRun:
+    """A run as the comparison reads it from its folder."""
+
     folder: RunFolder
     config: Config
     metrics: Sequence[Mapping[str, float]]
@@ -62,6 +64,7 @@ class ComparedRun:
 
     @property
     def seconds(self) -> float:
+        """How long its epochs took in all."""
         return sum(row["seconds_sampling"] + row["seconds_training"] for row in self.metrics)
 
 
@@ -112,6 +115,7 @@ class Comparison:
 
     @property
     def runs(self) -> list[ComparedRun]:
+        """All runs, method by method."""
         return [run for method in self.methods for run in method.runs]
 
     def table(self) -> Table:

@@ -51,6 +51,7 @@ class Live:
         return hashlib.sha256(repr(found).encode()).hexdigest()[:24]
 
     def html(self) -> str:
+        """Returns the page as it is now, or the last one that could be made."""
         with self._lock:
             version = self.version()
             if version != self._version:
@@ -95,10 +96,12 @@ class Handler(BaseHTTPRequestHandler):
     live: Live
 
     def do_GET(self) -> None:
+        """Answers with the page, or with its version."""
         if self._welcome():
             self._answer(HTTPStatus.OK, self.live.html().encode())
 
     def do_HEAD(self) -> None:
+        """Answers as GET does, without a body."""
         if self._welcome():
             self._answer(HTTPStatus.OK)
 
@@ -127,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
+    """An HTTP server on loopback that shows one run."""
+
     daemon_threads = True
 
 

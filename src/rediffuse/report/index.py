@@ -50,6 +50,7 @@ class Card:
 
     @property
     def names(self) -> dict[str, object]:
+        """What the template of a card needs, by name."""
         assert self.told is not None
         return {
             kind: page.component(self.told.config, kind)

@@ -26,6 +26,7 @@ def shown(text: str) -> str:
 
 
 def short(text: object, longest: int = LONGEST) -> str:
+    """Returns a text cut at so many letters, with an ellipsis."""
     whole = str(text)
     return whole if len(whole) <= longest else whole[: longest - 1] + "…"
 
@@ -39,14 +40,17 @@ def number(value: object) -> str:
 
 
 def signed(value: object) -> str:
+    """Returns what `number` does, with a plus sign where it is positive."""
     return ("+" if isinstance(value, int | float) and value > 0 else "") + number(value)
 
 
 def fixed(value: float, places: int, sign: str = "-") -> str:
+    """Returns a number with so many decimal places and a true minus sign."""
     return f"{value:{sign},.{places}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def duration(seconds: float) -> str:
+    """Returns seconds as words such as 3 min 10 s."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -102,6 +102,7 @@ class Drawing:
     def panel(
         self, title: str, words: str, lines: Sequence[Line], *, name: str, zero: bool = False
     ) -> Panel:
+        """Returns a chart of the lines with its title, its words and its legend."""
         legend = [(line.label, line.tone) for line in lines if line.label]
         chart = Chart(lines, marks=self.marks, zero=zero)
         return Panel(title, words, charts.svg(chart, f"{self.prefix}-{name}"), legend=legend)

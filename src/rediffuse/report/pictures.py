@@ -160,6 +160,7 @@ def tiles(stage: Stage, num_prompts: int, most: int) -> list[Image.Image]:
 
 
 def webp(image: Image.Image, quality: int) -> bytes:
+    """Returns an image as a WebP file."""
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality, method=2)
     return buffer.getvalue()

@@ -17,6 +17,8 @@ PHASES = ("seconds_sampling", "seconds_reward", "seconds_training")
 
 @dataclass(frozen=True)
 class Figure:
+    """A number at the top of the page, with its words."""
+
     value: str
     words: str
 
@@ -35,6 +37,7 @@ class PromptRow:
 
     @property
     def change(self) -> float:
+        """The mean reward at the end, less that at the begin."""
         return self.after - self.before
 
 
@@ -56,6 +59,7 @@ class PromptTable:
 
 
 def figures(metrics: Rows, planned: object) -> list[Figure]:
+    """Returns the numbers at the top of the page; planned is the number of epochs."""
     first, last = metrics[0], metrics[-1]
     start, end, spread = (
         finite(value)
@@ -89,6 +93,7 @@ def figures(metrics: Rows, planned: object) -> list[Figure]:
 
 
 def seconds(metrics: Rows) -> float:
+    """Returns how long all epochs took."""
     return math.fsum(
         value
         for row in metrics

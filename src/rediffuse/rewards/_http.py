@@ -49,10 +49,12 @@ class Patience:
         self.renew()
 
     def renew(self) -> None:
+        """Begins the wait anew, since something was heard."""
         self._since = time.monotonic()
 
     @property
     def silence_seconds(self) -> float:
+        """How long nothing was heard."""
         return time.monotonic() - self._since
 
 
@@ -147,6 +149,7 @@ class Http:
             ) from error
 
     def client(self) -> httpx2.Client:
+        """The client, made when it is first needed."""
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         return httpx2.Client(
             base_url=self.url,

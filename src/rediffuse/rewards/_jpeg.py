@@ -24,6 +24,7 @@ class Jpeg:
     judges = "image"
 
     def kilobytes(self, images: Tensor) -> Tensor:
+        """Returns the JPEG sizes (B,), in kB, of images (B, 3, H, W) in [0, 1]."""
         return jpeg_kilobytes(images, self.quality, truncate=self.truncate)
 
 

@@ -96,6 +96,7 @@ class Reader:
 
 
 def text_of(lines: Sequence[TextLine], min_confidence: float) -> str:
+    """Returns the lines that are read with enough confidence, as one text."""
     return "; ".join(line.text.strip() for line in lines if line.counts(min_confidence))
 
 

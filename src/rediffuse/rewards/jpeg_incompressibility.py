@@ -13,5 +13,7 @@ __all__ = ["JpegIncompressibility"]
 
 @dataclass(frozen=True)
 class JpegIncompressibility(Jpeg):
+    """The size of the JPEG file, in kB (Black et al. 2023, sec. 5.1)."""
+
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return self.kilobytes(images)

@@ -14,6 +14,8 @@ __all__ = ["Redness"]
 
 @dataclass(frozen=True)
 class Redness:
+    """The mean of red, less the mean of green and blue."""
+
     judges = "image"
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

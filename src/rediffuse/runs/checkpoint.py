@@ -39,6 +39,7 @@ class Checkpoint:
 
     @property
     def num_bytes(self) -> int:
+        """The size of its tensors."""
         return sum(
             value.nbytes for tensors in (self.weights, self.optimizer) for value in tensors.values()
         )
@@ -216,6 +217,7 @@ def restore_optimizer(
     parameters: Mapping[str, nn.Parameter],
     state: Mapping[str, Tensor],
 ) -> None:
+    """Puts back what `optimizer_state` gave, on the devices of the parameters."""
     for key, value in state.items():
         moment, name = key.split("/", 1)
         parameter = parameters[name]

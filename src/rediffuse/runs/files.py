@@ -53,6 +53,7 @@ def refuse_linked_folders(root: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
+    """Makes a folder and those above it. Raises RunError for a link on the way."""
     refuse_links(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
@@ -81,11 +82,13 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a whole file, or leaves the old one. Raises RunError where a link is in its place."""
     with staged(path) as new:
         new.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
+    """Writes a whole file, or leaves the old one, in UTF-8; see `write_bytes`."""
     write_bytes(path, content.encode())
 
 
@@ -102,6 +105,7 @@ def write_out(path: Path, content: str) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Writes a whole file, or leaves the old one, as JSON; see `write_bytes`."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -188,6 +192,7 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
+    """Removes a file or a link, which is not followed; a missing one is none to remove."""
     path.unlink(missing_ok=True)
 
 
@@ -209,6 +214,7 @@ def digest(path: Path) -> str:
 
 
 def sync(path: Path) -> None:
+    """Waits until the disk holds a file or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -32,14 +32,18 @@ REPORTED_PACKAGES = (
 
 @dataclass(frozen=True)
 class RunFolder:
+    """The paths of a run, and what concerns it as a whole: lock, configuration, notes."""
+
     path: Path
 
     @property
     def metrics(self) -> Path:
+        """The log with a row for each epoch."""
         return self.path / "metrics.jsonl"
 
     @property
     def rewards(self) -> Path:
+        """The log with a row for each sample."""
         return self.path / "rewards.jsonl"
 
     @property
@@ -49,10 +53,12 @@ class RunFolder:
 
     @property
     def verdict(self) -> Path:
+        """What the rules say of the run, as JSON."""
         return self.path / "verdict.json"
 
     @property
     def evaluation(self) -> Path:
+        """Where `rediffuse evaluate` writes."""
         return self.path / "evaluation"
 
     def paid(self, rank: int) -> Path:
@@ -60,14 +66,17 @@ class RunFolder:
         return self.path / f"rewards.paid-{rank}.jsonl"
 
     def all_paid(self) -> list[Path]:
+        """The journals of the rewards that each process obtained in an unfinished epoch."""
         return sorted(self.path.glob("rewards.paid-*.jsonl"))
 
     @property
     def samples(self) -> Path:
+        """The fixed pictures, a folder for each evaluation."""
         return self.path / "samples"
 
     @property
     def checkpoints(self) -> Path:
+        """The checkpoints, a folder for each."""
         return self.path / "checkpoints"
 
     def planned_checkpoints(self, every: int, last: int) -> list[int]:
@@ -79,6 +88,7 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
+        """What was learned, in the form that other tools load."""
         return self.path / "adapter"
 
     def exported(self, form: str, checkpoint: str) -> Path:
@@ -90,6 +100,7 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
+        """The page of the run."""
         return self.path / "report.html"
 
     @property
@@ -206,6 +217,7 @@ def _left_by_a_kill(path: Path) -> bool:
 
 
 def existing(path: Path) -> RunFolder:
+    """Returns the run in a folder. Raises RunError where there is none, or a link in it."""
     if not (path / "config.yaml").is_file():
         raise RunError(
             f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train`"
@@ -263,6 +275,7 @@ def discard(run: RunFolder) -> None:
 
 
 def environment() -> dict[str, str]:
+    """Returns the versions of Python, the platform and the packages that results depend on."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),

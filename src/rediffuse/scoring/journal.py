@@ -82,9 +82,11 @@ class Paid:
         self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
 
     def known(self, epoch: int, index: int, image_hash: int, prompt: Prompt) -> Scored | None:
+        """Returns the reward that a sample was given before, if any was."""
         return self._known.get((epoch, index, image_hash, _digest(vars(prompt))))
 
     def add(self, epoch: int, samples: Sequence[Scored], prompts: Sequence[Prompt]) -> None:
+        """Remembers the rewards of samples, in memory and on disk."""
         if not (
             self._path.parent / "config.yaml"
         ).is_file():  # a process on another machine may have no folder
@@ -113,6 +115,7 @@ def _row(sample: Scored) -> dict[str, Any]:
 
 
 def finite_or_none(value: float) -> float | None:
+    """Returns the value, or None where it is not finite."""
     return value if math.isfinite(value) else None
 
 

@@ -55,6 +55,8 @@ class Asked:
     not_before: float = 0.0
 
     def only(self, rows: Sequence[int]) -> "Asked":
+        """Returns the same for some of its samples."""
+
         def chosen(each: Sequence[Item]) -> list[Item]:
             return [each[i] for i in rows]
 
@@ -80,6 +82,7 @@ class Asked:
         )
 
     def lost(self) -> list[Scored]:
+        """Returns its samples without rewards, each with the status of the failure."""
         notes = {REASON: self.reason}
         return [
             Scored(index, 0, math.nan, self.status, self.attempts, notes=notes)

@@ -40,6 +40,7 @@ class Scores:
 
     @classmethod
     def of(cls, samples: Sequence[Scored], seconds: float) -> "Scores":
+        """Makes the scores of samples in their order."""
         parts = dict.fromkeys(name for sample in samples for name in sample.parts)
         notes = dict.fromkeys(name for sample in samples for name in sample.notes)
         return cls(

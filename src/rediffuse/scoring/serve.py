@@ -35,6 +35,8 @@ MOST_PIXELS = 2**26
 
 
 class AskedPrompt(BaseModel):
+    """A prompt as it comes in a request."""
+
     text: Annotated[str, Field(max_length=10_000)]
     metadata: dict[str, Any] = {}
 

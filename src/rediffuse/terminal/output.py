@@ -75,6 +75,7 @@ def say(message: object) -> None:
 
 
 def show_traceback(error: BaseException) -> None:
+    """Prints a traceback to standard error, without control codes."""
     show("".join(traceback.format_exception(error)).rstrip("\n"), "error", wrap=False)
 
 

@@ -149,6 +149,8 @@ class SamplerFamily(Protocol):
 
 
 class Policy(Protocol):
+    """A distribution over the next state, given a state and what the model sees of the prompt."""
+
     def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian: ...
     def sensitivity(self) -> Tensor:
         """(T,), how far a unit of network output moves each step's mean, in its standard

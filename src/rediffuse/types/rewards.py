@@ -10,6 +10,8 @@ from rediffuse.types.data import Judgement, Prompt
 
 
 class PromptSet(Protocol):
+    """Prompts to draw from, by a generator that is given."""
+
     def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]: ...
 
 

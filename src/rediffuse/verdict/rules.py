@@ -73,6 +73,7 @@ class Evidence:
 
     @cached_property
     def course(self) -> Course:
+        """How trained and held-out rewards moved over the evaluations."""
         return course(self.metrics, self.looks, self.checkpoints)
 
     @property
@@ -232,6 +233,7 @@ def appearance(evidence: Evidence) -> Finding | None:
 
 
 def divergence(evidence: Evidence) -> Finding | None:
+    """Reports the KL divergence from the pretrained model at the last evaluation, in nats."""
     if evidence.kl is None:
         return None
     return Finding(
@@ -243,6 +245,7 @@ def divergence(evidence: Evidence) -> Finding | None:
 
 
 def clipping(evidence: Evidence) -> Finding | None:
+    """Warns where most of the ratios are clipped."""
     share = evidence.clip_fraction
     if share < OFTEN_CLIPPED:
         return None
@@ -272,6 +275,7 @@ def precision(evidence: Evidence) -> Finding | None:
 
 
 def skipped(evidence: Evidence) -> Finding | None:
+    """Warns of updates that were skipped since they were not finite."""
     count = sum(row.get("skipped_updates", 0) for row in evidence.metrics)
     if not count:
         return None
@@ -304,6 +308,7 @@ def broken(evidence: Evidence) -> Finding | None:
 
 
 def broken_pictures(evidence: Evidence) -> Finding | None:
+    """Warns of fixed pictures that are not finite at the last evaluation."""
     found = evidence.looks[-1].get("broken") if evidence.looks else None
     if not found or not isinstance(found, Mapping):
         return None
@@ -320,6 +325,7 @@ def broken_pictures(evidence: Evidence) -> Finding | None:
 
 
 def masked_rewards(evidence: Evidence) -> Finding | None:
+    """Warns where more than MASKED of the rewards are missing, broken samples not counted."""
     count = sum(
         row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics
     )
@@ -365,6 +371,7 @@ def text_in_pictures(evidence: Evidence) -> Finding | None:
 
 
 def second_judge(evidence: Evidence) -> Finding | None:
+    """Says whether a second judge agrees with the reward, and warns where it does not."""
     if not evidence.gaps:
         return None
     last = evidence.gaps[-1]

@@ -41,6 +41,7 @@ KEEP = "Keep the best checkpoint (--checkpoint best); next time stop there"
 
 
 def conclude(evidence: Evidence) -> Verdict:
+    """Applies all rules, and chooses the headline and the suggestion."""
     others = held_out_trend(evidence)
     findings = [learning(evidence), *others, *(said for rule in RULES if (said := rule(evidence)))]
     told = {each.rule: each for each in findings} | {

@@ -29,6 +29,8 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Judge:
+    """A network that names animal, count and activity of an embedded model's picture."""
+
     network: "PreTrainedModel"
 
     @classmethod
