@@ -9,7 +9,7 @@ import tiny
 from rediffuse.runs import log
 from rediffuse.runs.folder import create
 from rediffuse.verdict import verdict
-from rediffuse.verdict.rules import Evidence
+from rediffuse.verdict.evidence import Evidence
 
 EPOCHS = 12
 

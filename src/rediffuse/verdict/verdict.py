@@ -10,18 +10,13 @@ from rediffuse.maths.trend import SURE, trend
 from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.verdict.disagreement import gaps
+from rediffuse.verdict.evidence import Evidence, Finding, Level
+from rediffuse.verdict.learned import FEWEST_EPOCHS, learning
 from rediffuse.verdict.overoptimisation import relative
-from rediffuse.verdict.rules import (
-    FEWEST_EPOCHS,
-    RULES,
-    UNMOVED_NATS,
-    Evidence,
-    Finding,
-    Level,
-    held_out_trend,
-    learning,
-    loss_of_diversity,
-)
+from rediffuse.verdict.rules import RULES, held_out_trend, loss_of_diversity
+
+UNMOVED_NATS = 1.0
+"""Up to this KL divergence a policy counts as unmoved."""
 
 
 @dataclass(frozen=True)

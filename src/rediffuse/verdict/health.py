@@ -1,0 +1,136 @@
+"""Rules on how a run went: clipping, precision, and what broke, failed or was left out."""
+
+from collections.abc import Mapping
+from typing import get_args
+
+from rediffuse.faults import Place, metric, place_of, told
+from rediffuse.verdict.evidence import Evidence, Finding
+
+OFTEN_CLIPPED = 0.5
+MASKED = 0.01
+SAME = 0.05
+"""Of the first epoch's standard deviation of the reward: with less, samples are all worth the
+same.
+"""
+
+
+def divergence(evidence: Evidence) -> Finding | None:
+    """Reports the KL divergence from the pretrained model at the last evaluation, in nats."""
+    if evidence.kl is None:
+        return None
+    return Finding(
+        "kl",
+        "note",
+        f"KL to the pretrained model: {evidence.kl:.3g} nats a picture.",
+        {"nats": evidence.kl},
+    )
+
+
+def clipping(evidence: Evidence) -> Finding | None:
+    """Warns where most of the ratios are clipped."""
+    share = evidence.clip_fraction
+    if share < OFTEN_CLIPPED:
+        return None
+    text = (
+        f"{share:.0%} of the samples are clipped: the policy moves further than the clip range"
+        " allows."
+    )
+    return Finding("clipping", "warning", text, {"clip_fraction": share})
+
+
+def precision(evidence: Evidence) -> Finding | None:
+    """Whether the ratio before the first update, which should be 1, is further off than the
+    algorithm can bear.
+    """
+    known = [row for row in evidence.metrics if "ratio_drift" in row and "max_ratio_drift" in row]
+    worst = max(
+        known, key=lambda row: float(row["ratio_drift"] / row["max_ratio_drift"]), default=None
+    )
+    if worst is None or worst["ratio_drift"] <= worst["max_ratio_drift"]:
+        return None
+    drift, allowed = worst["ratio_drift"], worst["max_ratio_drift"]
+    text = (
+        f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than"
+        f" {allowed:.1e} spoils the loss."
+    )
+    return Finding("precision", "warning", text, {"ratio_drift": drift, "allowed": allowed})
+
+
+def skipped(evidence: Evidence) -> Finding | None:
+    """Warns of updates that were skipped since they were not finite."""
+    count = sum(row.get("skipped_updates", 0) for row in evidence.metrics)
+    if not count:
+        return None
+    return Finding(
+        "skipped",
+        "warning",
+        f"{count:.0f} updates were skipped: their gradient was not finite.",
+        {"updates": count},
+    )
+
+
+def broken(evidence: Evidence) -> Finding | None:
+    """Samples that were not finite: no fault of the reward."""
+    count = sum(row.get("masked_broken_sample", 0) for row in evidence.metrics)
+    if not count:
+        return None
+    places = {
+        place: sum(row.get(metric(place), 0) for row in evidence.metrics)
+        for place in get_args(Place)
+    }
+    most = max(places, key=lambda place: places[place])
+    share = count / max(1, evidence.metrics[-1]["reward_queries"])
+    text = (
+        f"{share:.1%} of the samples were not finite and were left out ({count:.0f}), most of"
+        f" them first in the {most}."
+    )
+    return Finding(
+        "broken", "warning" if share > MASKED else "note", text, {"share": share, "place": most}
+    )
+
+
+def broken_pictures(evidence: Evidence) -> Finding | None:
+    """Warns of fixed pictures that are not finite at the last evaluation."""
+    found = evidence.looks[-1].get("broken") if evidence.looks else None
+    if not found or not isinstance(found, Mapping):
+        return None
+    text = (
+        f"At the last look {len(found)} of the fixed pictures were not finite."
+        f" {told(found.values())}"
+    )
+    return Finding(
+        "broken_pictures",
+        "warning",
+        text,
+        {"pictures": len(found), "place": place_of(next(iter(found.values())))},
+    )
+
+
+def masked_rewards(evidence: Evidence) -> Finding | None:
+    """Warns where more than MASKED of the rewards are missing, broken samples not counted."""
+    count = sum(
+        row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics
+    )
+    share = count / max(1, evidence.metrics[-1]["reward_queries"])
+    if share <= MASKED:
+        return None
+    return Finding(
+        "masked",
+        "warning",
+        f"{share:.1%} of the rewards failed and were left out ({count:.0f}).",
+        {"share": share},
+    )
+
+
+def spread(evidence: Evidence) -> Finding | None:
+    """Whether all samples have come to be worth the same, so that there is nothing to tell them
+    apart by.
+    """
+    first, last = evidence.metrics[0]["reward_std"], evidence.metrics[-1]["reward_std"]
+    if last > SAME * first and last > 0:
+        return None
+    text = (
+        f"All samples are worth nearly the same: the reward's spread is {last:.3g}, and was"
+        f" {first:.3g}."
+    )
+    return Finding("spread", "warning", text, {"first": first, "last": last})

@@ -1,0 +1,134 @@
+"""Rules on whether the reward rises."""
+
+import math
+from collections.abc import Mapping
+from statistics import fmean
+
+from rediffuse.maths.trend import trend
+from rediffuse.verdict.evidence import Evidence, Finding
+from rediffuse.verdict.overoptimisation import (
+    relative,
+)
+
+FEWEST_EPOCHS = 4
+PERHAPS = 2.0
+"""Of a slope that may be one, in its own standard errors."""
+
+
+def learning(evidence: Evidence) -> Finding:
+    """Whether the reward rises, against its own noise."""
+    rows = evidence.metrics
+    if len(rows) < FEWEST_EPOCHS:
+        return Finding(
+            "learning",
+            "unknown",
+            f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.",
+        )
+    if relative(rows):
+        return _learning_of_parts(evidence)
+    errors = [
+        row["reward_std"] / math.sqrt(max(1, row.get("trained_samples") or evidence.num_samples))
+        for row in rows
+    ]
+    along = trend([row["reward_mean"] for row in rows], errors)
+    spread = rows[0]["reward_std"]
+    gain = along.last - along.first
+    numbers = {
+        "slope_in_errors": along.sure,
+        "first": along.first,
+        "last": along.last,
+        "first_spread": spread,
+    }
+    moved = f"from {along.first:.3g} to {along.last:.3g}" + (
+        f", {gain / spread:+.1f} standard deviations of the first samples" if spread else ""
+    )
+    queries = f"{rows[-1]['reward_queries']:,.0f} reward queries"
+    if along.way == "rises":
+        return Finding(
+            "learning",
+            "good",
+            f"The reward rose {moved}: {along.sure:.0f} times its own noise.",
+            numbers,
+        )
+    if along.way == "falls":
+        return Finding(
+            "learning",
+            "bad",
+            f"The reward fell {moved}: {-along.sure:.0f} times its own noise.",
+            numbers,
+        )
+    if along.sure >= PERHAPS:
+        text = f"The reward may be rising, {moved}: only {along.sure:.1f} times its own noise."
+        return Finding("learning", "unknown", text, numbers)
+    text = f"The reward is flat after {queries}, {moved}: {along.sure:.1f} times its own noise."
+    return Finding("learning", "warning", text, numbers)
+
+
+def collapse(evidence: Evidence) -> Finding | None:
+    """A reward that rose and then lost what it had won."""
+    rows = evidence.metrics
+    if len(rows) < FEWEST_EPOCHS or relative(rows):
+        return None
+    top = max(rows, key=lambda row: row["reward_mean"])
+    last = trend([row["reward_mean"] for row in rows]).last
+    won, lost = top["reward_mean"] - rows[0]["reward_mean"], top["reward_mean"] - last
+    if won <= 0 or lost < won / 2 or lost < top["reward_std"]:
+        return None
+    text = (
+        f"The reward reached {top['reward_mean']:.3g} in epoch {top['epoch']}, and then lost"
+        f" {lost / won:.0%} of what it had won."
+    )
+    return Finding("collapse", "bad", text, {"peak": top["epoch"], "won": won, "lost": lost})
+
+
+def _learning_of_parts(evidence: Evidence) -> Finding:
+    """Of a reward that is normalised over each epoch: whether its terms go the way of their
+    weights.
+    """
+    rows = evidence.metrics
+    terms = {
+        str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1))
+        for each in evidence.config["reward"]["rewards"]
+    }
+    along = {
+        name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms
+    }
+    ways = {name: trend(values).way for name, values in along.items() if values}
+    text = (
+        "The reward is normalised over each epoch, so its mean says nothing; of its terms"
+        f" {_listed(ways)}."
+    )
+    wanted = [
+        (ways[name] == "rises") == (weight > 0) and ways[name] != "flat"
+        for name, weight in terms.items()
+        if name in ways
+    ]
+    return Finding("learning", "good" if any(wanted) else "warning", text, {"parts": ways})
+
+
+def part_along(evidence: Evidence, part: str) -> list[float]:
+    """Its mean at each look, where a held-out reward has it; else in each epoch's samples."""
+    for name in evidence.looks[0]["held_out"] if evidence.looks else ():
+        entries = [
+            look["held_out"].get(name, {}).get("parts", {}).get(part) or []
+            for look in evidence.looks
+        ]
+        means = [
+            fmean(known)
+            for entry in entries
+            if (known := [value for value in entry if value is not None])
+        ]
+        if len(means) > 1:
+            return means
+    name = next(
+        (key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)),
+        None,
+    )
+    return [row[name] for row in evidence.metrics if name in row] if name else []
+
+
+def _listed(ways: Mapping[str, str]) -> str:
+    return (
+        ", ".join(f"{name} {'is flat' if way == 'flat' else way}" for name, way in ways.items())
+        or "none is known"
+    )
