@@ -345,7 +345,7 @@ def test_one_bad_image_costs_no_other_its_reward(well, tmp_path):
 
 def test_what_keeps_failing_is_masked_where_little_is_missing(tmp_path, monkeypatch):
     """After a few attempts; with nothing allowed to fail, not before the deadline."""
-    monkeypatch.setattr("rediffuse.scoring.scorer.LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr("rediffuse.scoring.asked.LONGEST_PAUSE_SECONDS", 0.05)
 
     def half_down(images, prompts):
         values = bright(images)

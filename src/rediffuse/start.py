@@ -35,7 +35,7 @@ from rediffuse.runs import audit, checkpoint, export, files, folder, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.judging import distinct_names, prepare
-from rediffuse.scoring.scorer import RunScorer
+from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.trainer import Run
 from rediffuse.types import Metrics, Reward
 from rediffuse.verdict import verdict

@@ -11,7 +11,7 @@ from rediffuse.config.schema import Config
 from rediffuse.learning.update import Learner
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
-from rediffuse.scoring.scorer import RunScorer
+from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.scoring.scores import Scores
 from rediffuse.types import Metrics, Prompt, PromptSet, Rollout
 

@@ -4,26 +4,24 @@ there is none.
 
 import hashlib
 import math
-import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from rediffuse import faults
-from rediffuse.config.schema import Config, Scoring
+from rediffuse.config.schema import Scoring
 from rediffuse.errors import RewardError, Status
 from rediffuse.processes.threads import Abandoned, Caller, Pool
-from rediffuse.processes.world import World
 from rediffuse.rollout import joined
+from rediffuse.scoring.asked import Asked
 from rediffuse.scoring.journal import Paid, Scored
 from rediffuse.scoring.judging import REASON, judged, name_of, together
-from rediffuse.scoring.scores import Scores, refuse_too_few, summary
-from rediffuse.types import Combines, Judgement, Metrics, Prompt, Reward, Rollout
+from rediffuse.scoring.scores import Scores, refuse_too_few
+from rediffuse.types import Judgement, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
@@ -33,61 +31,8 @@ MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they
 are few.
 """
-LONGEST_PAUSE_SECONDS = 30.0
 MOST_REASONS = 3
 LONGEST_REASON = 200
-Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, eq=False)
-class Asked:
-    """Images that wait for their rewards. place: among this process's samples   attempts: that
-    failed already, the last one with that status and for that reason.
-    """
-
-    images: Tensor
-    prompts: Sequence[Prompt]
-    indices: Sequence[int]
-    place: Sequence[int]
-    attempts: int = 0
-    status: Status = "ok"
-    reason: str = ""
-    not_before: float = 0.0
-
-    def only(self, rows: Sequence[int]) -> "Asked":
-        """Returns the same for some of its samples."""
-
-        def chosen(each: Sequence[Item]) -> list[Item]:
-            return [each[i] for i in rows]
-
-        images = self.images[list(rows)]
-        return replace(
-            self,
-            images=images,
-            prompts=chosen(self.prompts),
-            indices=chosen(self.indices),
-            place=chosen(self.place),
-        )
-
-    def again(self, error: RewardError) -> "Asked":
-        """Later, with full jitter."""
-        pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
-        later = time.monotonic() + pause
-        return replace(
-            self,
-            attempts=self.attempts + 1,
-            status=error.status,
-            reason=str(error),
-            not_before=later,
-        )
-
-    def lost(self) -> list[Scored]:
-        """Returns its samples without rewards, each with the status of the failure."""
-        notes = {REASON: self.reason}
-        return [
-            Scored(index, 0, math.nan, self.status, self.attempts, notes=notes)
-            for index in self.indices
-        ]
 
 
 class Scorer:
@@ -382,58 +327,3 @@ def image_hashes(images: Tensor) -> Tensor:
     pixels = (images * 255).round().to(torch.uint8 if images.ndim == 4 else torch.int64)
     digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
-
-
-class RunScorer:
-    """Scores the epochs of a run, with what lasts from one to the next.
-
-    paid: the rewards that are on disk already, which are not asked for again
-    caller: the one thread on which the reward is called
-    """
-
-    def __init__(
-        self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]
-    ) -> None:
-        self.reward, self.paid, self.caller = reward, paid, Caller()
-        self._config, self._world, self._tell = config, world, tell
-        self._reasons: list[str] = []
-
-    def score(
-        self, rollouts: Iterable[Rollout], epoch: int, num_mine: int
-    ) -> tuple[Rollout, Scores]:
-        """Scores this process's share of an epoch: the rewards of one batch are computed while the
-        next is sampled.
-
-        Returns all `num_mine` samples as one rollout, without their images, and their scores.
-        Raises what `Scorer.score` raises.
-        """
-        scorer = Scorer(
-            self.reward,
-            self._config.scoring,
-            epoch=epoch,
-            num_samples=self._config.num_samples,
-            paid=self.paid,
-            caller=self.caller,
-            reasons=self._reasons,
-            stop_if_asked=self._world.stop_here_if_asked,
-            tell=self._tell,
-        )
-        return scorer.score(rollouts, num_mine)
-
-    def gather(self, own: Scores, rollout: Rollout) -> Scores:
-        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of
-        its terms.
-
-        Raises RewardError or NonFiniteError, in all processes, where more are missing than may be.
-        """
-        scores = own.gathered(rollout.indices, self._config.num_samples, self._world)
-        scores.refuse_too_few(self._config.scoring)
-        return scores.combined(self.reward) if isinstance(self.reward, Combines) else scores
-
-    def summary(self, scores: Scores) -> Metrics:
-        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as
-        in a normalised sum.
-        """
-        relative = isinstance(self.reward, Combines) and self._config.reward.get("normalize")
-        told = {**summary(name_of(self.reward), scores), "seconds_reward": scores.seconds}
-        return {**told, "relative_reward": 1.0} if relative else told
