@@ -1,9 +1,9 @@
-"""When the rule of rediffuse.overoptimisation marks runs of the demos, and what their pictures are
-by then.
+"""When the rule of rediffuse.verdict.overoptimisation marks runs of the demos, and what their
+pictures are by then.
 
 for seed in 0 1 2 3 4 5; do
-  rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed --run-dir
-  runs/over/incompressibility-$seed
+  rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed \\
+    --run-dir runs/over/incompressibility-$seed
 done
 python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
 
@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.evaluation.monitor import read_picture
+from rediffuse.images import read
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
 from rediffuse.types import Prompt
@@ -100,7 +100,7 @@ def looked(path: Path, judge: EmojiJudge, every: int, images_per_prompt: int) ->
 
 def pictures(stage: Path, num_prompts: int, images_per_prompt: int) -> Tensor:
     """(N, 3, H, W): the first few of each prompt."""
-    images = torch.stack([read_picture(path) for path in sorted(stage.glob("[0-9]*.png"))])
+    images = torch.stack([read(path) for path in sorted(stage.glob("[0-9]*.png"))])
     return images.unflatten(0, (num_prompts, -1))[:, :images_per_prompt].flatten(0, 1)
 
 

@@ -1,8 +1,8 @@
 """Strips of a run's fixed pictures at some stages of training, as docs/ and the README show them: a
 band a stage.
 
-python benchmarks/strips.py RUN docs/NAME.png --epochs 0 6 11 [--columns 12] [--rows 1] [--pixels
-72]
+python benchmarks/strips.py RUN docs/NAME.png --epochs 0 6 11 [--columns 12] [--rows 1] \\
+    [--pixels 72]
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """Processes of their own, forked from a server that has imported everything: a start costs no seconds.
 
-Each has its own signals, exit code and files, as one that is started from nothing. What a test says of that start itself, or of
-torch's launcher, needs `subprocess`.
+Each has its own signals, exit code and files. The environment that libraries read when they are
+imported is the server's, and a process ends without `atexit`: what a test says of a start from
+nothing, of torch's launcher or of the very end needs `subprocess`.
 """
 
 import multiprocessing
@@ -21,6 +22,7 @@ class Process:
         self._process = SERVER.Process(
             target=_call,
             args=(folder, self._said, {**os.environ, **environment}, function, arguments),
+            daemon=True,
         )
         self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import rediffuse
-from rediffuse.cli import COMMANDS, flags, main
+from rediffuse.cli import COMMANDS, commands, flags, main
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import trust
 from rediffuse.runs.folder import create
@@ -634,3 +634,8 @@ def test_odd_words_of_a_command_are_quoted():
         pasteable("what `rediffuse report` makes", Path("a"), lambda run: True)
         == "what `rediffuse report` makes"
     )
+
+
+def test_every_command_does_something():
+    """Those with a recipe, those with a run, and serve, whose options are its reward's."""
+    assert {*commands.WITH_CONFIG, *commands.OTHERS, "serve"} == set(COMMANDS)

@@ -101,3 +101,36 @@ def test_nothing_loads_what_could_run_code():
         assert not forbidden & {name.split(".")[0] for name in imported(tree)}, path
         called = {ast.unparse(n.func) for n in ast.walk(tree) if isinstance(n, ast.Call)}
         assert not calls & called, path
+
+
+def names_from(tree):
+    """(module, name) of all that is imported from the package."""
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("rediffuse")
+        for alias in node.names
+    ]
+
+
+def missing(tree):
+    import importlib
+
+    found = [(importlib.import_module(module), name) for module, name in names_from(tree)]
+    return [
+        name
+        for module, name in found
+        if not hasattr(module, name)
+        and not (Path(str(module.__file__)).parent / f"{name}.py").exists()
+    ]
+
+
+def test_scripts_beside_the_package_import_what_there_is():
+    scripts = [*SRC.parents[1].glob("benchmarks/*.py"), *SRC.parents[1].glob("pretraining/*.py")]
+    assert len(scripts) > 8
+    for path in scripts:
+        assert not missing(ast.parse(path.read_text())), path
+
+
+def test_an_import_of_what_there_is_not_would_be_seen():
+    assert missing(ast.parse("from rediffuse.evaluation.monitor import read_picture"))

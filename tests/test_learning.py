@@ -21,6 +21,11 @@ def own(name, where):
     return yaml.safe_load(path.read_text())[where] if path.exists() else {}
 
 
+def test_settings_are_those_of_algorithms():
+    files = (Path(__file__).parent / "algorithms").glob("*.yaml")
+    assert {path.stem for path in files} <= set(names("algorithms"))
+
+
 def settings(name):
     usual = {
         "epochs": EPOCHS,

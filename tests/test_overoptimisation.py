@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rediffuse.verdict.overoptimisation import change, course, least_errors, to_lose
+from rediffuse.verdict.overoptimisation import course, least_errors, shift, to_lose
 
 PICTURES = 16
 
@@ -118,12 +118,12 @@ def test_more_looks_and_more_rewards_ask_for_more_errors():
 
 def test_pictures_of_one_prompt_count_as_one():
     before, after = [0.0] * 6, [-1.0, -1.2, -0.8, -3.0, -3.1, -2.9]
-    alone, by_prompt = change(before, after), change(before, after, 3)
+    alone, by_prompt = shift(before, after), shift(before, after, 3)
     assert (alone.n, by_prompt.n) == (6, 2)
     assert alone.mean == pytest.approx(by_prompt.mean) == -2
     assert by_prompt.error == pytest.approx(1.0)
     assert alone.error < 0.5
-    assert change(before, after, 6) == alone
+    assert shift(before, after, 6) == alone
 
 
 def test_the_best_is_chosen_among_the_checkpoints_that_are_there():
@@ -135,10 +135,10 @@ def test_the_best_is_chosen_among_the_checkpoints_that_are_there():
 
 
 def test_pictures_without_a_reward_are_left_out_of_the_difference():
-    moved = change([1.0, 2.0, None, 4.0], [2.0, 2.0, 9.0, None])
+    moved = shift([1.0, 2.0, None, 4.0], [2.0, 2.0, 9.0, None])
     assert (moved.mean, moved.n) == (0.5, 2)
     assert moved.error == pytest.approx(0.5)
-    assert change([None], [1.0]).n == 0
+    assert shift([None], [1.0]).n == 0
 
 
 def test_a_reward_that_gave_nothing_marks_nothing():

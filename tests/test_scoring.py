@@ -2,6 +2,7 @@ import json
 import math
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -197,6 +198,23 @@ def test_samples_that_wait_are_counted_by_bytes(bytes_waiting, most, monkeypatch
 
     scorer(slow, 160).score(noted(), 160)
     assert seen == [most + 4], "and the batch that waits to be handed over"
+
+
+@pytest.mark.parametrize("bytes_waiting", [2 * IMAGES[0].nbytes, 2**30])
+def test_what_keeps_failing_is_masked_also_where_few_samples_may_wait(bytes_waiting, monkeypatch):
+    """One of twenty never gets an answer; with room for two, the sampling itself waits for it."""
+    monkeypatch.setattr(scoring, "MAX_WAITING_BYTES", bytes_waiting)
+    monkeypatch.setattr("rediffuse.scoring.asked.LONGEST_PAUSE_SECONDS", 0.01)
+    sick = IMAGES[3]
+
+    def patient(images, prompts):
+        late = ["timeout" if torch.equal(image, sick) else "ok" for image in images]
+        return Judgement(torch.zeros(len(prompts)), statuses=late)
+
+    first, *others = batches(5)
+    rollouts = [first, *(replace(each, samples=torch.zeros(4, 3, 8, 8)) for each in others)]
+    _, scores = scorer(patient, 20, max_failed=0.2, deadline_seconds=2.0).score(rollouts, 20)
+    assert scores.rewards.isnan().sum() == 1
 
 
 def test_a_reward_called_std_leaves_the_deviation_alone():

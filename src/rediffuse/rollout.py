@@ -68,13 +68,13 @@ def sampled(
     samples = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device), draws.prompts)
     checks: list[Check] = [("decoder", _precision(policy), magnitude(samples))]
     kept = arrived(trajectory.latents)
-    if keep is EncodedSamples:
+    if issubclass(keep, EncodedSamples):
         mean, std = policy.denoiser.encode_samples(samples)
         checks.append(
             ("encoder", _precision(policy), torch.maximum(magnitude(mean), magnitude(std)))
         )
         kept = arrived(mean.cpu(), std.cpu())
-    elif keep is Transitions:
+    elif issubclass(keep, Transitions):
         kept = trajectory
         checks = [*_of_log_probs(trajectory, len(policy.sampler.noisy)), *checks]
     faults = [

@@ -3,7 +3,7 @@ import torch
 from diffusers import DDIMScheduler
 
 from rediffuse.maths.schedules import (
-    PARTS,
+    MEANINGS,
     Flow,
     NoiseLevel,
     clean_and_noise,
@@ -36,7 +36,7 @@ LEVELS = {
 
 
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("prediction", PARTS)
+@pytest.mark.parametrize("prediction", MEANINGS)
 def test_a_perfect_network_gives_back_the_clean_sample_and_the_noise(prediction, level):
     if (prediction, level) == ("v_prediction", "flow"):
         pytest.skip("v-prediction belongs to levels whose squares add up to one")
@@ -52,7 +52,7 @@ def test_the_four_predictions_by_hand():
     """A clean 2 and a noise of 1 at alpha 0.6, sigma 0.8."""
     at = LEVELS["variance preserving"]
     clean, eps = torch.tensor(2.0).double(), torch.tensor(1.0).double()
-    targets = {name: training_target(name, clean, eps, at).item() for name in PARTS}
+    targets = {name: training_target(name, clean, eps, at).item() for name in MEANINGS}
     assert targets == pytest.approx(
         {"epsilon": 1.0, "v_prediction": 0.6 * 1 - 0.8 * 2, "sample": 2.0, "flow": 1.0 - 2.0}
     )

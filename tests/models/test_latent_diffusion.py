@@ -115,7 +115,7 @@ def test_all_weights_are_exported_after_full_fine_tuning(pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("train", ["lora", "full"])
-def test_frozen_is_the_pretrained_model_for_a_while(train, pipeline):
+def test_with_the_start_it_is_the_pretrained_model_for_a_while(train, pipeline):
     denoiser = tiny.Tiny(path=pipeline, train=train).load("cpu", 0)
     before = ours(denoiser)
     shaken(denoiser)

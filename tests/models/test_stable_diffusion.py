@@ -282,7 +282,6 @@ class Hub(BaseHTTPRequestHandler):
 
 
 REFUSED = [
-    ("someone/silent", [], "cannot reach the Hub"),
     ("someone/gated", [], "accept its licence at https://huggingface.co/someone/gated"),
     ("someone/broken", [], "the Hub answers 500 for someone/broken"),
     (
@@ -335,29 +334,56 @@ os._exit(0)  # each answer has its exit code
 """
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_what_the_hub_refuses_is_told_with_a_remedy_within_30_seconds(there, single_file, tmp_path):
-    """All cases in one process, whose environment names the Hub."""
+@pytest.fixture
+def hub():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = f"http://127.0.0.1:{server.server_port if there else 9}"
-    cases = REFUSED if there else UNREACHABLE
-    shutil.copy(single_file, tmp_path / "single.safetensors")
-    command = [sys.executable, "-c", ASK_ALL, json.dumps([case[:2] for case in cases])]
-    environment = {
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+def with_hub(endpoint, tmp_path):
+    return {
         **os.environ,
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(tmp_path / "cache"),
         "HF_HUB_OFFLINE": "0",
     }
+
+
+def test_a_hub_that_is_silent_is_told_within_30_seconds(hub, tmp_path):
+    words = ["train", "--model", "stable_diffusion", "--model.source", "someone/silent"]
+    began = time.monotonic()
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "rediffuse", *words, "--run-dir", "run"],
+        cwd=tmp_path,
+        env=with_hub(hub, tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
-    server.shutdown()
+    assert done.returncode == 2 and "cannot reach the Hub" in done.stderr, done.stderr
+    assert time.monotonic() - began < 30 and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_what_the_hub_refuses_is_told_with_a_remedy(there, hub, single_file, tmp_path):
+    """All cases in one process, whose environment names the Hub."""
+    cases = REFUSED if there else UNREACHABLE
+    shutil.copy(single_file, tmp_path / "single.safetensors")
+    done = subprocess.run(
+        [sys.executable, "-c", ASK_ALL, json.dumps([case[:2] for case in cases])],
+        cwd=tmp_path,
+        env=with_hub(hub if there else "http://127.0.0.1:9", tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
-    for (source, _, wanted), (code, said, seconds, has_folder) in zip(
-        cases, json.loads(done.stdout.splitlines()[-1]), strict=True
-    ):
+    answers = json.loads(done.stdout.splitlines()[-1])
+    for (source, _, wanted), (code, said, seconds, has_folder) in zip(cases, answers, strict=True):
         assert (code, has_folder) == (2, False), (source, said)
         assert wanted in said and "Traceback" not in said, (source, said)
         assert seconds < 30, source

@@ -51,6 +51,11 @@ class DDPO:
         )
 
     @property
+    def max_ratio_drift(self) -> float:
+        """Of a loss without a ratio: more than this means that sampling and training disagree."""
+        return 1e-2
+
+    @property
     def metric_names(self) -> tuple[str, ...]:
         return ("kl_to_pretrained",) if self.kl_weight else ()
 

@@ -19,10 +19,6 @@ class DDPOScoreFunction(DDPO):
     an epoch.
     """
 
-    max_ratio_drift = (
-        1e-2  # no ratio enters the loss; more than this means that sampling and training disagree
-    )
-
     def check(self, config: Config) -> None:
         for key, value in (
             ("updates_per_epoch", config.updates_per_epoch),

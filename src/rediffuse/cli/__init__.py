@@ -44,7 +44,7 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
     """A reward is the user's own code, so what went wrong in it is shown where it did."""
     if caused_by is not None and caused_by.__cause__ is not None:
         show_traceback(caused_by.__cause__)
-    say(commands.completed(message))
+    say(commands.pasted(message))
     sys.exit(exit_code)
 
 

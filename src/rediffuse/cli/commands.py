@@ -74,7 +74,7 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
     if isinstance(parts.algorithm, Selects):
-        sizes = f"at most {sizes}"
+        sizes = f"about {sizes}"
     show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="
@@ -261,11 +261,11 @@ def _resumable(run: Path | None) -> Iterator[None]:
     except RewardError as error:
         if error.__cause__ is not None:
             show_traceback(error.__cause__)
-        say(completed(error, run))
+        say(pasted(error, run))
         os._exit(error.exit_code)  # at once: requests under way may last for minutes
     except Interrupted as stop:
         say(
-            completed(
+            pasted(
                 f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume"
                 " RUN",
                 run,
@@ -286,10 +286,10 @@ def _tell(run: Path) -> None:
 
 def _say(verdict: "Verdict | None", run: Path) -> None:
     if verdict is not None:
-        show(f"{verdict.headline}\n{completed(verdict.suggestion, run)}")
+        show(f"{verdict.headline}\n{pasted(verdict.suggestion, run)}")
 
 
-def completed(message: object, run: Path | None = None) -> str:
+def pasted(message: object, run: Path | None = None) -> str:
     """With its commands as they can be pasted here."""
     return pasteable(str(message), run, _needs_trust)
 

@@ -160,4 +160,4 @@ class CleanBatches(Batches):
 
 def kind_for(algorithm: Algorithm) -> type[Batches]:
     """Returns the batches of what an algorithm trains on."""
-    return TransitionBatches if algorithm.trains_on is Transitions else CleanBatches
+    return TransitionBatches if issubclass(algorithm.trains_on, Transitions) else CleanBatches

@@ -24,14 +24,14 @@ from rediffuse.scoring import cures
 if TYPE_CHECKING:
     from rediffuse.types import Algorithm, ModelFamily, PromptSet, Reward, SamplerFamily
 
-METHOD = {
-    "model": "load",
-    "sampler": "bind",
-    "algorithm": "loss",
-    "reward": "__call__",
-    "prompts": "draw",
+MEMBERS = {
+    "model": ["load"],
+    "sampler": ["bind"],
+    "algorithm": ["loss", "advantages", "check", "trains_on", "passes", "metric_names", "groups"],
+    "reward": ["__call__"],
+    "prompts": ["draw"],
 }
-"""What every component of that key can do (rediffuse.types)."""
+"""What every component of that key has (rediffuse.types)."""
 
 __all__ = [
     "KEYS",
@@ -329,14 +329,15 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{key}.name: cannot make {quoted(options['name'])}: {type(error).__name__}: {error}"
         ) from error
-    if not callable(getattr(built, METHOD[key], None)):
+    missing = [each for each in MEMBERS[key] if getattr(built, each, None) is None]
+    if missing:
         cure = (
             " A reward is called with (images, prompts): name that method __call__, or name a"
-            " function." * (key == "reward")
-        )
+            " function."
+        ) * (key == "reward")
         raise ConfigError(
             f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no"
-            f" {METHOD[key]!r}.{cure}"
+            f" {', '.join(map(repr, missing))}.{cure}"
         )
     if key == "reward":
         _refuse_another_signature(str(options["name"]), built)

@@ -168,7 +168,7 @@ class Meaning(NamedTuple):
     solve: Callable[[Tensor, Tensor, NoiseLevel], tuple[Tensor, Tensor]]
 
 
-PARTS: dict[Prediction, Meaning] = {
+MEANINGS: dict[Prediction, Meaning] = {
     "epsilon": Meaning(
         lambda at: (0.0, 1.0),
         lambda output, state, at: ((state - at.sigma * output) / at.alpha, output),
@@ -205,7 +205,7 @@ def training_target(
     prediction: Prediction, clean: Tensor, noise: Tensor, level: NoiseLevel
 ) -> Tensor:
     """What a perfect network outputs for the state, (N, *L); arguments as in `noised`."""
-    of_clean, of_noise = PARTS[prediction].coefficients(level)
+    of_clean, of_noise = MEANINGS[prediction].coefficients(level)
     return of_clean * clean + of_noise * noise
 
 
@@ -219,7 +219,7 @@ def clean_and_noise(
         state: shape (N, *L).
         level: broadcastable to them.
     """
-    return PARTS[prediction].solve(output, state, level)
+    return MEANINGS[prediction].solve(output, state, level)
 
 
 def wide(values: Tensor, state: Tensor) -> Tensor:

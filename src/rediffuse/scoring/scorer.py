@@ -67,7 +67,6 @@ class Scorer:
         self._worker = Pool(1)
         self._running: dict[Future[list[Scored]], Asked] = {}
         self._later: list[Asked] = []
-        self._most_waiting = MAX_WAITING
         self._dispensable = 0
         self._masked = 0
         self._silent_since: float | None = None
@@ -86,7 +85,7 @@ class Scorer:
         self._dispensable = int(self.options.max_failed * num_mine)
         try:
             rollout = joined(self._handed_over(rollouts), num_mine)
-            self._until_waiting(0, all_sampled=True)
+            self._until_waiting(0)
         finally:
             self._worker.stop()
         return rollout, Scores.of([self.done[place] for place in range(num_mine)], self.seconds)
@@ -96,8 +95,8 @@ class Scorer:
         for part in rollouts:
             end = begin + len(part.prompts)
             size = part.samples[0].nbytes if len(part.samples) else 1
-            self._most_waiting = min(MAX_WAITING, MAX_WAITING_BYTES // size)
-            self._until_waiting(max(0, self._most_waiting - len(part.prompts)))
+            most = min(MAX_WAITING, MAX_WAITING_BYTES // size)
+            self._until_waiting(max(0, most - len(part.prompts)))
             asked, whole = (
                 Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)),
                 part.whole,
@@ -135,7 +134,7 @@ class Scorer:
     def _submit(self, asked: Asked) -> None:
         self._running[self._worker.submit(lambda: self._scored(asked))] = asked
 
-    def _until_waiting(self, most: int, all_sampled: bool = False) -> None:
+    def _until_waiting(self, most: int) -> None:
         while True:
             for future in [each for each in self._running if each.done()]:
                 asked = self._running.pop(future)
@@ -145,7 +144,7 @@ class Scorer:
                     self._fail(asked, error)
                 else:
                     self._take(asked, samples)
-            self._ask_again(all_sampled)
+            self._ask_again(most)
             if sum(len(asked.place) for asked in (*self._running.values(), *self._later)) <= most:
                 return
             if self._running:
@@ -154,18 +153,14 @@ class Scorer:
                 time.sleep(POLL_SECONDS)
             self.stop_if_asked()
 
-    def _ask_again(self, all_sampled: bool) -> None:
-        """For what failed and whose time has come; where nothing else is to be done and little is
-        missing, not for ever.
+    def _ask_again(self, most: int) -> None:
+        """For what failed and whose time has come; not for ever where the work waits for it, since
+        more than `most` are missing, and all of them can be spared.
         """
         fresh = any(not asked.attempts for asked in self._running.values())
         retried = [*self._later, *(asked for asked in self._running.values() if asked.attempts)]
         missing = sum(len(asked.place) for asked in retried)
-        few = (
-            self._masked + missing <= self._dispensable
-            and not fresh
-            and (all_sampled or missing >= self._most_waiting)
-        )
+        few = self._masked + missing <= self._dispensable and not fresh and missing > most
         deadline = self.options.deadline_seconds
         late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
         if late and not few:

@@ -78,5 +78,5 @@ class Selects(Protocol):
     """An algorithm that trains on some of an epoch's samples."""
 
     def num_trained(self, config: Config) -> int:
-        """Returns how many they are at most, if all prompts differ and no two rewards are equal."""
+        """Returns about how many they are: equal prompts or rewards make it more or fewer."""
         ...

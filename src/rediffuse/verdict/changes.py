@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from rediffuse.verdict.overoptimisation import change
+from rediffuse.verdict.overoptimisation import shift
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def paired(looks: list[tuple[int, list[float]]], images_per_prompt: int = 1) -> 
             (None, None) if math.isnan(a + b) else (a, b)
             for a, b in zip(looks[0][1], now, strict=False)
         ]
-        moved = change([a for a, _ in pairs], [b for _, b in pairs], images_per_prompt)
+        moved = shift([a for a, _ in pairs], [b for _, b in pairs], images_per_prompt)
         if moved.n:
             mean = fmean(b for _, b in pairs if b is not None)
             found.append(Change(epoch, mean, moved.mean, moved.error, moved.n))

@@ -101,7 +101,7 @@ def relative(metrics: Rows) -> bool:
     return any(row.get("relative_reward") for row in metrics)
 
 
-def change(
+def shift(
     before: Sequence[float | None], after: Sequence[float | None], images_per_prompt: int = 1
 ) -> Shift:
     """Of values at the same places, prompt by prompt; those that one of them lacks are left out. Of
@@ -150,7 +150,7 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
         if entry["mean"] is None or not known:
             continue
         top = max(known, key=lambda row: float(row["held_out"][name]["mean"]))
-        lost = change(
+        lost = shift(
             top["held_out"][name]["values"], entry["values"], now.get("images_per_prompt", 1)
         )
         if (

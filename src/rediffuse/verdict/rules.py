@@ -19,7 +19,7 @@ from rediffuse.verdict.learned import collapse, part_along
 from rediffuse.verdict.overoptimisation import (
     MIN_SHARE,
     Shift,
-    change,
+    shift,
     to_lose,
 )
 
@@ -149,7 +149,7 @@ def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) ->
     first, last = before["held_out"][name], after["held_out"].get(name)
     moved = Shift(math.nan, math.nan, 0)
     if last:
-        moved = change(first["values"], last["values"], before.get("images_per_prompt", 1))
+        moved = shift(first["values"], last["values"], before.get("images_per_prompt", 1))
     if not moved.n:
         return Finding(
             "held_out",
