@@ -37,8 +37,8 @@ class RunError(RediffuseError):
 class RewardError(RediffuseError, RuntimeError):
     """A reward failed, or gave back something other than one number per image.
 
-    status: of the samples it was asked about   passing: whether it may do better if it is asked
-    again later
+    status: of the samples it was asked about
+    passing: whether it may do better if it is asked again later
     """
 
     exit_code = 75

@@ -61,11 +61,11 @@ def train(
             config names; or a name, or `{"name": …, option: …}`.
         callbacks: Called along the run, after the run's own.
         options: Those of the run, over those of config: `epochs=4, algorithm="ddpo_is",
-        sampler={"num_steps": 10}`.
+            sampler={"num_steps": 10}`.
 
     Raises:
         ConfigError: Also where a file asks for what only the command line or a Config may allow, as
-        other people's code.
+            other people's code.
     """
     with begin(config, run_dir, reward, callbacks=callbacks, **options) as run:
         return run.train()
@@ -85,9 +85,9 @@ def resume(
     Args:
         epochs: A new total, more or fewer than were planned, but not fewer than are done.
         accept_changed_files: Go on although a model or another file of this machine is not what it
-        was when the run began.
+            was when the run began.
         drop_damaged_lines: Go on without those lines of the run's logs that were changed or lost;
-        by default RunError names them.
+            by default RunError names them.
     """
     options = {
         "drop_damaged_lines": drop_damaged_lines,

@@ -24,7 +24,7 @@ class Epoch:
         number: The first epoch is 0.
         prompts: One for each sample of the epoch, those of all processes.
         rollout: This process's share of the samples, with their trajectories but without their
-        images.
+            images.
         scores: The rewards of the samples of all processes, with their parts and statuses.
         advantages: (num_samples,), NaN for the samples that were not trained on.
         metrics: The row of metrics.jsonl.

@@ -59,8 +59,8 @@ class Scoring:
     not finite included; they are masked, and never stand for 0. Where more are missing, the run
     asks again and again if that may help, and else stops, its state saved.
 
-    timeout_seconds: of one call of the reward   deadline_seconds: of asking again without a single
-    reward before it stops.
+    timeout_seconds: of one call of the reward
+    deadline_seconds: of asking again without a single reward before it stops.
     """
 
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05

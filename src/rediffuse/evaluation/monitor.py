@@ -39,9 +39,10 @@ LONGEST_CALL_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Base:
-    """Of the pretrained pictures that are finite. features: (N, D)   places: the number of each
-    among all pictures   apart: how far two of them are, of a prompt where it has two   nearest: the
-    median distance to the nearest other
+    """Of the pretrained pictures that are finite. features: (N, D)
+    places: the number of each among all pictures
+    apart: how far two of them are, of a prompt where it has two
+    nearest: the median distance to the nearest other
     """
 
     features: Tensor
@@ -69,8 +70,8 @@ class Base:
 
 
 class Monitor:
-    """held_out: by name   reward: the trained one, which is not asked, but may know how alike
-    pictures are.
+    """held_out: by name
+    reward: the trained one, which is not asked, but may know how alike pictures are.
     """
 
     def __init__(

@@ -21,8 +21,9 @@ class Rows:
     """N choices of a sample of this process and one of its random steps; of clean samples, of the
     times it is noised to.
 
-    sample: (N,) positions in the rollout   k: (N,) positions among the random steps   key: of the
-    noise of clean samples
+    sample: (N,) positions in the rollout
+    k: (N,) positions among the random steps
+    key: of the noise of clean samples
     """
 
     sample: Tensor

@@ -13,7 +13,8 @@ from rediffuse.maths.schedules import wide
 class Gaussian:
     """An isotropic Gaussian over next states, one per row.
 
-    mean: (N, *L)   std: (N,), zero where nothing is drawn (and nothing has a density)
+    mean: (N, *L)
+    std: (N,), zero where nothing is drawn (and nothing has a density)
     """
 
     mean: Tensor

@@ -42,7 +42,7 @@ class Steps:
 
     Attributes:
         times: shape (T,); what `Denoiser.predict` is told at each step. Only the schedule
-        interprets it.
+            interprets it.
         here: the noise levels (T,) before each step, float64.
         after: the noise levels (T,) after each step, float64.
     """
@@ -135,7 +135,7 @@ class Flow:
 
     Attributes:
         sigmas: num_steps -> shape (num_steps + 1,), descending from at most 1 to 0; shifts are the
-        family's affair.
+            family's affair.
     """
 
     sigmas: Callable[[int], Tensor]
@@ -158,7 +158,7 @@ class Meaning(NamedTuple):
 
     Attributes:
         coefficients: a level -> a, b, each broadcastable to the states: output = a · clean + b ·
-        noise.
+            noise.
         solve: output, state, level -> clean, noise: that equation and the state's, solved for both.
             The closed forms lose fewer digits than the general inverse, and their results stay as
             they were.

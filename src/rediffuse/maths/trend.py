@@ -14,8 +14,8 @@ SURE = 4.0
 
 @dataclass(frozen=True)
 class Trend:
-    """Of values along epochs. sure: the slope in its own standard errors   first, last: means of
-    the first and last quarter
+    """Of values along epochs. sure: the slope in its own standard errors
+    first, last: means of the first and last quarter
     """
 
     sure: float

@@ -19,7 +19,7 @@ def tensors(lora: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
 
     Args:
         lora: peft's state dict of one adapter of a U-Net, `MODULE.lora_A.weight` and
-        `MODULE.lora_B.weight`.
+            `MODULE.lora_B.weight`.
         alpha: of every module; what is added to a weight is alpha / rank times B A.
     """
     found: dict[str, Tensor] = {}

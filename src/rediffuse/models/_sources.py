@@ -55,8 +55,8 @@ class Networks:
 
 @dataclass(frozen=True)
 class Source:
-    """place: a folder, an id of the Hub, or a .safetensors file   config: of a single file, the
-    folder or id it is one of
+    """place: a folder, an id of the Hub, or a .safetensors file
+    config: of a single file, the folder or id it is one of
     prediction: what the network predicts, where its scheduler's configuration is not to be believed
 
     Raises ConfigError for whatever is missing, before anything large is read.

@@ -32,10 +32,11 @@ LEAVING_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Word:
-    """What a process tells of itself. beats: work that was done   alive: grows while it waits, or
-    is busy with one long operation
+    """What a process tells of itself. beats: work that was done
+    alive: grows while it waits, or is busy with one long operation
 
-    asked: the signal that it was sent, or 0   where: its number on its machine
+    asked: the signal that it was sent, or 0
+    where: its number on its machine
     """
 
     beats: int = 0

@@ -23,8 +23,8 @@ NAMES = (
 
 @dataclass(frozen=True)
 class EverydayObjects:
-    """article: "a car" and "an apple"   balanced: every object equally often, instead of
-    independent draws.
+    """article: "a car" and "an apple"
+    balanced: every object equally often, instead of independent draws.
     """
 
     article: bool = True

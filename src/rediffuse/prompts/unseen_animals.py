@@ -17,8 +17,8 @@ class UnseenAnimals:
     """Not among the 45 of `animals`; the embedded model knows them from its pretraining, real
     models do too.
 
-    article: "a penguin" and "an owl"   balanced: every animal equally often, instead of independent
-    draws.
+    article: "a penguin" and "an owl"
+    balanced: every animal equally often, instead of independent draws.
     """
 
     article: bool = True

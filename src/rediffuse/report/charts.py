@@ -55,8 +55,9 @@ SMALL = 350
 
 @dataclass(frozen=True)
 class Line:
-    """label: shown beside the chart, not in it   low, high: of a band about it, or empty   tone:
-    which of the page's colours.
+    """label: shown beside the chart, not in it
+    low, high: of a band about it, or empty
+    tone: which of the page's colours.
     """
 
     x: Sequence[float]
@@ -69,8 +70,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """width, height: CSS pixels at which it reads best   marks: words at epochs   zero: a line at 0
-    to compare with.
+    """width, height: CSS pixels at which it reads best
+    marks: words at epochs
+    zero: a line at 0 to compare with.
     """
 
     lines: Sequence[Line]

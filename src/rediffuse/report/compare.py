@@ -107,7 +107,9 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """standings: the best first   reach: the reward of "queries to reach\""""
+    """standings: the best first
+    reach: the reward of "queries to reach"
+    """
 
     methods: Sequence[Method]
     standings: Sequence[Standing]

@@ -28,8 +28,8 @@ QUALITY = 80
 
 @dataclass(frozen=True)
 class Card:
-    """link: to the run's own page, None where there is none   thumbnail: first pictures above, last
-    ones below.
+    """link: to the run's own page, None where there is none
+    thumbnail: first pictures above, last ones below.
     """
 
     name: str

@@ -62,7 +62,7 @@ def write(
 
     Args:
         out: the file to write, for a run whose folder cannot be written; RUN/report.html without
-        it.
+            it.
         verdict: instead of the one that stands in the run's folder.
     """
     told = read(run)

@@ -79,8 +79,8 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """legend: a word per line and which of the page's colours it has   wide: the chart again, for a
-    wide screen.
+    """legend: a word per line and which of the page's colours it has
+    wide: the chart again, for a wide screen.
     """
 
     title: str

@@ -43,7 +43,9 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class PromptTable:
-    """epochs: how many at either end the means are of   left_out: prompts that have no row."""
+    """epochs: how many at either end the means are of
+    left_out: prompts that have no row.
+    """
 
     rows: Sequence[PromptRow]
     epochs: int

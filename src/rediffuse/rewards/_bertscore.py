@@ -55,8 +55,8 @@ class BertScore:
     def load(
         cls, key: str, place: str, revision: str | None, layer: int | None, device: str
     ) -> "BertScore":
-        """place: a folder or an id of the Hub   layer: None takes the last. Raises ConfigError
-        under `key`.
+        """place: a folder or an id of the Hub
+        layer: None takes the last. Raises ConfigError under `key`.
         """
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 

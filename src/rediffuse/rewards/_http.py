@@ -62,8 +62,8 @@ class Patience:
 class Http:
     """key_variable: the name of the environment variable that holds the key.
 
-    timeout_seconds: of one request   deadline_seconds: for how long the server may leave all that
-    it is asked without an answer.
+    timeout_seconds: of one request
+    deadline_seconds: for how long the server may leave all that it is asked without an answer.
     """
 
     url: str

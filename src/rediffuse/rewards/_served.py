@@ -24,8 +24,8 @@ UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
 
 @dataclass(frozen=True)
 class ServedModel:
-    """http: its address goes up to and with /v1   jpeg_quality: of the file that is sent; None:
-    PNG.
+    """http: its address goes up to and with /v1
+    jpeg_quality: of the file that is sent; None: PNG.
     """
 
     http: Http

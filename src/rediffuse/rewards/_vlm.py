@@ -110,17 +110,18 @@ class VlmReward:
     inside and answers all with what is in the picture.
 
     server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None:
-    the model is in this process.
+        the model is in this process.
     key_variable: the name of the environment variable that holds the server's key.
     allow_plain_http: to a server elsewhere, of a network that you trust.
     concurrency: questions on their way to the server at a time.
-    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without
-    an answer to anything; what is missing then has timed out, and the run's own patience begins
-    (scoring.max_failed, scoring.deadline_seconds).
+    timeout_seconds: of a request
+    deadline_seconds: for how long the server is asked again without an answer to anything; what is
+        missing then has timed out, and the run's own patience begins (scoring.max_failed,
+        scoring.deadline_seconds).
     jpeg_quality: of the file as which the image is shown; None: as it is.
     max_tokens: of an answer.
     truncate: images to 8 bits by dropping the fraction, as the authors' TPU code, instead of
-    rounding.
+        rounding.
     empty_scores_zero: as in the published code, instead of leaving the sample out of training.
     """
 

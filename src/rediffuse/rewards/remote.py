@@ -36,12 +36,12 @@ MOST_IN_VAIN = 3
 
 @dataclass(frozen=True)
 class Remote:
-    """url: as `rediffuse serve` says it   key_variable: the name of the environment variable that
-    holds the server's token.
+    """url: as `rediffuse serve` says it
+    key_variable: the name of the environment variable that holds the server's token.
 
-    timeout_seconds: of a request   deadline_seconds: for how long the server is asked again without
-    an answer; then its images have timed out, and the run's own patience begins
-    (scoring.max_failed, scoring.deadline_seconds).
+    timeout_seconds: of a request
+    deadline_seconds: for how long the server is asked again without an answer; then its images have
+        timed out, and the run's own patience begins (scoring.max_failed, scoring.deadline_seconds).
     allow_plain_http: to a server elsewhere, of a network that you trust.
     images_per_request: at most; images travel as PNG files, which hold 8 bits of each colour.
     """

@@ -28,8 +28,10 @@ BEST = "best.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """epoch: how many are done   weights: what learns, by name   optimizer: `moment/name`   state:
-    the algorithm's memory
+    """epoch: how many are done
+    weights: what learns, by name
+    optimizer: `moment/name`
+    state: the algorithm's memory
     """
 
     epoch: int

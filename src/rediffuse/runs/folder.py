@@ -81,7 +81,8 @@ class RunFolder:
 
     def planned_checkpoints(self, every: int, last: int) -> list[int]:
         """Epochs of those that are there, less what an interruption added. every:
-        logging.checkpoint_every   last: planned
+        logging.checkpoint_every
+        last: planned
         """
         found = [int(path.name.removeprefix("epoch-")) for path in self.checkpoints.glob("epoch-*")]
         return sorted(epoch for epoch in found if epoch % every == 0 or epoch == last)

@@ -21,7 +21,7 @@ class DDIM(SamplerOptions):
     Attributes:
         eta: the noise of each step, as a share of the posterior's standard deviation.
         spacing: of the times of models that have discrete ones; None leaves it as the model's
-        scheduler has it.
+            scheduler has it.
         set_alpha_to_one: whether the last step arrives at a clean sample; None as for spacing.
     """
 

@@ -22,8 +22,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Images that wait for their rewards. place: among this process's samples   attempts: that
-    failed already, the last one with that status and for that reason.
+    """Images that wait for their rewards. place: among this process's samples
+    attempts: that failed already, the last one with that status and for that reason.
     """
 
     images: Tensor

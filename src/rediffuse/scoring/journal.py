@@ -29,8 +29,9 @@ NOT_OF_THE_VALUE = (
 
 @dataclass(frozen=True)
 class Scored:
-    """index: of the sample in the epoch   image_hash: of `scoring.image_hashes`   reward: NaN where
-    the status is not ok.
+    """index: of the sample in the epoch
+    image_hash: of `scoring.image_hashes`
+    reward: NaN where the status is not ok.
     """
 
     index: int
@@ -48,8 +49,8 @@ class Scored:
 
 
 class Paid:
-    """path: this process's file   reward: as it is configured; what another one gave is not taken
-    for its own.
+    """path: this process's file
+    reward: as it is configured; what another one gave is not taken for its own.
     """
 
     def __init__(self, path: Path, reward: Mapping[str, Any]) -> None:

@@ -26,7 +26,9 @@ from rediffuse.types import Judgement, Prompt, Reward, Rollout
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
 MAX_WAITING_BYTES = 2**30
-"""How much the samples that wait for their rewards may hold; a single video may be 400 MB."""
+"""How much the samples that wait for their rewards may hold, beside those that lanes have made
+meanwhile; a single video may be 400 MB.
+"""
 MIN_ATTEMPTS = 10
 """Of a failure that may pass, about a minute of them, before its samples are masked because they
 are few.
@@ -36,11 +38,12 @@ LONGEST_REASON = 200
 
 
 class Scorer:
-    """Of one process's share of an epoch. num_samples: of the epoch, all processes together   tell:
-    what is being waited for.
+    """Of one process's share of an epoch. num_samples: of the epoch, all processes together
+    tell: what is being waited for.
 
-    caller: the run's, on whose thread the reward is called   reasons: the first for which samples
-    of the run got no reward; new ones are reported and put here.
+    caller: the run's, on whose thread the reward is called
+    reasons: the first for which samples of the run got no reward; new ones are reported and put
+        here.
     failure: the last, whether or not it passed.
     """
 

@@ -24,10 +24,14 @@ BROKEN = STATUSES.index("broken_sample")
 
 @dataclass(frozen=True)
 class Scores:
-    """rewards: (B,) float64, NaN where there is none   image_hashes: (B,)   seconds: in the reward.
+    """rewards: (B,) float64, NaN where there is none
+    image_hashes: (B,)
+    seconds: in the reward.
 
-    parts: (B,) float64 each, by name   notes: B texts each, by name   statuses: (B,) positions in
-    STATUSES   attempts: (B,)
+    parts: (B,) float64 each, by name
+    notes: B texts each, by name
+    statuses: (B,) positions in STATUSES
+    attempts: (B,)
     """
 
     rewards: Tensor
@@ -113,8 +117,8 @@ def refuse_too_few(
     broken: Sequence[str] = (),
     reasons: Sequence[str] = (),
 ) -> None:
-    """statuses: of all samples of the epoch, or of those known so far   broken: the faults of those
-    that are not finite
+    """statuses: of all samples of the epoch, or of those known so far
+    broken: the faults of those that are not finite
     reasons: of the first that have no reward, told where there is no error that says it
 
     Raises where more are missing than may be: NonFiniteError if the rewards alone would have

@@ -38,7 +38,8 @@ def printable(text: object, *, newlines: bool = False, most: int | None = MOST) 
     """Control characters, terminal sequences, text that turns direction, half characters, accents
     piled up: by their escapes.
 
-    newlines: keep line ends and tabs   most: characters; longer text loses its middle
+    newlines: keep line ends and tabs
+    most: characters; longer text loses its middle
     """
     whole = str(text)
     if most is not None and len(whole) > most:

@@ -16,7 +16,7 @@ class Algorithm(Protocol):
 
     Attributes:
         groups: What `advantages` is told apart: prompts by all that the model sees of them, or each
-        draw of a prompt.
+            draw of a prompt.
     """
 
     groups: Literal["prompt", "draw"]

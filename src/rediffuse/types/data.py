@@ -101,7 +101,9 @@ class Rollout:
 class Transitions:
     """What a policy-gradient algorithm learns from: N single steps.
 
-    state, next_state: (N, *L)   step: (N,) int64 in [0, T), on the host   log_prob, advantage: (N,)
+    state, next_state: (N, *L)
+    step: (N,) int64 in [0, T), on the host
+    log_prob, advantage: (N,)
     reference_mean: (N, *L), of the same step under the weights that `Passes.reference` names
     """
 
@@ -118,7 +120,8 @@ class Transitions:
 class CleanSamples:
     """What an algorithm learns from that adds noise to finished samples again.
 
-    latents, noise: (N, *L)   time: (N,), drawn as in pretraining, on the host
+    latents, noise: (N, *L)
+    time: (N,), drawn as in pretraining, on the host
     weight: (N,), what `Algorithm.advantages` gave
     """
 
@@ -178,10 +181,11 @@ class Loss:
 class Judgement:
     """A reward with what it is made of.
 
-    values: (B,)   parts: (B,) each, by name, logged beside it   notes: a text for each image, by
-    name, for the journal
+    values: (B,)
+    parts: (B,) each, by name, logged beside it
+    notes: a text for each image, by name, for the journal
     statuses: of each image; none at all says that every finite value is ok. What timed out is asked
-    again.
+        again.
     """
 
     values: Tensor

@@ -13,8 +13,8 @@ from rediffuse.verdict.overoptimisation import shift
 
 @dataclass(frozen=True)
 class Change:
-    """Since the first look. error: the standard error of `difference`, over prompts   n: prompts
-    that have a value at both.
+    """Since the first look. error: the standard error of `difference`, over prompts
+    n: prompts that have a value at both.
     """
 
     epoch: int

@@ -16,8 +16,8 @@ SECOND = "second_opinion"
 class Gap(TypedDict):
     """Of one epoch. gap: how much further the first judge went up than the second, in standard
     deviations of the first epoch;
-    gap_error: its standard error, None of one sample   correlation: of ranks (Spearman), None where
-    one judge says one thing.
+    gap_error: its standard error, None of one sample
+    correlation: of ranks (Spearman), None where one judge says one thing.
     """
 
     epoch: int

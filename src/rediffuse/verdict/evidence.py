@@ -28,7 +28,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """config: config.yaml   metrics: a row an epoch   looks: a row a look at the fixed pictures
+    """config: config.yaml
+    metrics: a row an epoch
+    looks: a row a look at the fixed pictures
     gaps: of disagreement.gaps
     checkpoints: in epochs done, those to choose the best from; None: any
     """

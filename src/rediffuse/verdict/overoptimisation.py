@@ -49,8 +49,9 @@ class Shift:
 
 @dataclass(frozen=True)
 class Fall:
-    """reward: the held-out one   since: the look, in epochs done, at which it was best   share: of
-    what there is to lose
+    """reward: the held-out one
+    since: the look, in epochs done, at which it was best
+    share: of what there is to lose
     """
 
     epoch: int
@@ -62,8 +63,8 @@ class Fall:
 
 @dataclass(frozen=True)
 class Course:
-    """fall: where the run went too far, None if it did not   best: the checkpoint to keep, in
-    epochs done
+    """fall: where the run went too far, None if it did not
+    best: the checkpoint to keep, in epochs done
     """
 
     fall: Fall | None
@@ -71,8 +72,9 @@ class Course:
 
 
 def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = None) -> Course:
-    """metrics: a row an epoch   looks: a row a look at the fixed pictures   checkpoints: those to
-    choose from; None: any.
+    """metrics: a row an epoch
+    looks: a row a look at the fixed pictures
+    checkpoints: those to choose from; None: any.
     """
     fall = next(
         (fall for number in range(1, len(looks)) if (fall := _fall(metrics, looks[: number + 1]))),
