@@ -43,6 +43,13 @@ def climbed(ladder: Sequence[float], start: int, reward: Callable[[float], float
     return ladder[best]
 
 
+def rewards_of(run: Path) -> list[float]:
+    """The mean reward of each epoch that is done."""
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [float(json.loads(line)["reward_mean"]) for line in lines]
+
+
 def last_reward(recipe: str, method: str, flags: Flags, seed: int, out: Path) -> tuple[Path, float]:
     """Of the epoch sampled after QUERIES rewards; the run's folder with it."""
     run = out / "-".join([method, *(f"{value:g}" for value in flags.values()), str(seed)])
@@ -64,14 +71,11 @@ def last_reward(recipe: str, method: str, flags: Flags, seed: int, out: Path) ->
     ]
     if run.exists():
         command = ["resume", str(run)]
-    if not (run / "adapter").exists():  # the last thing that a run writes
+    if len(rewards_of(run)) < epochs:
         subprocess.run(
             [sys.executable, "-m", "rediffuse", *command], check=True, stdout=subprocess.DEVNULL
         )
-    rewards = [
-        float(json.loads(line)["reward_mean"])
-        for line in (run / "metrics.jsonl").read_text().splitlines()
-    ]
+    rewards = rewards_of(run)
     settings = "  ".join(f"{key} {value:g}" for key, value in flags.items())
     print(
         f"{method:10}  {settings}  seed {seed}: {rewards[0]:+.3f} to {rewards[-1]:+.3f}", flush=True
