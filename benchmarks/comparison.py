@@ -17,6 +17,7 @@ from pathlib import Path
 from PIL import Image
 
 from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.runs.folder import existing
 
 QUERIES = 1080
 """Rewards that every method has learned from when its last epoch is sampled."""
@@ -110,7 +111,7 @@ def pictured(runs: Sequence[Path]) -> Image.Image:
     shown = Image.new("RGB", (COLUMNS * SIDE, len(grids) * (SIDE + GAP) - GAP), "white")
     for number, path in enumerate(grids):
         with Image.open(path) as grid:
-            side = grid.height // 2
+            side = grid.width // existing(runs[0]).config().evaluation.num_prompts
             row = grid.crop((0, 0, COLUMNS * side, side)).resize(
                 (COLUMNS * SIDE, SIDE), Image.Resampling.LANCZOS
             )

@@ -132,7 +132,7 @@ def test_the_arithmetic_of_a_step_is_told_from_the_network(what, place):
         for fault in drawn("nowhere", steps=steps).faults
     )
     if what == "std":  # who learns from no likelihood needs none
-        assert not any(drawn("nowhere", "latents", steps=steps).faults)
+        assert not any(drawn("nowhere", CleanSamples, steps=steps).faults)
 
 
 @pytest.mark.parametrize("kind", KINDS)
