@@ -44,10 +44,8 @@ def main() -> None:
         " later, last"
     )
     for path in args.runs:
-        metrics, looks = (
-            log.read(path / "metrics.jsonl"),
-            looked(path, judge, args.every, args.images_per_prompt),
-        )
+        metrics = log.read(path / "metrics.jsonl")
+        looks = looked(path, judge, args.every, args.images_per_prompt)
         gone = course(metrics, looks)
         mark = gone.fall.epoch if gone.fall else None
         alarms += mark is not None and mark <= args.healthy

@@ -36,13 +36,14 @@ def run(trained, tmp_path):
     return copy / "run"
 
 
-def test_base_weights_that_changed_are_refused_until_that_is_accepted(run):
+def change_weights(run):
     file = run.parent / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file(
-        {name: 1.3 * value for name, value in load_file(file).items()},
-        file,
-        metadata={"format": "pt"},
-    )
+    changed = {name: 1.3 * value for name, value in load_file(file).items()}
+    save_file(changed, file, metadata={"format": "pt"})
+
+
+def test_base_weights_that_changed_are_refused_until_that_is_accepted(run):
+    change_weights(run)
     with pytest.raises(
         ConfigError,
         match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed.*--accept-changed-files",
@@ -55,12 +56,7 @@ def test_base_weights_that_changed_are_refused_until_that_is_accepted(run):
 def test_pictures_of_a_model_that_changed_come_with_a_warning(run, recwarn):
     before_and_after(run, "a cat", 0)
     assert not [each for each in recwarn if "changed since" in str(each.message)]
-    file = run.parent / "model" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file(
-        {name: 1.3 * value for name, value in load_file(file).items()},
-        file,
-        metadata={"format": "pt"},
-    )
+    change_weights(run)
     with pytest.warns(
         UserWarning,
         match=r"model\.source: unet/diffusion_pytorch_model\.safetensors changed since the run began",

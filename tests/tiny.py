@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import os
+import shutil
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,6 +169,21 @@ def build_encoder(folder):
     torch.manual_seed(0)
     BertModel(BertConfig(**size, vocab_size=len(VOCABULARY))).save_pretrained(folder)
     word_pieces(64).save_pretrained(folder)
+
+
+def hub_environment(endpoint, folder):
+    """The environment of a process whose Hub is there, with its cache in `folder`."""
+    cache = {"HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_HUB_OFFLINE": "0"}
+    return {**os.environ, **cache}
+
+
+def cache_of_the_hub(model, name, commit, folder):
+    """Puts a model into that cache, as `someone/name`; returns its folder there."""
+    place = folder / "cache" / "hub" / f"models--someone--{name}"
+    shutil.copytree(model, place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    return place / "snapshots" / commit
 
 
 def build_pipeline(folder):

@@ -342,22 +342,13 @@ def hub():
     server.shutdown()
 
 
-def with_hub(endpoint, tmp_path):
-    return {
-        **os.environ,
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
-
-
 def test_a_hub_that_is_silent_is_told_within_30_seconds(hub, tmp_path):
     words = ["train", "--model", "stable_diffusion", "--model.source", "someone/silent"]
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "rediffuse", *words, "--run-dir", "run"],
         cwd=tmp_path,
-        env=with_hub(hub, tmp_path),
+        env=tiny.hub_environment(hub, tmp_path),
         capture_output=True,
         text=True,
         check=False,
@@ -375,7 +366,7 @@ def test_what_the_hub_refuses_is_told_with_a_remedy(there, hub, single_file, tmp
     done = subprocess.run(
         [sys.executable, "-c", ASK_ALL, json.dumps([case[:2] for case in cases])],
         cwd=tmp_path,
-        env=with_hub(hub if there else "http://127.0.0.1:9", tmp_path),
+        env=tiny.hub_environment(hub if there else "http://127.0.0.1:9", tmp_path),
         capture_output=True,
         text=True,
         check=False,
@@ -390,10 +381,8 @@ def test_what_the_hub_refuses_is_told_with_a_remedy(there, hub, single_file, tmp
 
 
 def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline, tmp_path):
-    place, commit = tmp_path / "cache" / "hub" / "models--someone--model", "a1" * 20
-    shutil.copytree(pipeline, place / "snapshots" / commit)
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(commit)
+    commit = "a1" * 20
+    cached = tiny.cache_of_the_hub(pipeline, "model", commit, tmp_path)
     command = [
         sys.executable,
         "-m",
@@ -415,12 +404,7 @@ def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline
         "2",
     ]
     command += ["--algorithm", "rwr", "--run-dir", "run"]
-    offline = {
-        **os.environ,
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
+    offline = tiny.hub_environment("http://127.0.0.1:9", tmp_path)
     done = subprocess.run(
         command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False
     )
@@ -429,7 +413,7 @@ def test_without_the_hub_the_cache_answers_and_the_run_keeps_the_commit(pipeline
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["model"] == {
         "revision": commit
     }
-    assert StableDiffusion(source=str(place / "snapshots" / commit)).load("cpu", 0).pinned == {}
+    assert StableDiffusion(source=str(cached)).load("cpu", 0).pinned == {}
 
 
 class RealSize:

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import shutil
 import subprocess
 import sys
 
@@ -141,10 +139,7 @@ def test_a_run_learns_from_it(judge, tmp_path):
 def test_the_run_keeps_the_commits_of_the_models_that_judge(judge, tmp_path):
     """From a cache of the Hub, which nobody can reach."""
     for name, commit in (("vlm", "a1" * 20), ("encoder", "b2" * 20)):
-        place = tmp_path / "cache" / "hub" / f"models--someone--{name}"
-        shutil.copytree(judge[name], place / "snapshots" / commit)
-        (place / "refs").mkdir()
-        (place / "refs" / "main").write_text(commit)
+        tiny.cache_of_the_hub(judge[name], name, commit, tmp_path)
     options = {
         "reward.vlm": "someone/vlm",
         "reward.encoder": "someone/encoder",
@@ -170,12 +165,7 @@ def test_the_run_keeps_the_commits_of_the_models_that_judge(judge, tmp_path):
         "--run-dir",
         "run",
     ]
-    offline = {
-        **os.environ,
-        "HF_ENDPOINT": "http://127.0.0.1:9",
-        "HF_HOME": str(tmp_path / "cache"),
-        "HF_HUB_OFFLINE": "0",
-    }
+    offline = tiny.hub_environment("http://127.0.0.1:9", tmp_path)
     done = subprocess.run(
         command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False
     )

@@ -84,17 +84,15 @@ class DDPO:
         distribution = policy.act(batch.state, batch.step, batch.conditioning)
         log_prob = distribution.log_prob(batch.next_state)
         log_ratio = log_prob - batch.log_prob
-        surrogate = self.surrogate(log_prob, batch)
+        surrogate = self.surrogate(log_prob, log_ratio, batch.advantage)
         weights = self.step_weights(policy, batch.step).to(surrogate)
         penalty, metrics = self.penalty(distribution, batch)
         value = (weights * surrogate).mean() + penalty.to(surrogate)
         return Loss(value, log_ratio.detach(), {**self.measured(log_ratio.detach()), **metrics})
 
-    def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:
-        """Returns the loss of each row, (N,), from its log-probability under the policy that
-        learns, (N,).
-        """
-        return self.objective(log_prob - batch.log_prob, batch.advantage)
+    def surrogate(self, log_prob: Tensor, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Returns the loss of each row; log_prob: under the policy that learns; all are (N,)."""
+        return self.objective(log_ratio, advantage)
 
     def objective(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Returns the loss of each row from the ratio of its likelihoods and its advantage; all are

@@ -8,7 +8,6 @@ from rediffuse.algorithms._ddpo import DDPO
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.maths.objectives import score_function
-from rediffuse.types import Transitions
 
 __all__ = ["DDPOScoreFunction"]
 
@@ -31,5 +30,5 @@ class DDPOScoreFunction(DDPO):
                     " --algorithm ddpo_is, which corrects for that."
                 )
 
-    def surrogate(self, log_prob: Tensor, batch: Transitions) -> Tensor:
-        return score_function(log_prob, batch.advantage)
+    def surrogate(self, log_prob: Tensor, log_ratio: Tensor, advantage: Tensor) -> Tensor:
+        return score_function(log_prob, advantage)

@@ -60,12 +60,12 @@ def run(arguments: list[str]) -> None:
         whole.print_help()
         return
     args, rest = whole.parse_known_args(arguments)
-    if rest and args.command not in ("train", "plan", "serve"):
+    if rest and args.command not in (*commands.WITH_CONFIG, "serve"):
         raise ConfigError(
             f"{args.command}: no such option {quoted(rest[0])}. See: rediffuse {args.command}"
             " --help"
         )
-    if args.command in ("train", "plan"):
+    if args.command in commands.WITH_CONFIG:
         args.recipe = rest.pop(0) if rest and not rest[0].startswith("--") else DEFAULT_RECIPE
         recipe = read_recipe(args.recipe)
         given = flags(rest, recipe)

@@ -60,6 +60,15 @@ def parser() -> Parser:
     return whole
 
 
+def _add_run(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, metavar="RUN")
+    command.add_argument("--trust-code", action="store_true", help=TRUST)
+
+
+def _add_checkpoint(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+
+
 def _with_recipe(command: argparse.ArgumentParser) -> None:
     command.usage = f"{command.prog} [RECIPE] [--run-dir DIR] [--epochs N] [--a.b VALUE …]"
     command.epilog = OPTIONS
@@ -75,8 +84,7 @@ def _with_recipe(command: argparse.ArgumentParser) -> None:
 
 
 def _resume(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    _add_run(command)
     command.add_argument(
         "--epochs",
         type=int,
@@ -95,19 +103,17 @@ def _resume(command: argparse.ArgumentParser) -> None:
 
 
 def _sample(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    _add_run(command)
     command.add_argument("--prompt", required=True)
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--out", type=Path, help="the PNG to write; without it, in the run's samples/"
     )
-    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    _add_checkpoint(command)
 
 
 def _evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    _add_run(command)
     command.add_argument(
         "--prompts",
         nargs="+",
@@ -121,22 +127,21 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="instead of the run's own and its held-out ones",
     )
-    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    _add_checkpoint(command)
     command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
     command.add_argument("--images-per-prompt", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
 
 
 def _export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN")
-    command.add_argument("--trust-code", action="store_true", help=TRUST)
+    _add_run(command)
     command.add_argument(
         "--to",
         required=True,
         choices=("kohya",),
         help="kohya: the LoRA file of ComfyUI and the A1111 web UI",
     )
-    command.add_argument("--checkpoint", default="newest", metavar="NAME", help=WHICH)
+    _add_checkpoint(command)
     command.add_argument(
         "--out",
         type=Path,

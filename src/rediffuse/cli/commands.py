@@ -65,16 +65,12 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
     parts = assemble(config)
     queries = config.num_samples * config.epochs
     updates = config.updates_per_epoch * parts.algorithm.passes.inner_epochs
-    num_trained = (
-        parts.algorithm.num_trained(config)
-        if isinstance(parts.algorithm, Selects)
-        else config.num_samples
-    )
-    sizes = f"{num_trained // config.updates_per_epoch}"
+    num_trained, about = config.num_samples, ""
+    if isinstance(parts.algorithm, Selects):
+        num_trained, about = parts.algorithm.num_trained(config), "about "
+    sizes = f"{about}{num_trained // config.updates_per_epoch}"
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
-    if isinstance(parts.algorithm, Selects):
-        sizes = f"about {sizes}"
     show(
         f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="

@@ -98,10 +98,8 @@ class TransitionBatches(Batches):
 
     @property
     def choices(self) -> tuple[int, int]:
-        asked, num_random = (
-            self.algorithm.passes.rows_per_sample,
-            len(self.rollout.trajectory.steps),
-        )
+        asked = self.algorithm.passes.rows_per_sample
+        num_random = len(self.rollout.trajectory.steps)
         return min(asked or num_random, num_random), num_random
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:

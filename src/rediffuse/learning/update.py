@@ -97,7 +97,10 @@ class Learner:
         many updates in a row are not finite, and where what was learned gives no finite numbers.
         """
         batches = self._batches(rollout, advantages)
-        totals = Totals(self.algorithm.metric_names, has_ratio=isinstance(self.algorithm, HasRatio))
+        limit = {}
+        if isinstance(self.algorithm, HasRatio):
+            limit["max_ratio_drift"] = self.algorithm.max_ratio_drift
+        totals = Totals(self.algorithm.metric_names, has_ratio=bool(limit))
         valid = advantages.isfinite().nonzero().flatten()
         passes = self.algorithm.passes
         if passes.restart_optimizer:
@@ -120,11 +123,6 @@ class Learner:
                 rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)
             ),
             epoch,
-        )
-        limit = (
-            {"max_ratio_drift": self.algorithm.max_ratio_drift}
-            if isinstance(self.algorithm, HasRatio)
-            else {}
         )
         return {"trained_samples": len(valid), **totals.means(self.world), **limit}
 

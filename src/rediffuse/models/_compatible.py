@@ -157,10 +157,8 @@ def _problems(
 
 
 def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
-    name, predicts = (
-        str(scheduler.get("_class_name", "")),
-        scheduler.get("prediction_type", "epsilon"),
-    )
+    name = str(scheduler.get("_class_name", ""))
+    predicts = scheduler.get("prediction_type", "epsilon")
     if name.startswith("FlowMatch") or predicts == "flow_prediction":
         yield "is a flow-matching model by its scheduler."
     if name.startswith("LCM"):

@@ -46,10 +46,8 @@ class LatentDiffusion:
         self, source: Source, options: LatentDiffusionOptions, device: str, seed: int
     ) -> None:
         self.options, self.device = options, torch.device(device)
-        self._source, self._dtype = (
-            source,
-            PRECISIONS[options.precision if options.train == "lora" else "fp32"],
-        )
+        self._source = source
+        self._dtype = PRECISIONS[options.precision if options.train == "lora" else "fp32"]
         self.precision = options.precision
         self.needs_loss_scaling = options.precision == "fp16"
         parts = source.networks(self._dtype)

@@ -147,10 +147,8 @@ def _component(
 ) -> Panel:
     epochs, mean = _series(metrics, key)
     widths = [spread.get(epoch, math.nan) for epoch in epochs]
-    low, high = (
-        [m - w for m, w in zip(mean, widths, strict=True)],
-        [m + w for m, w in zip(mean, widths, strict=True)],
-    )
+    low = [m - w for m, w in zip(mean, widths, strict=True)]
+    high = [m + w for m, w in zip(mean, widths, strict=True)]
     line = Line(epochs, mean, low=low, high=high) if spread else Line(epochs, mean)
     return drawing.panel(key.removeprefix("reward_"), "", [line], name=name)
 
@@ -183,10 +181,8 @@ def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
         return []
     epochs, gap = [row["epoch"] for row in found], [row["gap"] for row in found]
     error = [ERRORS * (row["gap_error"] or 0.0) for row in found]
-    low, high = (
-        [g - e for g, e in zip(gap, error, strict=True)],
-        [g + e for g, e in zip(gap, error, strict=True)],
-    )
+    low = [g - e for g, e in zip(gap, error, strict=True)]
+    high = [g + e for g, e in zip(gap, error, strict=True)]
     ranks = [math.nan if row["correlation"] is None else row["correlation"] for row in found]
     apart = (
         "How much further the reward rose than a second judge's opinion of the same pictures, in"

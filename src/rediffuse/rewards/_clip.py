@@ -43,10 +43,8 @@ class ClipReward:
                 folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
             refuse_incomplete("reward.clip", folder, model, info)
-            processor, tokenizer = (
-                CLIPImageProcessorPil.from_pretrained(folder),
-                CLIPTokenizer.from_pretrained(folder),
-            )
+            processor = CLIPImageProcessorPil.from_pretrained(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(folder)
         pin(self, "clip", "revision", model)
         self._loaded.update(
             model=model.to(device).eval().requires_grad_(False),

@@ -231,10 +231,8 @@ def restore_optimizer(
 
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / "state.json").read_text())
-    weights, optimizer = (
-        load_file(path / "weights.safetensors"),
-        load_file(path / "optimizer.safetensors"),
-    )
+    weights = load_file(path / "weights.safetensors")
+    optimizer = load_file(path / "optimizer.safetensors")
     if named := first_not_finite({**weights, **optimizer}):
         raise CheckpointError(
             f"The checkpoint {path} holds numbers that are not finite, first in {named}."

@@ -100,10 +100,8 @@ class Scorer:
             size = part.samples[0].nbytes if len(part.samples) else 1
             most = min(MAX_WAITING, MAX_WAITING_BYTES // size)
             self._until_waiting(max(0, most - len(part.prompts)))
-            asked, whole = (
-                Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end)),
-                part.whole,
-            )
+            asked = Asked(part.samples, part.prompts, part.indices.tolist(), range(begin, end))
+            whole = part.whole
             if len(whole) < len(part.prompts):
                 self._leave_out(part, begin)
                 asked = asked.only(whole)
@@ -290,10 +288,8 @@ class Scorer:
 def _samples(
     judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int
 ) -> list[Scored]:
-    values, parts = (
-        judgement.values.tolist(),
-        {name: each.tolist() for name, each in judgement.parts.items()},
-    )
+    values = judgement.values.tolist()
+    parts = {name: each.tolist() for name, each in judgement.parts.items()}
     return [
         Scored(
             index,

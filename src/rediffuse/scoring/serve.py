@@ -54,10 +54,8 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
 
     Without a token, only requests that name this machine as loopback are answered.
     """
-    service, turn = (
-        FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None),
-        asyncio.Lock(),
-    )
+    service = FastAPI(title=f"{name}, a reward of Rediffuse", openapi_url=None)
+    turn = asyncio.Lock()
 
     if token is None:
         service.middleware("http")(_refuse_foreign_pages)

@@ -178,10 +178,8 @@ def _go_back(evidence: Evidence) -> str:
     """
     for number in range(len(evidence.looks) - 1, 0, -1):
         then = replace(evidence, looks=evidence.looks[: number + 1])
-        told, epoch = (
-            [*held_out_trend(then), loss_of_diversity(then)],
-            evidence.looks[number]["epoch"],
-        )
+        told = [*held_out_trend(then), loss_of_diversity(then)]
+        epoch = evidence.looks[number]["epoch"]
         kept = evidence.checkpoints is None or epoch in evidence.checkpoints
         if kept and not any(finding and finding.level in ("bad", "warning") for finding in told):
             return (
