@@ -311,20 +311,6 @@ def test_stopping_needs_a_reward_to_go_by(rewards):
         config(rewards, evaluation={"on_overoptimisation": "stop"})
 
 
-def test_a_sum_over_an_epoch_cannot_be_held_out(rewards, tmp_path):
-    with pytest.raises(
-        ConfigError, match="evaluation.held_out: weighted_sum is made of a whole epoch"
-    ):
-        train(
-            tiny.config(
-                evaluation={
-                    "held_out": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}]
-                }
-            ),
-            tmp_path / "run",
-        )
-
-
 def test_the_page_and_the_verdict_are_there_without_the_command(rewards, tmp_path):
     train(config(rewards, "of_the_prompt"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "verdict.json").read_text())["best"] == 6

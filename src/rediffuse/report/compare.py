@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
+from rediffuse.config.declared import KEYS, declared_options, result_options
+from rediffuse.config.rewards import trained, use_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
@@ -23,26 +25,7 @@ from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder, existing
 from rediffuse.terminal.commands import command
 
-TASK = ("reward", "prompts", "sampler")
-HOW_IT_LEARNS = {
-    "train",
-    "lora_rank",
-    "lora_alpha",
-    "lora_targets",
-    "precision",
-    "gradient_checkpointing",
-}
-"""Options of a model in which methods may differ and still be compared."""
-WHERE_IT_IS = {
-    "url",
-    "server",
-    "key_variable",
-    "concurrency",
-    "timeout_seconds",
-    "deadline_seconds",
-    "images_per_request",
-}
-"""Options of a reward behind a server that do not change what it says."""
+TASK = ("rewards", "prompts", "sampler", "model")
 MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
 NUM_PICTURES = 12
 
@@ -160,7 +143,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     """compare.html, .png, .svg and .csv in `out`."""
     runs, methods = comparison.runs, comparison.methods
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = chart(methods, runs[0].config.reward["name"])
+        figure = chart(methods, runs[0].config.goal)
     if out.exists() and not out.is_dir():
         raise RunError(f"--out: {out} is a file; name a folder.")
     files.make_folder(out)
@@ -178,7 +161,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     page = rendered(
         "compare.html.jinja",
         config=runs[0].config,
-        curve=in_page(lambda: chart(methods, runs[0].config.reward["name"]), "curve"),
+        curve=in_page(lambda: chart(methods, runs[0].config.goal), "curve"),
         standings=comparison.standings,
         reach=comparison.reach,
         pictures=_pictures(methods),
@@ -197,10 +180,11 @@ def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
     model.
     """
     first, *others = runs
-    if first.config.reward.get("normalize"):
+    if first.config.scoring.normalize and len(trained(first.config.rewards)) > 1:
         raise RunError(
-            f"{first.folder.path} cannot be compared: its reward is normalised over each epoch, so"
-            " its mean is 0 in every one. Compare runs with reward.normalize false."
+            f"{first.folder.path} cannot be compared: its rewards are normalised over each epoch,"
+            " so that the mean of their sum is 0 in every one. Compare runs with scoring.normalize"
+            " false."
         )
     for other in others:
         ours, theirs = _task(first.config), _task(other.config)
@@ -266,26 +250,50 @@ def _read(path: Path) -> ComparedRun:
 
 
 def _task(config: Config) -> dict[str, Any]:
-    whole = _flat(asdict(config))
-    hidden = {f"model.{option}" for option in HOW_IT_LEARNS} | {
-        f"reward.{option}" for option in WHERE_IT_IS
-    }
-    return {
-        key: value
-        for key, value in whole.items()
-        if key.split(".")[0] in (*TASK, "model") and key not in hidden
-    }
+    """What compared runs must have in common."""
+    flat = _flat(_compared(config))
+    return {key: value for key, value in flat.items() if key.split(".")[0] in TASK}
 
 
 def _settings(config: Config) -> dict[str, Any]:
     """What may set one method apart from another."""
     own = ("evaluation", "logging", "scoring")
-    mute = MUTE | {f"reward.{option}" for option in WHERE_IT_IS}
     return {
         key: value
-        for key, value in _flat(asdict(config)).items()
-        if key not in mute and key.split(".")[0] not in own
+        for key, value in _flat(_compared(config, methods=True)).items()
+        if key not in MUTE and key.split(".")[0] not in own
     }
+
+
+def _compared(config: Config, *, methods: bool = False) -> dict[str, Any]:
+    """The configuration without what does not change a result: how servers are reached, and rewards
+    that are not trained on. Options that are younger than the run have their defaults.
+
+    Args:
+        methods: With the options in which methods may differ.
+    """
+    found = asdict(config)
+    for key in KEYS.keys() - {"reward"}:
+        known = declared_options(KEYS[key], str(found[key].get("name")))
+        found[key] = {
+            option: value
+            for option, value in _complete(key, found[key]).items()
+            if methods or option not in known or not known[option].is_of_a_method
+        }
+    found["rewards"] = {
+        str(number): {**_complete("reward", entry), **use_of(entry).spelt()}
+        for number, entry in enumerate(trained(config.rewards))
+    }
+    return found
+
+
+def _complete(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    known = declared_options(KEYS[key], str(options.get("name")))
+    defaults = {
+        name: list(each.default) if isinstance(each.default, tuple) else each.default
+        for name, each in known.items()
+    }
+    return result_options(key, {**defaults, **options})
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -52,10 +52,7 @@ class Card:
     def names(self) -> dict[str, object]:
         """What the template of a card needs, by name."""
         assert self.told is not None
-        return {
-            kind: page.component(self.told.config, kind)
-            for kind in ("reward", "algorithm", "model", "prompts")
-        }
+        return page.names(self.told.config)
 
 
 def write(folder: Path, out: Path | None = None) -> Path:

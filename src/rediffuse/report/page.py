@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config.rewards import read_entries, title
 from rediffuse.config.schema import read_yaml
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
@@ -102,7 +103,6 @@ def render(told: Told, *, version: str | None = None) -> str:
     of a file.
     """
     drawing = Drawing(told.marks)
-    main_reward = str(component(told.config, "reward"))
     shown = slider_frames(told)
     table = tables.per_prompt(told.rewards)
     measured, silent = panels.diagnostics(told.metrics, told.looks, drawing)
@@ -112,16 +112,13 @@ def render(told: Told, *, version: str | None = None) -> str:
         live=version is not None,
         version=version,
         told=told,
-        names={
-            kind: component(told.config, kind)
-            for kind in ("model", "reward", "algorithm", "prompts")
-        },
+        names=names(told.config),
         verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs")),
         reward=panels.reward(told.metrics, told.marks),
         held_out=panels.held_out_rewards(told.looks, drawing),
-        parts=panels.components(told.metrics, told.rewards, main_reward, drawing),
-        disagreement=panels.disagreement(gaps(told.rewards), drawing),
+        parts=panels.components(told.metrics, told.rewards, told.config, drawing),
+        disagreement=panels.disagreement(gaps(told.rewards, told.config), drawing),
         frames=shown,
         captions=captions(shown, told),
         marks=_on_the_slider(shown, told),
@@ -147,6 +144,13 @@ def _with_commands(told: Told) -> Mapping[str, Any]:
     if not isinstance(suggestion, str):
         return told.verdict
     return {**told.verdict, "suggestion": pasteable(suggestion, Path(told.name), lambda _: False)}
+
+
+def names(config: Mapping[str, Any]) -> dict[str, object]:
+    """What a run's heading names: its components, and what it is trained on."""
+    kinds = ("model", "algorithm", "prompts")
+    found = {kind: component(config, kind) for kind in kinds}
+    return {**found, "reward": title(read_entries(config))}
 
 
 def component(config: Mapping[str, Any], kind: str) -> object:

@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rediffuse.config.rewards import read_entries, term_names, trained
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number
@@ -127,9 +128,12 @@ def reward(metrics: Rows, marks: Marks) -> Panel:
     )
 
 
-def components(metrics: Rows, rewards: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
+def components(
+    metrics: Rows, rewards: Rows, config: Mapping[str, Any], drawing: Drawing
+) -> list[Panel]:
     """What the reward is made of, beside the mean itself: each with its spread over the samples."""
-    own = OWN | {f"reward_{main_reward.rpartition(':')[2]}"}
+    terms = term_names(trained(read_entries(config)))
+    own = OWN | {f"reward_{name}" for name in terms if len(terms) == 1}
     keys = [
         key
         for key in dict.fromkeys(key for row in metrics for key in row)
@@ -175,34 +179,45 @@ def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
     ]
 
 
-def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
-    """The second judge, where there is one."""
-    if not found:
-        return []
+def disagreement(found: Mapping[str, Sequence[Gap]], drawing: Drawing) -> list[Panel]:
+    """Two panels for each reward that is only watched, on a share of the samples."""
+    shown = list(found.items())[: MOST_PANELS // 2]
+    return [
+        panel
+        for number, (name, each) in enumerate(shown)
+        for panel in _disagreement(name, each, drawing, f"-{number}" if number else "")
+    ]
+
+
+def _disagreement(name: str, found: Sequence[Gap], drawing: Drawing, which: str) -> list[Panel]:
     epochs, gap = [row["epoch"] for row in found], [row["gap"] for row in found]
     error = [ERRORS * (row["gap_error"] or 0.0) for row in found]
     low = [g - e for g, e in zip(gap, error, strict=True)]
     high = [g + e for g, e in zip(gap, error, strict=True)]
     ranks = [math.nan if row["correlation"] is None else row["correlation"] for row in found]
     apart = (
-        "How much further the reward rose than a second judge's opinion of the same pictures, in"
-        " standard deviations of the first epoch. Above 0, the reward is going up for reasons the"
-        " second judge does not share."
+        f"How much further the trained reward rose than {name} on the same samples, in standard"
+        " deviations of the first epoch. Above 0, the trained reward is going up for reasons that"
+        f" {name} does not share."
     )
     alike = (
-        "Whether both judges rank an epoch's pictures alike: 1 is the same order, 0 is no"
+        "Whether both rank an epoch's samples alike: 1 is the same order, 0 is no"
         " relation (Spearman)."
     )
     return [
         drawing.panel(
-            "The reward against a second judge",
+            f"The trained reward against {name}",
             apart,
             [Line(epochs, gap, low=low, high=high)],
-            name="gap",
+            name=f"gap{which}",
             zero=True,
         ),
         drawing.panel(
-            "Agreement in order", alike, [Line(epochs, ranks, tone=1)], name="ranks", zero=True
+            f"Agreement in order with {name}",
+            alike,
+            [Line(epochs, ranks, tone=1)],
+            name=f"ranks{which}",
+            zero=True,
         ),
     ]
 

@@ -146,8 +146,8 @@ class RunFolder:
         rewards' options as they are by now.
         """
         config = self.config()
-        exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
-        self.write_config(replace(config, model=exact, reward=reward, evaluation=loaded.evaluation))
+        exact = {**config.model, **model}
+        self.write_config(replace(config, model=exact, rewards=loaded.rewards))
         if model:
             self.note("model", dict(model))
 

@@ -32,19 +32,17 @@ from rediffuse.types.models import (
     SamplerFamily,
 )
 from rediffuse.types.rewards import (
-    Combines,
     HasFeatures,
     ListsPrompts,
-    NeedsLoading,
     PromptSet,
     Reward,
+    RewardFamily,
 )
 
 __all__ = [
     "Algorithm",
     "Batch",
     "CleanSamples",
-    "Combines",
     "Conditioning",
     "Denoiser",
     "EncodedSamples",
@@ -58,7 +56,6 @@ __all__ = [
     "Metrics",
     "Modality",
     "ModelFamily",
-    "NeedsLoading",
     "Passes",
     "Policy",
     "Prompt",
@@ -66,6 +63,7 @@ __all__ = [
     "ReadsTokens",
     "Remembers",
     "Reward",
+    "RewardFamily",
     "Rollout",
     "Sampler",
     "SamplerFamily",

@@ -31,14 +31,14 @@ class Evidence:
     """config: config.yaml
     metrics: a row an epoch
     looks: a row a look at the fixed pictures
-    gaps: of disagreement.gaps
+    gaps: of disagreement.gaps, by the watched reward
     checkpoints: in epochs done, those to choose the best from; None: any
     """
 
     config: Mapping[str, Any]
     metrics: Rows
     looks: Rows = ()
-    gaps: Sequence[Gap] = ()
+    gaps: Mapping[str, Sequence[Gap]] = field(default_factory=dict)
     checkpoints: Collection[int] | None = None
 
     @property

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
+from rediffuse.config.rewards import read_entries, term_names, use_of
 from rediffuse.maths.trend import trend
 from rediffuse.verdict.evidence import Evidence, Finding
 from rediffuse.verdict.overoptimisation import (
@@ -86,10 +87,9 @@ def _learning_of_parts(evidence: Evidence) -> Finding:
     weights.
     """
     rows = evidence.metrics
-    terms = {
-        str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1))
-        for each in evidence.config["reward"]["rewards"]
-    }
+    entries = read_entries(evidence.config)
+    uses = zip(term_names(entries), map(use_of, entries), strict=True)
+    terms = {name: use.weight for name, use in uses if use.is_trained}
     along = {
         name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms
     }
