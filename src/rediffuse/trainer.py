@@ -41,8 +41,8 @@ class Run(RunState):
         return rows
 
     def step(self) -> Epoch | None:
-        """Runs one epoch. An epoch that is interrupted or whose rewards fail leaves the policy
-        unchanged.
+        """Runs one epoch. If it is interrupted or its rewards fail, the error is raised and the
+        epoch is not counted.
 
         Returns:
             The results of the epoch, or None if the run is over.

@@ -65,7 +65,7 @@ class SparseRegression(WeightedRegression):
         return groups * (size - math.ceil(self.percentile / 100 * (size - 1)))
 
     def check(self, config: Config) -> None:
-        """Raises ConfigError if the percentile selects all samples or fewer than there are
+        """Raises ConfigError if every sample would be selected, or fewer samples than there are
         updates.
         """
         if self.threshold is None and self.among == "prompt" and config.images_per_prompt == 1:
