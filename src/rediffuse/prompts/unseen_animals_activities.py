@@ -16,7 +16,7 @@ __all__ = ["UnseenAnimalsActivities"]
 
 @dataclass(frozen=True)
 class UnseenAnimalsActivities:
-    """Fourteen animals with three activities, neither of them among the paper's prompts.
+    """Fourteen animals with three activities, none of which occur in the paper's prompts.
 
     Attributes:
         balanced: Whether each of the 42 prompts is drawn equally often, instead of independently.

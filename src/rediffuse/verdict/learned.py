@@ -66,7 +66,9 @@ def learning(evidence: Evidence) -> Finding:
 
 
 def collapse(evidence: Evidence) -> Finding | None:
-    """Reports a reward that rose and then lost at least half of its gain."""
+    """Reports a reward that rose and then lost at least half of its gain and one standard
+    deviation.
+    """
     rows = evidence.metrics
     if len(rows) < FEWEST_EPOCHS or relative(rows):
         return None
