@@ -54,9 +54,7 @@ def picture(image: Tensor) -> Image.Image:
 
 
 def drawable(images: Tensor) -> Tensor:
-    """Replaces images (B, 3, H, W) that are not finite by a magenta cross on grey, which no sample
-    resembles.
-    """
+    """Replaces images (B, 3, H, W) that are not finite with a magenta cross on grey."""
     broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
     if not broken:
         return images
