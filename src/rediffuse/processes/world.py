@@ -57,10 +57,6 @@ class World:
     """Rank, world size, device and worker threads of this process, and its collective operations.
 
     Attributes:
-        rank: The number of this process, from 0.
-        size: The number of processes.
-        device: The torch device, as in "cuda:0".
-        is_main: Whether this is the process that writes the run's files.
         stop: Records stop signals.
         heart: Exchanges heartbeats with the other processes.
         lanes: The worker threads for micro-batches.
@@ -84,10 +80,6 @@ class World:
     @contextmanager
     def joined(cls, num_samples: int, stall_seconds: float = STALL_SECONDS) -> Iterator["World"]:
         """Connects the processes and, inside the context, exchanges heartbeats and records signals.
-
-        Args:
-            num_samples: The samples of an epoch.
-            stall_seconds: The time without progress after which a process counts as lost.
 
         Raises:
             ConfigError: torch's default dtype is not float32, or there are fewer samples than
@@ -120,15 +112,13 @@ class World:
             _AT_WORK.release()
 
     def share(self, num_samples: int) -> range:
-        """Returns this process's sample indices; the shares of all processes differ in size by at
-        most one.
+        """Returns this process's sample indices; the shares of all processes differ by at most
+        one.
         """
         return range(self.rank, num_samples, self.size)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Applies a function to items in the worker threads, with a heartbeat for each, and yields
-        the results in order.
-        """
+        """Applies a function to items in the worker threads and yields the results in order."""
 
         def beating(item: Item) -> Result:
             self.heart.beat()
@@ -137,24 +127,15 @@ class World:
         return self.lanes.map(beating, items)
 
     def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
-        """Gathers values (B,) of all processes into one tensor.
-
-        Args:
-            values: Shape (B,), of this process.
-            indices: Shape (B,), the index of each value in the result.
-            num_samples: The length of the result.
-
-        Returns:
-            Shape (num_samples,), float64.
+        """Gathers values (B,) of all processes in a float64 tensor (num_samples,), each at its
+        index.
         """
         whole = torch.zeros(num_samples, dtype=torch.float64)
         whole[indices] = values.double()
         return self.summed([whole])[0]
 
     def gathered_texts(self, texts: Sequence[str], indices: Tensor, num_samples: int) -> list[str]:
-        """Gathers texts of all processes into one list; the arguments are as in `gathered`. Texts
-        are cut to MOST_BYTES bytes.
-        """
+        """Gathers texts of all processes, each at its index and cut to MOST_BYTES bytes."""
         whole = torch.zeros(num_samples, MOST_BYTES, dtype=torch.uint8)
         for index, text in zip(indices.tolist(), texts, strict=True):
             raw = text.encode("utf-8", "replace")[:MOST_BYTES]
@@ -167,9 +148,7 @@ class World:
         ]
 
     def names_of_all(self, names: Iterable[str]) -> list[str]:
-        """Returns the sorted union of the names of all processes, so that all can gather the same
-        values.
-        """
+        """Returns the sorted union of the names of all processes."""
         mine = sorted(names)
         if self.size == 1:
             return mine

@@ -95,11 +95,8 @@ class RunFolder:
         return self.path / "adapter"
 
     def exported(self, form: str, checkpoint: str) -> Path:
-        """Returns the path of an exported file, whose name contains that of the run.
-
-        Args:
-            form: The format.
-            checkpoint: "newest", "best", or a number of epochs.
+        """Returns the path of an exported file, whose name contains that of the run; `checkpoint`
+        is "newest", "best", or a number of epochs.
         """
         which = "" if checkpoint == "newest" else f"-{checkpoint}"
         return self.path / "exported" / f"{self.path.resolve().name}{which}-{form}.safetensors"
@@ -148,12 +145,8 @@ class RunFolder:
         files.write_json(place, {**files.read_json(place), key: value})
 
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
-        """Writes options that became exact on loading, such as commits, to config.yaml. The model's
-        also go to environment.json.
-
-        Args:
-            model: The exact options of the model.
-            loaded: The configuration with the exact options of the rewards.
+        """Writes options that became exact on loading, such as commits, to config.yaml: those of
+        `model`, which also go to environment.json, and those of the rewards in `loaded`.
         """
         config = self.config()
         exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
