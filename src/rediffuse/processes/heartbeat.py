@@ -56,6 +56,12 @@ class Heart:
     """The heartbeat of a process. One thread exchanges messages with the other processes, another
     checks them.
 
+    Args:
+        rank: The number of this process.
+        size: The number of processes.
+        stall_seconds: The time without progress after which a process counts as lost.
+        hear: Called with the number of a stop signal that another process received.
+
     Attributes:
         rescue: Saves the last completed epoch; called from a thread before the process is ended,
             unless `saving` is held.

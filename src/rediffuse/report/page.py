@@ -20,9 +20,9 @@ from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import Rows
 
 STRIP_LENGTH = 8
-"""The number of stages in the strip of images."""
+"""The number of stages of training in the strip of images."""
 NUM_STRIPS = 6
-"""The number of prompts whose strips are shown at first."""
+"""The number of prompts in the strip of images."""
 SCRIPTS = ("slider.js",)
 LIVE_SCRIPTS = (*SCRIPTS, "follow.js")
 

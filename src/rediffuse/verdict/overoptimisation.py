@@ -11,9 +11,10 @@ drop since its best evaluation is
   their standard deviations if that is more.
 
 The run is over-optimised from the first evaluation at which a held-out reward has fallen while the
-trained reward is higher than it was at the best evaluation. If rewards are relative to their epoch,
-so that epochs cannot be compared, the fall suffices. The best checkpoint is the one with the
-highest trained reward among the evaluations before; with relative rewards, the last of them.
+trained reward has risen since the best evaluation, by more than MIN_RISE standard errors. If
+rewards are relative to their epoch, so that epochs cannot be compared, the fall suffices. The best
+checkpoint is the one with the highest trained reward among the evaluations before; with relative
+rewards, the last of them.
 """
 
 import math
