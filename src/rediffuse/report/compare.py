@@ -1,6 +1,4 @@
-"""Several runs of one task side by side: reward against reward queries, a table, the same
-pictures.
-"""
+"""Comparison of several runs on one task: reward against reward queries, a table, and images."""
 
 import csv
 import io
@@ -27,19 +25,23 @@ from rediffuse.terminal.commands import command
 
 TASK = ("rewards", "prompts", "sampler", "model")
 MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
+"""Options that do not distinguish methods."""
 NUM_PICTURES = 12
+"""The number of prompts whose images are shown."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run as the comparison reads it from its folder."""
+    """A run to compare, read from its folder."""
 
     folder: RunFolder
     config: Config
     metrics: Sequence[Mapping[str, float]]
 
     def curve(self) -> list[tuple[int, float]]:
-        """(queries that the policy had learned from, mean reward of its samples) of each epoch."""
+        """Returns for each epoch the number of reward queries trained on before, and the mean
+        reward.
+        """
         return [
             (int(row["reward_queries"]) - self.config.num_samples, row["reward_mean"])
             for row in self.metrics
@@ -47,19 +49,21 @@ class ComparedRun:
 
     @property
     def seconds(self) -> float:
-        """How long its epochs took in all."""
+        """The duration of all its epochs in seconds."""
         return sum(row["seconds_sampling"] + row["seconds_training"] for row in self.metrics)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     label: str
     runs: Sequence[ComparedRun]
 
     def curve(self) -> list[tuple[int, float, float, float]]:
-        """(queries, mean over seeds, least, most), as far as every seed went."""
+        """Returns (queries, mean over seeds, minimum, maximum) of each epoch that all seeds have
+        completed.
+        """
         points = zip(*(run.curve() for run in self.runs), strict=False)
         return [
             (
@@ -74,7 +78,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Standing:
-    """A row of the table. queries_to_reach: None where the mean never got there."""
+    """A row of the table. `queries_to_reach` is None if the mean never reached the target."""
 
     label: str
     seeds: Sequence[int]
@@ -90,8 +94,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """standings: the best first
-    reach: the reward of "queries to reach"
+    """The result of a comparison.
+
+    Attributes:
+        methods: The compared methods.
+        standings: One row for each method, sorted by descending final reward.
+        reach: The target of `queries_to_reach`.
     """
 
     methods: Sequence[Method]
@@ -104,7 +112,7 @@ class Comparison:
         return [run for method in self.methods for run in method.runs]
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Returns the table for a terminal."""
         rewards = ("first", "final", "least", "most")
         table = Table(
             "method", "seeds", *rewards, "queries", f"to {self.reach:.3f}", "s a run", box=None
@@ -124,9 +132,14 @@ class Comparison:
 
 
 def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
-    """Raises RunError for runs that cannot be compared.
+    """Compares runs.
 
-    reach: None: half way from where all begin to where the best ends.
+    Args:
+        paths: The folders of the runs; duplicates are ignored.
+        reach: The target reward; None: halfway between the mean initial and the best final reward.
+
+    Raises:
+        RunError: The runs are not comparable.
     """
     runs = [_read(path) for path in {path.resolve(): path for path in paths}.values()]
     refuse_incomparable(runs)
@@ -140,7 +153,9 @@ def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
 
 
 def write(comparison: Comparison, out: Path) -> Path:
-    """compare.html, .png, .svg and .csv in `out`."""
+    """Writes compare.html, .png, .svg and .csv to the folder `out`, and returns the path of the
+    page.
+    """
     runs, methods = comparison.runs, comparison.methods
     with matplotlib.rc_context({"text.parse_math": False}):
         figure = chart(methods, runs[0].config.goal)
@@ -176,8 +191,8 @@ def write(comparison: Comparison, out: Path) -> Path:
 
 
 def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
-    """Raises RunError, naming the key, if two runs differ in their task, their prompts or their
-    model.
+    """Raises RunError if the rewards are normalised, or if two runs differ in their task, prompts
+    or model.
     """
     first, *others = runs
     if first.config.scoring.normalize and len(trained(first.config.rewards)) > 1:
@@ -198,7 +213,9 @@ def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
 
 
 def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
-    """Runs that differ in their seed alone are one method; its label says what sets it apart."""
+    """Groups runs that differ only in their seed; labels name the options in which methods
+    differ.
+    """
     groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault(str(_settings(run.config)), []).append(run)
@@ -219,7 +236,7 @@ def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
 
 
 def chart(methods: Sequence[Method], reward: str) -> Figure:
-    """The mean over seeds, and from the least to the most of them."""
+    """Draws the mean over seeds and the range from minimum to maximum, against reward queries."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     for method in methods:
@@ -256,7 +273,7 @@ def _task(config: Config) -> dict[str, Any]:
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What may set one method apart from another."""
+    """Returns the options that may distinguish methods."""
     own = ("evaluation", "logging", "scoring")
     return {
         key: value
@@ -320,8 +337,8 @@ def _standing(method: Method, reach: float) -> Standing:
 
 
 def _common_seed(methods: Sequence[Method]) -> int | None:
-    """The least seed of which every method has pictures, of the same prompts; None if there is
-    none.
+    """Returns the smallest seed for which every method has images of the same prompts; None if
+    there is none.
     """
     if (
         len(
@@ -339,8 +356,8 @@ def _common_seed(methods: Sequence[Method]) -> int | None:
 
 
 def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """(label, data URI): before, then each method's last pictures of the seed that all have; one
-    image a prompt.
+    """Returns (label, data URI) pairs: the images before training, then each method's last images
+    for a common seed.
     """
     seed = _common_seed(methods)
     if seed is None:
@@ -356,12 +373,12 @@ def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
 
 
 def _grids(run: ComparedRun) -> list[Path]:
-    """Of the stages of training, in their order."""
+    """Returns the grids of a run's evaluations, ordered by epoch."""
     return sorted(run.folder.samples.glob("epoch-*/grid.png"))
 
 
 def _row(grid: Path) -> str:
-    """The first picture of each prompt."""
+    """Returns the first image of each prompt, as a data URI."""
     with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
         return embedded(
             whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height))

@@ -1,6 +1,4 @@
-"""One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way.
-Works offline.
-"""
+"""The report of a run: one HTML file with its verdict, curves and images, which works offline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -23,14 +21,27 @@ from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import Rows
 
 STRIP_LENGTH = 8
+"""The number of stages of training in the strip of images."""
 NUM_STRIPS = 6
+"""The number of prompts in the strip of images."""
 SCRIPTS = ("slider.js",)
 LIVE_SCRIPTS = (*SCRIPTS, "follow.js")
 
 
 @dataclass(frozen=True)
 class Told:
-    """A run's files as they were read; what is not there is empty."""
+    """The content of a run's files; missing files are empty.
+
+    Attributes:
+        run: The run.
+        config: The content of config.yaml.
+        metrics: One row for each epoch.
+        rewards: One row for each sample.
+        looks: One row for each evaluation on the fixed prompts and seeds.
+        verdict: The content of verdict.json.
+        evaluation: The content of evaluation.json.
+        prompts: The texts of the evaluation prompts.
+    """
 
     run: RunFolder
     config: Mapping[str, Any]
@@ -43,11 +54,12 @@ class Told:
 
     @property
     def name(self) -> str:
+        """The name of the run's folder."""
         return self.run.path.resolve().name
 
     @property
     def marks(self) -> list[tuple[int, str]]:
-        """Epochs that the verdict points at."""
+        """The epochs that the verdict names, each with a label."""
         words = {"best": "best", "overoptimised_at": "over-optimised from here"}
         return [
             (int(self.verdict[key]), word)
@@ -59,12 +71,15 @@ class Told:
 def write(
     run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | None = None
 ) -> Path:
-    """Raises RunError if the run has no epoch yet.
+    """Writes the report of a run and returns its path.
 
     Args:
-        out: the file to write, for a run whose folder cannot be written; RUN/report.html without
-            it.
-        verdict: instead of the one that stands in the run's folder.
+        run: The run.
+        out: The file to write, e.g. if the run's folder is read-only; None: RUN/report.html.
+        verdict: Replaces the verdict in the run's folder.
+
+    Raises:
+        RunError: The run has no completed epoch.
     """
     told = read(run)
     text = render(replace(told, verdict=verdict) if verdict is not None else told)
@@ -75,8 +90,11 @@ def write(
 
 
 def read(run: RunFolder) -> Told:
-    """Raises RunError if the run has no epoch yet, or a link where its page would show what stands
-    elsewhere.
+    """Reads a run's files.
+
+    Raises:
+        RunError: The run has no completed epoch, or contains a link, which could expose other
+            files.
     """
     files.refuse_linked_folders(run.path)
     files.refuse_links(run.path / "config.yaml")
@@ -99,8 +117,11 @@ def read(run: RunFolder) -> Told:
 
 
 def render(told: Told, *, version: str | None = None) -> str:
-    """version: of a page that asks the server it came from whether there is another by now; None:
-    of a file.
+    """Returns the report as HTML.
+
+    Args:
+        told: The run.
+        version: The version of a page that asks its server for updates; None for a file.
     """
     drawing = Drawing(told.marks)
     shown = slider_frames(told)
@@ -137,8 +158,8 @@ def render(told: Told, *, version: str | None = None) -> str:
 
 
 def _with_commands(told: Told) -> Mapping[str, Any]:
-    """The verdict; its suggestion names the run's folder. Its reader decides whether to trust it:
-    no --trust-code here.
+    """Returns the verdict with the run's folder in its suggestion. It has no --trust-code: the
+    reader must decide that.
     """
     suggestion = told.verdict.get("suggestion")
     if not isinstance(suggestion, str):
@@ -154,21 +175,21 @@ def names(config: Mapping[str, Any]) -> dict[str, object]:
 
 
 def component(config: Mapping[str, Any], kind: str) -> object:
-    """A component's name."""
+    """Returns the name of a component in the configuration."""
     options = config.get(kind)
     return options.get("name", "") if isinstance(options, Mapping) else options
 
 
 def slider_frames(told: Told) -> list[Frame]:
-    """The stages that the slider goes through."""
+    """Returns the stages of training that the slider shows."""
     found = pictures.stages(told.run.samples)
     shown = pictures.milestones(found, pictures.MOST_FRAMES, [epoch for epoch, _ in told.marks])
     return pictures.frames(shown, len(told.prompts))
 
 
 def captions(shown: Sequence[Frame], told: Told) -> list[str]:
-    """What is said of each frame: after how many epochs, what the verdict marks, what the held-out
-    judges think.
+    """Returns the caption of each frame: its epoch, the held-out or training rewards, and the
+    verdict's labels.
     """
     marks: dict[int, list[str]] = {}
     for epoch, word in told.marks:
@@ -192,7 +213,9 @@ def captions(shown: Sequence[Frame], told: Told) -> list[str]:
 
 
 def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]]:
-    """How far along the slider each of the verdict's epochs lies, from 0 to 1, and its word."""
+    """Returns the positions of the verdict's epochs on the slider, from 0 to 1, with their
+    labels.
+    """
     last = len(shown) - 1
     at = [
         (next((i for i, frame in enumerate(shown) if frame.epoch >= epoch), last), word)
@@ -202,7 +225,7 @@ def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]
 
 
 def suites(told: Told) -> list[dict[str, Any]]:
-    """The evaluation's suites, each with the frame of its pictures if there are any."""
+    """Returns the suites of the evaluation, each with the frame of its images or None."""
     found = []
     for i, suite in enumerate(told.evaluation.get("suites") or []):
         grid = told.run.evaluation / Path(str(suite.get("grid"))).name
@@ -212,7 +235,7 @@ def suites(told: Told) -> list[dict[str, Any]]:
 
 
 def plain_words(metrics: Rows) -> dict[str, Any]:
-    """Of a run that nobody has judged."""
+    """Returns a substitute for the verdict of a run that has none."""
     start, end = finite(metrics[0].get("reward_mean")), finite(metrics[-1].get("reward_mean"))
     if len(metrics) == 1:
         text = f"One epoch is done; its mean reward is {number(start)}."
@@ -229,8 +252,8 @@ def _when(epoch: int) -> str:
 
 
 def _json(path: Path, otherwise: Any) -> Any:
-    """What a file holds, or `otherwise` if there is none, or half of one, or something else. Raises
-    RunError for a link.
+    """Reads a JSON file; `otherwise` is returned if it is missing, invalid or of another type.
+    Raises RunError for a link.
     """
     files.refuse_links(path)
     try:
