@@ -1,5 +1,5 @@
-"""When the rule of rediffuse.verdict.overoptimisation marks runs of the demos, and what their
-pictures are by then.
+"""Measures when the rule of rediffuse.verdict.overoptimisation marks runs of the demos, and how
+good their images are at that time.
 
 for seed in 0 1 2 3 4 5; do
   rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed \\
@@ -7,9 +7,9 @@ for seed in 0 1 2 3 4 5; do
 done
 python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
 
-A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in
-them is a false alarm. The pictures of every stage are judged anew by the held-out judge, so that
-runs of any version can be asked.
+The first epochs of a run, as many as its recipe has, serve as the healthy run of the same seed: a
+mark within them is a false alarm. The held-out judge evaluates the saved images of every evaluation
+again, so the script also works on runs of older versions.
 """
 
 import argparse
