@@ -18,10 +18,12 @@ class DiffusionPolicy:
     Attributes:
         denoiser: The network with its text encoder and decoder.
         sampler: Computes the distribution of each step from the network's output.
+        guidance_scale: Of classifier-free guidance, of a denoiser that is `Guided`; None: its own.
     """
 
     denoiser: Denoiser
     sampler: Sampler
+    guidance_scale: float | None = None
 
     def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian:
         """Returns the distribution of the next state.
@@ -36,7 +38,7 @@ class DiffusionPolicy:
     def output(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Tensor:
         """Returns the network's prediction, shape (N, *L); the arguments are as in `act`."""
         time = self.sampler.times[step.cpu()].to(state.device)
-        return self.denoiser.predict(state, time, conditioning)
+        return self._predicted(state, time, conditioning, self.guidance_scale)
 
     def sensitivity(self) -> Tensor:
         """Returns |d mean / d output| / std of each step: shape (T,), infinite for deterministic
@@ -62,12 +64,18 @@ class DiffusionPolicy:
         schedule, clean = self.denoiser.schedule, batch.latents
         level = schedule.level(batch.time).like(clean)
         state = noised(clean, batch.noise, level)
-        network = self.denoiser.predict
-        if not guided and isinstance(self.denoiser, Guided):
-            network = self.denoiser.predict_unguided
-        output = network(state, batch.time.to(clean.device), batch.conditioning)
+        scale = self.guidance_scale if guided else 1.0
+        time = batch.time.to(clean.device)
+        output = self._predicted(state, time, batch.conditioning, scale)
         target = training_target(schedule.prediction, clean, batch.noise, level)
         return (output - target).square().flatten(1).mean(1)
+
+    def _predicted(
+        self, state: Tensor, time: Tensor, conditioning: Conditioning, scale: float | None
+    ) -> Tensor:
+        if scale is not None and isinstance(self.denoiser, Guided):
+            return self.denoiser.predict_guided(state, time, conditioning, scale)
+        return self.denoiser.predict(state, time, conditioning)
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
         """Returns a context in which the denoiser predicts with those weights."""

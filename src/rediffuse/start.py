@@ -24,7 +24,7 @@ from rediffuse.errors import (
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
-from rediffuse.evaluation.pictures import Pictures
+from rediffuse.evaluation.pictures import Pictures, evaluated_policy
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
 from rediffuse.lookup.build import Parts, assemble, completed, given_in_python, modality_of
@@ -267,7 +267,8 @@ def load_run(
             " set it above 0."
         )
     learner = Learner(policy, parts.algorithm, config, world)
-    pictures = Pictures(policy, parts.prompts, config, world)
+    evaluated = evaluated_policy(denoiser, parts.evaluation_sampler, config)
+    pictures = Pictures(evaluated, parts.prompts, config, world)
     monitor = Monitor(policy, terms, config, place, world, display.say, caller)
     evaluation = Evaluator(pictures, monitor, display)
     own = (Keeper(), evaluation, Ending(evaluation, display.say), display)

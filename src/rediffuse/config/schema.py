@@ -101,22 +101,34 @@ class Logging:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only
-    first and last.
+    """Evaluations of the policy along a run, on fixed prompts and noise.
 
     Rewards of weight 0 score these images; `held_out` is the short form that lists them.
 
-    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop
-    there; or train on and export the best checkpoint before it.
-    kl: measure the divergence from the pretrained model; where all of a model is trained, that
-    loads it a second time
+    Attributes:
+        every: In epochs; 0: only before training and at the end.
+        num_prompts: The first of the run's prompts, each with `images_per_prompt` images.
+        sampler: With which images are made, as options over the run's own or as another sampler;
+            None: as in training. It is also that of `rediffuse sample` and `rediffuse evaluate`.
+        guidance_scale: Of classifier-free guidance in these images; None: as in training.
+        on_overoptimisation: What to do if the trained reward rises and a held-out one falls: report
+            it, stop, or train on and export the best checkpoint before it.
+        kl: Measure the divergence from the pretrained model. If all weights of a model are trained,
+            that loads it a second time.
     """
 
     every: NonNegativeInt = 1
     num_prompts: PositiveInt = 12
     images_per_prompt: PositiveInt = 2
+    sampler: Options | None = None
+    guidance_scale: Positive | None = None
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
     kl: bool = True
+
+    @property
+    def is_as_in_training(self) -> bool:
+        """Whether its images are made as those that are trained on."""
+        return self.sampler is None and self.guidance_scale is None
 
     def is_due(self, epoch: int) -> bool:
         """Whether the policy is evaluated after so many epochs; after the last epoch it always
@@ -160,6 +172,13 @@ class Config:
     def num_samples(self) -> int:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
+
+    @property
+    def evaluation_sampler(self) -> Options:
+        """The sampler of evaluations, with the options of the run's own where it says nothing."""
+        over = {"sampler": self.evaluation.sampler or {}}
+        sampler: Options = _deep({"sampler": self.sampler}, over)["sampler"]
+        return sampler
 
     @property
     def goal(self) -> str:

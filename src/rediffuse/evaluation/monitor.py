@@ -18,12 +18,13 @@ from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
+from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.terms import Term
-from rediffuse.types import HasFeatures, Prompt, Rollout
+from rediffuse.types import HasFeatures, Prompt, Rollout, Transitions
 
 ALIKE = 0.25
 """Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures
@@ -240,16 +241,25 @@ class Monitor:
             self._eye = None
         return appearance.thumbnails(images)
 
+    def _trajectories(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> Rollout:
+        """Samples of the same noise, made as in training, where evaluations use another sampler or
+        guidance.
+        """
+        key = (self._config.seed, "pictures")
+        draws = Draws(rows, [prompts[i] for i in rows], key)
+        size = self._config.micro_batch_size
+        return joined(collect(self._policy, draws, size, self._world, Transitions), len(rows))
+
     def _kl(self, pictures: Rollout) -> dict[str, float | None]:
         """In nats, of the first prompts' first pictures."""
         if not self._config.evaluation.kl:
             return {}
+        apart = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
+        if not self._config.evaluation.is_as_in_training:
+            pictures = self._trajectories(pictures.prompts, apart[:WAYS])
+            apart = range(len(pictures.prompts))
         whole = set(pictures.whole)
-        first = [
-            i
-            for i in range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
-            if i in whole
-        ][:WAYS]
+        first = [i for i in apart if i in whole][:WAYS]
         if not first:
             return {"kl": None}
         found = kl_to_pretrained(

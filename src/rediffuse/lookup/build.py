@@ -85,6 +85,7 @@ class Parts:
     prompts: "PromptSet"
     algorithm: "Algorithm"
     rewards: "Sequence[Term]"
+    evaluation_sampler: "SamplerFamily"
 
 
 def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
@@ -108,6 +109,7 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
         build("prompts", config.prompts),
         algorithm,
         _terms(config, reward, modality_of(family)),
+        build("sampler", config.evaluation_sampler),
     )
 
 
@@ -187,6 +189,10 @@ def completed(config: Config, parts: Parts) -> Config:
         }
         for entry, term in zip(config.rewards, parts.rewards, strict=True)
     ]
+    if config.evaluation.sampler is not None:
+        name = _anywhere(config.evaluation_sampler["name"])
+        sampler = {"name": name, **_options(parts.evaluation_sampler)}
+        spelt["evaluation"] = replace(config.evaluation, sampler=sampler)
     return replace(config, **spelt, rewards=rewards)
 
 
@@ -296,6 +302,8 @@ def components_of(config: Config) -> Iterator[tuple[str, str, Mapping[str, Any]]
     for key in KEYS:
         if key != "reward":
             yield key, key, getattr(config, key)
+    if config.evaluation.sampler is not None:
+        yield "evaluation.sampler", "sampler", config.evaluation_sampler
     for number, entry in enumerate(config.rewards):
         yield place_of(config.rewards, number), "reward", component_of(entry)
 
