@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
+from rediffuse.config.rewards import is_trained, term_names
 from rediffuse.faults import place_of, told
 from rediffuse.scoring.scores import Scores
 from rediffuse.terminal.output import console
@@ -97,7 +98,9 @@ class Display(Callback):
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
         self.broken(epoch.scores.faults)
-        self.epoch_done(epoch.metrics)
+        entries = run.config.rewards
+        names = zip(term_names(entries), map(is_trained, entries), strict=True)
+        self.epoch_done(epoch.metrics, [name for name, trained in names if trained])
 
     def say(self, message: str) -> None:
         """Prints a message above the bar."""
@@ -131,13 +134,15 @@ class Display(Callback):
             f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
-    def epoch_done(self, metrics: Metrics) -> None:
-        """Prints the line of an epoch and, once, a warning if the ratio is too far from 1."""
-        mean, std = metrics["reward_mean"], metrics["reward_std"]
-        usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
-        line = f"epoch {metrics['epoch']:3.0f}   reward " + (
-            f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}"
-        )
+    def epoch_done(self, metrics: Metrics, terms: Sequence[str] = ()) -> None:
+        """Prints the line of an epoch and, once, a warning if the ratio is too far from 1.
+
+        Args:
+            metrics: The row of the epoch.
+            terms: The rewards that are summed, whose means are printed if that of the sum is
+                always 0.
+        """
+        line = f"epoch {metrics['epoch']:3.0f}   {_reward(metrics, terms)}"
         line += f"   {metrics['images_per_second']:.1f} images/s"
         if metrics.get("approx_kl", 0) > SMALLEST_KL:
             line += f"   kl {metrics['approx_kl']:.1e}"
@@ -163,3 +168,12 @@ class Display(Callback):
                 " sensitive step."
             )
         self._progress.update(self._task, advance=1)
+
+
+def _reward(metrics: Metrics, terms: Sequence[str]) -> str:
+    known = [name for name in terms if f"reward_{name}" in metrics]
+    if metrics.get("relative_reward") and known:
+        return "   ".join(f"{name} {metrics[f'reward_{name}']:.4f}" for name in known)
+    mean, std = metrics["reward_mean"], metrics["reward_std"]
+    usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
+    return f"reward {mean:8.4f} ± {std:.4f}" if usual else f"reward {mean:.3e} ± {std:.3e}"
