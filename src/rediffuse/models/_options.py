@@ -1,5 +1,5 @@
-"""The options that latent diffusion models share; light, so that they are checked before anything
-heavy is imported.
+"""The options that latent diffusion models share. This module imports nothing slow, so that options
+are checked early.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,22 @@ from rediffuse.config.schema import Method, Positive, PositiveInt, Text
 
 @dataclass(frozen=True)
 class LatentDiffusionOptions:
-    """guidance_scale: of classifier-free guidance, in sampling and in training alike (regression:
-    algorithm.guided); 1 is none.
+    """The options of latent diffusion models.
 
-    train: a LoRA adapter of the U-Net, or all of its weights.
-    lora_alpha: None takes the rank, which every tool that reads the file agrees on.
-    lora_targets: names of modules, or their ends; the attention projections are peft's and the
-    paper code's usual.
-    precision: of the networks; latents and log-probabilities are fp32 whatever it is, and so is
-    what learns.
-    gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
-    size_pixels: of one side of the images; None: as the model was trained.
+    Attributes:
+        guidance_scale: The scale of classifier-free guidance, in sampling and in training (for
+            regression see algorithm.guided); 1 disables it.
+        train: What is trained: a LoRA adapter of the U-Net, or all of its weights.
+        lora_rank: The rank of the adapter.
+        lora_alpha: The scale of the adapter; None: the rank, a choice that all tools that read the
+            file interpret in the same way.
+        lora_targets: The names of the adapted modules, or the ends of their names. The attention
+            projections are the usual choice, also of peft and the paper's code.
+        precision: The precision of the networks. Latents, log-probabilities and trained parameters
+            are fp32 in any case.
+        gradient_checkpointing: Whether activations are recomputed in the backward pass instead of
+            stored, which saves memory.
+        size_pixels: The width and height of the images; None: as the model was trained.
     """
 
     guidance_scale: Positive = 5.0
