@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.lookup.build import assemble
 from rediffuse.processes.cores import num_cores
 from rediffuse.processes.world import World

@@ -14,7 +14,7 @@ import torch
 from rediffuse import train
 from rediffuse.cli import flags
 from rediffuse.cli import run as command
-from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.lookup.build import assemble, build
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt

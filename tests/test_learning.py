@@ -6,7 +6,8 @@ import pytest
 import tiny
 import yaml
 
-from rediffuse.config.schema import merge, read_recipe, resolved
+from rediffuse.config.merge import merge
+from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.lookup.build import find, names
 from rediffuse.start import train
 

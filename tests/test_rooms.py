@@ -8,7 +8,8 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.config.schema import from_yaml, read_recipe, recipe_names, resolved
+from rediffuse.config.recipes import read_recipe, recipe_names, resolved
+from rediffuse.config.schema import from_yaml
 from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, names, purpose
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Algorithm, Judgement, Prompt

@@ -383,7 +383,8 @@ class Few:
 
 def config(**over):
     """A run of the toy that takes a moment."""
-    from rediffuse.config.schema import from_mapping, merge
+    from rediffuse.config.merge import merge
+    from rediffuse.config.schema import from_mapping
 
     usual = {
         "epochs": 2,

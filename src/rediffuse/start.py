@@ -11,7 +11,8 @@ from typing import Any
 from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
-from rediffuse.config.schema import Config, config_from, recipe_names
+from rediffuse.config.recipes import config_from, recipe_names
+from rediffuse.config.schema import Config
 from rediffuse.errors import (
     CheckpointError,
     ConfigError,

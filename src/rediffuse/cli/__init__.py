@@ -8,7 +8,7 @@ from typing import NoReturn
 from rediffuse.cli import commands
 from rediffuse.cli.arguments import COMMANDS, parser
 from rediffuse.cli.flags import flags
-from rediffuse.config.schema import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
+from rediffuse.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, RediffuseError, RewardError, did_you_mean, quoted
 from rediffuse.lookup import trust
 from rediffuse.terminal.output import say, show_traceback, warnings_shown

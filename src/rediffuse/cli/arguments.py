@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import rediffuse
-from rediffuse.config.schema import DEFAULT_RECIPE
+from rediffuse.config.recipes import DEFAULT_RECIPE
 from rediffuse.errors import ConfigError
 from rediffuse.lookup.build import KEYS
 from rediffuse.terminal.output import show

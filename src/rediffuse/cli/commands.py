@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.cli.arguments import LISTED
-from rediffuse.config.schema import Config, read_recipe, recipe_names
+from rediffuse.config.recipes import read_recipe, recipe_names
+from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
 from rediffuse.lookup import trust
 from rediffuse.lookup.build import assemble, build, check_names, names, purpose

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config.reading import read_yaml
 from rediffuse.config.rewards import read_entries, title
-from rediffuse.config.schema import read_yaml
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
 from rediffuse.report.markup import number, rendered
