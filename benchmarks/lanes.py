@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from rediffuse.config.recipes import read_recipe, resolved
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.processes.cores import num_cores
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder

@@ -24,7 +24,8 @@ from rediffuse.config.reading import (
 from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.config.schema import PositiveInt, from_mapping, to_yaml
 from rediffuse.errors import ConfigError, RediffuseError, quoted
-from rediffuse.lookup.build import assemble, build
+from rediffuse.lookup.build import build
+from rediffuse.lookup.parts import assemble
 
 DIGITS = "1" * 5000
 LAUGHS = "\n".join(

@@ -412,7 +412,7 @@ def loaded(options):
 
 def combined(rewards, **scoring):
     """The rewards of a run as one, loaded."""
-    from rediffuse.lookup.build import assemble
+    from rediffuse.lookup.parts import assemble
     from rediffuse.processes.threads import Caller
     from rediffuse.scoring.terms import Combination, load_all
 

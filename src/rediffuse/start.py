@@ -28,7 +28,7 @@ from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
-from rediffuse.lookup.build import Parts, assemble, completed, given_in_python, modality_of
+from rediffuse.lookup.parts import Parts, assemble, completed, given_in_python, modality_of
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World

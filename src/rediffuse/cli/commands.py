@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.cli.arguments import LISTED
+from rediffuse.config.declared import names, purpose
 from rediffuse.config.recipes import read_recipe, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
 from rediffuse.lookup import trust
-from rediffuse.lookup.build import assemble, build, check_names, names, purpose
+from rediffuse.lookup.build import build, check_names
+from rediffuse.lookup.parts import assemble
 from rediffuse.scoring import loopback
 from rediffuse.terminal.commands import command as printed
 from rediffuse.terminal.commands import pasteable
