@@ -187,7 +187,8 @@ def _writable(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from rediffuse.report.compare import compared, write
+    from rediffuse.report.compare import compared
+    from rediffuse.report.comparison_page import write
 
     comparison = compared(args.runs, args.reach)
     console().print(comparison.table())
