@@ -8,6 +8,7 @@ from typing import NoReturn
 from rediffuse.cli import commands
 from rediffuse.cli.arguments import COMMANDS, parser
 from rediffuse.cli.flags import flags
+from rediffuse.cli.outcome import with_commands
 from rediffuse.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, RediffuseError, RewardError, did_you_mean, quoted
 from rediffuse.lookup import trust
@@ -44,7 +45,7 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
     """A reward is the user's own code, so what went wrong in it is shown where it did."""
     if caused_by is not None and caused_by.__cause__ is not None:
         show_traceback(caused_by.__cause__)
-    say(commands.pasted(message))
+    say(with_commands(message))
     sys.exit(exit_code)
 
 
