@@ -8,7 +8,8 @@ from typing import NoReturn
 from rediffuse.cli import commands
 from rediffuse.cli.arguments import COMMANDS, parser
 from rediffuse.cli.flags import flags
-from rediffuse.config.schema import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
+from rediffuse.cli.outcome import with_commands
+from rediffuse.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, RediffuseError, RewardError, did_you_mean, quoted
 from rediffuse.lookup import trust
 from rediffuse.terminal.output import say, show_traceback, warnings_shown
@@ -57,7 +58,7 @@ def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -
     """
     if caused_by is not None and caused_by.__cause__ is not None:
         show_traceback(caused_by.__cause__)
-    say(commands.pasted(message))
+    say(with_commands(message))
     sys.exit(exit_code)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import rediffuse
-from rediffuse.config.schema import DEFAULT_RECIPE
+from rediffuse.config.declared import KEYS
+from rediffuse.config.recipes import DEFAULT_RECIPE
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import KEYS
 from rediffuse.terminal.output import show
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."

@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rediffuse.config.declared import KEYS
 from rediffuse.config.reading import MOST_DEPTH, flag_value
 from rediffuse.config.rewards import trained
 from rediffuse.errors import ConfigError, quoted
-from rediffuse.lookup.build import KEYS, text_options
+from rediffuse.lookup.build import text_options
 
 
 def flags(rest: Sequence[str], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:

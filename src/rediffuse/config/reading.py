@@ -110,6 +110,14 @@ def yaml_file(path: Path) -> Any:
         raise ConfigError(f"Cannot read {quoted(path)}: {said}.") from error
 
 
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Returns the keys and values of a YAML file. Raises ConfigError if it holds anything else."""
+    content = yaml_file(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    return content
+
+
 def yaml_value(text: str, where: str) -> Any:
     """Parses YAML.
 

@@ -24,7 +24,8 @@ from rediffuse.evaluation import lengths
 from rediffuse.evaluation.pictures import distinct, save, tuned
 from rediffuse.faults import told
 from rediffuse.images import grid
-from rediffuse.lookup.build import GIVEN_IN_PYTHON, build, check_names
+from rediffuse.lookup.build import build, check_names
+from rediffuse.lookup.find import GIVEN_IN_PYTHON
 from rediffuse.maths import noise
 from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy

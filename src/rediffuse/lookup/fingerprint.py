@@ -8,7 +8,7 @@ from pathlib import Path
 from rediffuse.config.declared import KEYS, declared_options
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import components_of
+from rediffuse.lookup.parts import components_of
 from rediffuse.runs.files import digest
 
 READ = (".safetensors", ".bin", ".ckpt", ".pt", ".json", ".txt", ".jsonl", ".model")

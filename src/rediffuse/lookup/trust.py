@@ -18,7 +18,8 @@ from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
 from rediffuse.config.rewards import place_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import GIVEN_IN_PYTHON, components_of
+from rediffuse.lookup.find import GIVEN_IN_PYTHON
+from rediffuse.lookup.parts import components_of
 
 
 def refuse(

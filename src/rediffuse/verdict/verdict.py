@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rediffuse.config.schema import read_yaml
+from rediffuse.config.reading import read_yaml
 from rediffuse.faults import cure
 from rediffuse.maths.trend import SURE, trend
 from rediffuse.runs import files, log
