@@ -1,14 +1,17 @@
 """One list of rewards, and its two short forms."""
 
+import time
+
 import pytest
 import tiny
 
 from rediffuse.cli.flags import flags
 from rediffuse.config.merge import merge
-from rediffuse.config.recipes import read_recipe, resolved
+from rediffuse.config.recipes import config_from, read_recipe, resolved
 from rediffuse.config.rewards import place_of, read_entries, term_names, title, use_of
 from rediffuse.config.schema import from_mapping, from_yaml, to_yaml
 from rediffuse.errors import ConfigError
+from rediffuse.lookup import trust
 
 LISTED = [{"name": "vqa"}, {"name": "text_penalty", "weight": 0.5}, {"name": "clip_score", "weight": 0},
           {"name": "aesthetic", "weight": 0, "share": 0.25}]  # fmt: skip
@@ -176,3 +179,92 @@ def test_a_run_of_the_short_form_writes_the_list(tmp_path):
 
     train(tiny.config(epochs=1), tmp_path / "run")
     assert existing(tmp_path / "run").config().rewards == [{"name": "redness", "weight": 1.0}]
+
+
+def test_another_name_for_an_entry_keeps_how_it_is_used():
+    given = flags(
+        ["--rewards.3.name", "redness", "--rewards.1.name", "clip_score"], {"rewards": LISTED}
+    )
+    changed = entries({"rewards": LISTED}, given)
+    assert changed[3] == {"name": "redness", "weight": 0, "share": 0.25}
+    assert changed[1] == {"name": "clip_score", "weight": 0.5}
+
+
+def test_the_default_reward_is_trained_on_through_every_door():
+    held_out = {"evaluation": {"held_out": "redness"}}
+    for config in (from_mapping(held_out), config_from(held_out, {}), resolved({}, held_out)):
+        assert [entry["name"] for entry in config.rewards] == ["jpeg_incompressibility", "redness"]
+    with pytest.raises(ConfigError, match="none is trained on"):
+        config_from({"rewards": []}, {})
+
+
+def test_a_weight_that_is_text_is_the_number_that_it_says():
+    """YAML reads 1e-3 as text."""
+    config = from_mapping(
+        {
+            "rewards": [
+                "redness",
+                {"name": "vqa", "weight": "1e-3"},
+                {"name": "clip_score", "weight": "0"},
+            ]
+        }
+    )
+    assert [entry.get("weight") for entry in config.rewards] == [None, 0.001, 0.0]
+    assert config.goal == "redness + 0.001 vqa"
+
+
+def test_one_entry_without_a_list():
+    assert entries({"rewards": {"name": "redness"}}) == [{"name": "redness"}]
+    assert config_from({"rewards": {"name": "redness"}}, {}).rewards == [{"name": "redness"}]
+
+
+def test_settings_for_an_algorithm_may_say_rewards_in_another_form_than_those_below():
+    base = {
+        "rewards": LISTED,
+        "with_algorithm": {"rwr": {"rewards": ["vqa", "redness"], "epochs": 3}},
+    }
+    for said in ({"reward": {"name": "clip_score"}}, {"rewards": ["clip_score"]}):
+        merged = merge(base, {"with_algorithm": {"rwr": {**said, "seed": 1}}})
+        config = resolved(
+            {**merged, "algorithm": {"name": "ddpo_is"}}, {"algorithm": {"name": "rwr"}}
+        )
+        assert config.rewards[0] == {"name": "clip_score"} and (config.epochs, config.seed) == (
+            3,
+            1,
+        )
+
+
+def test_a_list_and_a_change_of_one_entry_cannot_both_be_typed():
+    with pytest.raises(ConfigError, match="--rewards: lists all rewards"):
+        flags(["--rewards", "[redness]", "--rewards.0.weight", "2"], {"rewards": LISTED})
+
+
+def test_options_of_a_reward_that_is_named_by_number_are_read_as_its_own():
+    typed = ["--rewards.0.name", "alignment", "--rewards.0.question", "true"]
+    assert flags(typed, {"rewards": LISTED})["rewards"]["0"]["question"] == "true"
+
+
+def test_no_held_out_rewards_may_be_written_as_nothing(tmp_path):
+    (tmp_path / "mine.yaml").write_text("reward: redness\nevaluation: {held_out: }\n")
+    assert resolved(read_recipe(str(tmp_path / "mine.yaml")), {}).rewards == [{"name": "redness"}]
+
+
+@pytest.mark.parametrize("hostile", [{"9" * 5000: {}}, {"²": {}}, {"-1": {}}])
+def test_numbers_that_nobody_has_are_refused(hostile):
+    with pytest.raises(ConfigError, match="no such reward"):
+        entries({"rewards": LISTED}, {"rewards": hostile})
+    assert read_entries({"rewards": hostile}) == []
+
+
+def test_thousands_of_rewards_of_one_name_are_named_at_once():
+    began = time.perf_counter()
+    assert term_names([{"name": "redness"}] * 20_000)[-1] == "redness_20000"
+    assert time.perf_counter() - began < 2
+
+
+def test_a_held_out_reward_typed_in_parts_needs_no_permission():
+    typed = {"evaluation": {"held_out": {"name": "mine.py:f"}}}
+    config = resolved(read_recipe("demo/incompressibility"), typed)
+    trust.refuse("a.yaml", config, typed)
+    with pytest.raises(ConfigError, match="--trust-code"):  # the control
+        trust.refuse("a.yaml", config, {})

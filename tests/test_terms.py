@@ -12,8 +12,10 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.lookup.parts import assemble
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
+from rediffuse.scoring.copies import cropped, recompressed
 from rediffuse.scoring.judging import judged
-from rediffuse.scoring.terms import cropped, recompressed, rows_in_share
+from rediffuse.scoring.terms import Combination, load
+from rediffuse.scoring.watched import Watched, rows_in_share
 from rediffuse.types import Judgement, Prompt
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -27,7 +29,7 @@ IMAGES = torch.rand(40, 3, 16, 16, generator=torch.Generator().manual_seed(0)) *
 ).view(40, 1, 1, 1)
 PROMPTS = [Prompt("a cat")] * 40
 MINE = """
-import time, torch
+import threading, time, torch
 from dataclasses import dataclass
 from rediffuse.errors import RewardError
 from rediffuse.types import Judgement
@@ -78,6 +80,36 @@ class Prepares:
         pass
     def __call__(self, samples, prompts):
         return torch.zeros(len(prompts))
+class Both(Prepares):
+    def load(self, device):
+        return self
+class LoadsPath:
+    @classmethod
+    def load(cls):
+        return cls()
+class LoadsNothing:
+    def load(self, device):
+        self.net = 3
+class LoadsBadly:
+    def load(self, device):
+        raise RuntimeError("out of memory")
+@dataclass(frozen=True)
+class OfOneThread:
+    # whatever thread loads it must call it
+    def load(self, device):
+        home = threading.get_ident()
+        def scores(samples, prompts):
+            assert threading.get_ident() == home
+            return samples.mean((1, 2, 3))
+        return scores
+def parted_like(i, p):
+    return Judgement(i.mean((1, 2, 3)), {"redness": torch.full((len(p),), 7.0)})
+def a(i, p):
+    return Judgement(torch.zeros(len(p)), {"b_c": torch.full((len(p),), 1.0)})
+def a_b(i, p):
+    return Judgement(torch.zeros(len(p)), {"c": torch.full((len(p),), 2.0)})
+def mean(i, p):
+    return torch.full((len(p),), 5.0)
 """
 FAILING = ["raises", "refuses", "leaves", "shape"]
 UNSAYING = ["nan", "infinite", "unsaid"]
@@ -201,7 +233,24 @@ def journal(run):
 
 def watched(first, *others, share=0.25, **scoring):
     entries = [{"name": str(each), "weight": 0, "share": share} for each in others]
-    return tiny.combined([{"name": str(first)}, *entries], **scoring)
+    return AllOf([{"name": str(first)}, *entries], **scoring)
+
+
+class AllOf:
+    """The trained rewards and then the watched ones, as a run calls them."""
+
+    def __init__(self, rewards, **scoring):
+        terms, options = tiny.terms_of(rewards, **scoring)
+        self._trained = Combination(terms, options)
+        self._watched = [
+            Watched(term, options.untrained_seconds) for term in terms if not term.use.is_trained
+        ]
+
+    def __call__(self, samples, prompts):
+        judgement = judged(self._trained, samples, prompts)
+        for each in self._watched:
+            judgement = each.beside(judgement, samples, prompts)
+        return judgement
 
 
 def unchanged(got, first, *watched_names):
@@ -301,7 +350,7 @@ def test_a_sample_decides_by_itself_whether_it_is_in_the_share(shape):
 @pytest.mark.parametrize("copy", ["recompressed", "cropped"])
 def test_the_trained_reward_can_be_watched_on_copies(copy):
     entry = {"name": "redness", "weight": 0, "share": 1.0, "copy": copy}
-    got = judged(tiny.combined([{"name": "redness"}, entry]), IMAGES, PROMPTS)
+    got = judged(AllOf([{"name": "redness"}, entry]), IMAGES, PROMPTS)
     by_itself, name = judged(Redness(), IMAGES, PROMPTS), f"redness_{copy}"
     assert unchanged(got, by_itself, name)
     assert not torch.equal(got.parts[name], by_itself.values)
@@ -327,8 +376,7 @@ def test_a_cropped_copy_has_lost_its_rim():
 def test_equal_rewards_are_loaded_once(mine):
     name = f"{mine}:Loads"
     entries = [{"name": name}, {"name": name, "weight": 0, "share": 1}, {"name": name, "size": 2}]
-    reward = tiny.combined(entries, normalize=False)
-    got = judged(reward, IMAGES, PROMPTS)
+    got = judged(AllOf(entries, normalize=False), IMAGES, PROMPTS)
     assert {part: values[0].item() for part, values in got.parts.items()} == {
         "Loads": 1.0,
         "Loads_2": 1.0,
@@ -414,8 +462,110 @@ def test_lists_that_cannot_be(rewards, said, tmp_path):
     [
         ("Weighs", "has an option 'weight', which in a list of rewards says how"),
         ("Prepares", r"has prepare\(device\), which nothing calls. Name it load"),
+        ("Both", "can be called, and has a method load"),
+        ("LoadsPath", r"its method load cannot be called with a device"),
     ],
 )
 def test_a_reward_whose_options_or_methods_mean_something_else(name, said, mine):
     with pytest.raises(ConfigError, match=said):
         assemble(tiny.config(reward={"name": f"{mine}:{name}"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("LoadsNothing", "must return what scores.*it returned NoneType"),
+        ("LoadsBadly", "cannot be loaded: RuntimeError: out of memory"),
+    ],
+)
+def test_a_reward_whose_load_fails_is_named_before_anything_is_sampled(name, said, mine, tmp_path):
+    with pytest.raises(ConfigError, match=said):
+        train(tiny.config(reward={"name": f"{mine}:{name}"}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_object_given_in_python_is_checked_like_one_that_is_named(tmp_path):
+    class Prepares:
+        def prepare(self, device):
+            raise AssertionError
+
+        def __call__(self, samples, prompts):
+            return torch.zeros(len(prompts))
+
+    with pytest.raises(ConfigError, match="has prepare"):
+        train(tiny.config(), tmp_path / "run", reward=Prepares())
+
+
+def test_what_loads_is_loaded_once_and_what_is_called_is_left_as_it_is():
+    assert load(Redness(), "cpu") == Redness()
+
+
+def test_a_reward_is_always_called_on_the_thread_that_loaded_it(mine, tmp_path):
+    """Trained, watched, and in evaluations."""
+    name = f"{mine}:OfOneThread"
+    rewards = ["redness", {"name": name, "weight": 0, "share": 1}]
+    train(tiny.config(rewards=rewards, epochs=1), tmp_path / "run")
+    assert all(row["parts"]["OfOneThread"] is not None for row in journal(tmp_path / "run"))
+    look = json.loads((tmp_path / "run" / "monitor.jsonl").read_text().splitlines()[0])
+    assert look["held_out"]["OfOneThread"]["mean"] is not None
+    train(tiny.config(reward={"name": name}, epochs=1), tmp_path / "trained")
+
+
+def test_a_slow_watched_reward_leaves_the_trained_one_its_time(mine, tmp_path):
+    rewards = ["redness", {"name": f"{mine}:waits", "weight": 0, "share": 1}]
+    train(
+        tiny.config(rewards=rewards, epochs=1, scoring={"timeout_seconds": 0.5}), tmp_path / "run"
+    )
+    rows = journal(tmp_path / "run")
+    assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 1)] * len(rows)
+    assert all(row["parts"]["waits"] == 0 for row in rows)
+
+
+def test_names_of_parts_that_clash_are_numbered(mine):
+    got = judged(watched(f"{mine}:parted_like", "redness", share=1.0), IMAGES, PROMPTS)
+    assert torch.equal(got.parts["redness"], judged(Redness(), IMAGES, PROMPTS).values)
+    assert (got.parts["redness_2"] == 7).all()
+    got = tiny.combined([{"name": f"{mine}:a"}, {"name": f"{mine}:a_b"}])(IMAGES, PROMPTS)
+    assert (got.parts["a_b_c"] == 1).all() and (got.parts["a_b_c_2"] == 2).all()
+
+
+def test_a_reward_called_like_a_column_has_one_of_its_own(mine, tmp_path):
+    rewards = ["redness", {"name": f"{mine}:mean", "weight": 0, "share": 1}]
+    row = train(tiny.config(rewards=rewards, epochs=1), tmp_path / "run")[0]
+    assert row["reward_mean"] == row["reward_redness"] != row["reward_mean_2"] == 5.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reused"),
+    [
+        ([{"name": "redness", "weight": 2}], [{"name": "redness", "weight": 3}], True),
+        ([{"name": "redness", "weight": 2}], [{"name": "redness"}], False),
+        ([{"name": "redness"}], [{"name": "redness", "weight": 2}], False),
+        (["redness", {"name": "jpeg_compressibility", "weight": 0, "share": 1}],
+         [{"name": "redness", "weight": 0, "share": 1}, "jpeg_compressibility"], False),
+        (["redness", {"name": "remote", "timeout_seconds": 1}],
+         ["redness", {"name": "remote", "timeout_seconds": 2}], True),
+    ],
+)  # fmt: skip
+def test_paid_rewards_are_reused_only_if_they_mean_the_same(before, after, reused, tmp_path):
+    from rediffuse.scoring.journal import _fingerprint
+
+    prints = [_fingerprint(tiny.config(rewards=each).rewards) for each in (before, after)]
+    assert (prints[0] == prints[1]) == reused
+
+
+def test_a_weight_that_is_changed_after_a_failure_changes_all_rewards_of_the_epoch(tmp_path):
+    """Four of eight samples were paid for when the reward failed."""
+    reward = tiny.reward_that_dies_at(1, RewardError("away"))
+    run = tmp_path / "run"
+    with pytest.raises(RewardError):
+        train(tiny.config(), run, reward=reward)
+    text = (run / "config.yaml").read_text()
+    assert "weight: 1.0" in text
+    (run / "config.yaml").write_text(text.replace("weight: 1.0", "weight: 2.0"))
+    resume(run, reward=tiny.reward_that_dies_at(None))
+    train(tiny.config(), tmp_path / "usual", reward=tiny.reward_that_dies_at(None))
+    first = [row["reward"] for row in journal(tmp_path / "usual")[:8]]
+    assert [row["reward"] for row in journal(run)[:8]] == pytest.approx(
+        [2 * each for each in first]
+    )

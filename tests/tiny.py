@@ -410,14 +410,21 @@ def loaded(options):
     return load(build("reward", options), "cpu")
 
 
-def combined(rewards, **scoring):
-    """The rewards of a run as one, loaded."""
+def terms_of(rewards, **scoring):
+    """The rewards of a run, loaded, and the options of their scoring."""
     from rediffuse.lookup.parts import assemble
     from rediffuse.processes.threads import Caller
-    from rediffuse.scoring.terms import Combination, load_all
+    from rediffuse.scoring.terms import load_all
 
     made = config(rewards=rewards, scoring=scoring)
-    return Combination(load_all(assemble(made).rewards, "cpu", Caller()), made.scoring)
+    return load_all(assemble(made).rewards, "cpu", Caller()), made.scoring
+
+
+def combined(rewards, **scoring):
+    """The trained rewards of a run as one."""
+    from rediffuse.scoring.terms import Combination
+
+    return Combination(*terms_of(rewards, **scoring))
 
 
 def redness_2(images, prompts):

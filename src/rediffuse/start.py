@@ -14,6 +14,7 @@ from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback
 from rediffuse.config.recipes import config_from, recipe_names
+from rediffuse.config.rewards import term_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
@@ -32,7 +33,7 @@ from rediffuse.runs.creation import discarded_on_error
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.run_scorer import RunScorer
-from rediffuse.scoring.terms import Combination, load_all
+from rediffuse.scoring.terms import load_all
 from rediffuse.trainer import Run
 from rediffuse.types import Metrics, Reward
 
@@ -245,13 +246,15 @@ def load_run(
     learner = Learner(policy, parts.algorithm, config, world)
     evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
     pictures = Pictures(evaluated, parts.prompts, config, world)
-    monitor = Monitor(policy, terms, config, place, world, display.say, caller)
+    monitor = Monitor(policy, terms, config, place, world, display.say)
     evaluation = Evaluator(pictures, monitor, display)
     ending = Ending(lambda: evaluation.course, page.write, display.say)
     own = (Keeper(), evaluation, ending, display)
-    exact = [{**entry, **term.pinned} for entry, term in zip(config.rewards, terms, strict=False)]
+    pinned = {term.name: term.pinned for term in terms}
+    names = zip(config.rewards, term_names(config.rewards), strict=True)
+    exact = [{**entry, **pinned.get(name, {})} for entry, name in names]
     scorer = RunScorer(
-        Combination(terms, config.scoring),
+        terms,
         config,
         world,
         Paid(place.paid(world.rank), exact),

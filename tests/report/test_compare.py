@@ -132,6 +132,11 @@ def test_rewards_that_are_measured_within_their_epoch_cannot_be_compared(tmp_pat
     )
     with pytest.raises(RunError, match="normalised over each epoch"):
         compare.compared([tmp_path / "run"])
+    plain = {"rewards": ["redness", "jpeg_compressibility"], "scoring": {"normalize": False}}
+    train(tiny.config(**plain), tmp_path / "plain")
+    with pytest.raises(RunError, match="normalised over each epoch"):
+        compare.compared([tmp_path / "plain", tmp_path / "run"])
+    assert compare.compared([tmp_path / "plain"])  # the control
 
 
 def test_a_file_is_no_place_for_a_comparison(runs, tmp_path):

@@ -65,6 +65,33 @@ def test_a_copy_is_compared_with_the_reward_of_its_name():
     assert [each["gap"] for each in found] == pytest.approx([0, 2**0.5])
 
 
+def test_a_sum_in_its_own_units_is_compared_as_it_was_trained_on():
+    """a is a thousand times b, so that the sum is a, and a copy of a stays with it."""
+    config = {"rewards": SUM["rewards"], "scoring": {"normalize": False}}
+    rows = [
+        row(epoch, a - 2 * b, a, a=a, b=b)
+        for epoch in range(3)
+        for a, b in ((1000.0, -3.0 * epoch), (2000.0, -3.0 * epoch + 1))
+    ]
+    assert [each["gap"] for each in gaps(rows, config)["judge"]] == pytest.approx(
+        [0, 0, 0], abs=0.05
+    )
+    normalized = gaps(rows, SUM)["judge"]  # the control
+    assert normalized[-1]["gap"] > 1
+
+
+def test_a_copy_is_compared_with_the_reward_that_it_is_and_not_with_a_namesake():
+    remote = [{"name": "remote", "url": f"http://127.0.0.1:{port}"} for port in (1, 2)]
+    config = {"rewards": [*remote, {**remote[1], "weight": 0, "share": 1, "copy": "cropped"}]}
+
+    def told(epoch, first, second, copy):
+        parts = {"remote": first, "remote_2": second, "remote_cropped": copy}
+        return {"epoch": epoch, "reward": 99, "parts": parts}
+
+    rows = [told(0, 0, 0, 0), told(0, 1, 1, 1), told(1, 99, 2, 2)]
+    assert gaps(rows, config)["remote_cropped"][-1]["gap"] == pytest.approx(0)
+
+
 def test_every_watched_reward_has_its_gaps():
     config = {"rewards": [*WATCHED["rewards"], {"name": "other", "weight": 0, "share": 1}]}
     found = gaps([row(0, 0, 0, other=0), row(0, 1, 1, other=1)], config)

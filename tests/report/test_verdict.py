@@ -337,10 +337,14 @@ def test_text_that_names_the_prompt_is_an_attack(judged):
 
 
 @pytest.mark.parametrize(
-    ("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "good")]
+    ("gap", "error", "level"),
+    [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "note"), (3.0, None, "note")],
 )
 def test_a_watched_reward_that_stays_behind_is_reported(gap, error, level):
     gaps = {
+        "unsure": [{"epoch": 11, "gap": 1.0, "gap_error": 0.9}]
+        if level == "warning"
+        else [{"epoch": 11, "gap": 0.0, "gap_error": 0.1}],
         "agrees": [{"epoch": 11, "gap": 0.0, "gap_error": 0.1}],
         "judge": [
             {"epoch": 0, "gap": 0.0, "gap_error": 0.1},

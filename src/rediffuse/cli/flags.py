@@ -5,7 +5,7 @@ from typing import Any
 
 from rediffuse.config.declared import KEYS
 from rediffuse.config.reading import MOST_DEPTH, flag_value
-from rediffuse.config.rewards import trained
+from rediffuse.config.rewards import LONGEST_NUMBER, trained
 from rediffuse.errors import ConfigError, quoted
 from rediffuse.lookup.build import text_options
 
@@ -26,7 +26,7 @@ def flags(rest: Sequence[str], recipe: Mapping[str, Any] | None = None) -> dict[
         ConfigError: If a word is not a flag, or a flag has no valid value.
     """
     words = list(_words(rest))
-    named = {path[0]: value for path, _, value in words if path[1:] == ["name"]}
+    named = {".".join(path[:-1]): value for path, _, value in words if path[-1] == "name"}
     nested: dict[str, Any] = {}
     for path, key, text in words:
         leaf = _value(path, f"--{key}", text, named, recipe or {})
@@ -67,14 +67,14 @@ def _value(
 ) -> Any:
     key, option = path[0], path[-1]
     if key == "rewards" and len(path) == 3 and path[1].isdecimal():
-        key, name = "reward", _name_of_number(int(path[1]), recipe)
+        key, name = "reward", _name_of_number(path, named, recipe)
     elif key in KEYS and len(path) == 2:
         name = _name_of(key, named, recipe)
     else:
         return flag_value(text, where)
     if option == "name":
         return text
-    texts = text_options(key, name, import_it=path[0] in named)
+    texts = text_options(key, name, import_it=".".join(path[:-1]) in named)
     if option not in texts or (texts[option] and text == "null"):
         return flag_value(text, where)
     return text
@@ -89,9 +89,14 @@ def _name_of(key: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> s
     return str(known.get("name") if isinstance(known, Mapping) else known)
 
 
-def _name_of_number(number: int, recipe: Mapping[str, Any]) -> str:
+def _name_of_number(
+    path: Sequence[str], named: Mapping[str, str], recipe: Mapping[str, Any]
+) -> str:
+    if (place := ".".join(path[:2])) in named:
+        return named[place]
+    number = int(path[1]) if len(path[1]) < LONGEST_NUMBER else -1
     entries = recipe.get("rewards", ())
-    return str(entries[number].get("name")) if number < len(entries) else ""
+    return str(entries[number].get("name")) if 0 <= number < len(entries) else ""
 
 
 def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -101,6 +106,11 @@ def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
+        if key == "rewards" and key in under and isinstance(below, dict) != isinstance(value, dict):
+            raise ConfigError(
+                "--rewards: lists all rewards, so that --rewards.NUMBER.option cannot change one"
+                " beside it. Put the option into the list."
+            )
         merged[key] = (
             _deep(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
         )

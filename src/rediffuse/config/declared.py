@@ -200,6 +200,8 @@ def _located_rewards(given: Any, folder: Path) -> Any:
     """
     if isinstance(given, Mapping) and "name" not in given:
         return {number: _located("reward", each, folder) for number, each in given.items()}
+    if given is None:
+        return given
     several = given if isinstance(given, list) else [given]
     return [_located("reward", each, folder) for each in several]
 

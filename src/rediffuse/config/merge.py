@@ -11,9 +11,34 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     whose name changes keeps none of the other's options. All rewards then stand in `rewards`.
     """
     merged = deep(_without_rewards(under), _without_rewards(over))
+    if "with_algorithm" in over:
+        merged["with_algorithm"] = _specials(under.get("with_algorithm"), over["with_algorithm"])
     entries = rewards.layered({}, under, deep)
     entries = rewards.layered({"rewards": entries}, over, deep)
-    return {**merged, "rewards": entries} if entries or "rewards" in over else merged
+    if rewards.trained(entries):
+        return {**merged, "rewards": entries}
+    if entries:  # the reward that is trained on is still to come
+        merged["evaluation"] = {**merged.get("evaluation", {}), "held_out": entries}
+    return merged
+
+
+def _specials(under: Any, over: Any) -> Any:
+    """Settings for single algorithms over others. What one says of rewards in another form than the
+    other replaces it.
+    """
+    if not isinstance(under, Mapping) or not isinstance(over, Mapping):
+        return over
+    merged = dict(under)
+    for name, special in over.items():
+        below = merged.get(name)
+        if isinstance(special, Mapping) and isinstance(below, Mapping):
+            said = {"reward", "rewards"} & special.keys()
+            kept = {k: v for k, v in below.items() if not said or k not in ("reward", "rewards")}
+            same = {k: below[k] for k in said if k in below and k == "reward"}
+            merged[name] = deep({**kept, **same}, special)
+        else:
+            merged[name] = special
+    return merged
 
 
 def _without_rewards(raw: Mapping[str, Any]) -> dict[str, Any]:

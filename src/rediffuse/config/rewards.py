@@ -6,7 +6,6 @@ and `evaluation.held_out` lists those of weight 0.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -36,8 +35,11 @@ class Use:
     copy: Literal["recompressed", "cropped"] | None = None
 
     def spelt(self) -> Entry:
-        """Returns the use as keys of an entry; `share` and `copy` are left out if they are None."""
-        return {k: v for k, v in asdict(self).items() if k == "weight" or v is not None}
+        """Returns the use as keys of an entry; `share` and `copy` are left out where they say
+        nothing.
+        """
+        known = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"weight": self.weight} if self.is_trained else known
 
     @property
     def is_trained(self) -> bool:
@@ -55,6 +57,9 @@ class Use:
         return not self.is_trained and self.copy is None
 
 
+RESERVED = ("mean", "std", "queries")
+"""Columns `reward_…` of metrics.jsonl that are not a reward's."""
+LONGEST_NUMBER = 6
 OF_THE_USE = tuple(field.name for field in fields(Use))
 """The keys of an entry that are not options of its reward."""
 _USE = TypeAdapter(Use)
@@ -93,7 +98,10 @@ def is_trained(entry: Mapping[str, Any]) -> bool:
     """Whether an entry is trained on. So is one whose weight is not a number, which `use_of`
     refuses.
     """
-    return bool(entry.get("weight", 1.0) != 0)
+    try:
+        return float(entry.get("weight", 1.0)) != 0
+    except (TypeError, ValueError, OverflowError):
+        return True
 
 
 def trained(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -118,20 +126,28 @@ def term_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns a unique name of each entry for logs: without the file of a user's reward, with the
     kind of copy if there is one, and with a number from the second of equal names on.
     """
-    bare = [str(each.get("name") or "").rpartition(":")[2] for each in entries]
-    copies = [each.get("copy") for each in entries]
-    return distinct_names(
-        f"{name}_{copy}" if copy else name for name, copy in zip(bare, copies, strict=True)
-    )
-
-
-def distinct_names(names: Iterable[str]) -> list[str]:
-    """Returns unique names, without the files of users' rewards; a second `name` is `name_2`."""
-    unique: list[str] = []
-    for name in (name.rpartition(":")[2] for name in names):
-        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
-        unique.append(next(each for each in numbered if each not in unique))
+    taken = dict.fromkeys(RESERVED, 1)
+    unique = []
+    for entry in entries:
+        name = str(entry.get("name") or "").rpartition(":")[2]
+        if entry.get("copy"):
+            name = f"{name}_{entry['copy']}"
+        unique.append(free(name, taken))
     return unique
+
+
+def free(name: str, taken: dict[str, int]) -> str:
+    """Returns the name, or with the first number from 2 on that no other has, and takes it.
+
+    Args:
+        taken: How many times each name was asked for; the result is added.
+    """
+    found = name
+    while found in taken:
+        taken[name] = taken.get(name, 1) + 1
+        found = f"{name}_{taken[name]}"
+    taken[found] = 1
+    return found
 
 
 def title(entries: Iterable[Mapping[str, Any]]) -> str:
@@ -139,7 +155,7 @@ def title(entries: Iterable[Mapping[str, Any]]) -> str:
     said = ""
     for entry in trained(entries):
         weight, name = entry.get("weight", 1.0), str(entry.get("name"))
-        number = weight if isinstance(weight, int | float) else 1.0
+        number = use_of(entry).weight if isinstance(weight, int | float | str) else 1.0
         factor = "" if abs(number) == 1 else f"{abs(number):g} "
         joint = (" - " if number < 0 else " + ") if said else ("-" if number < 0 else "")
         said += f"{joint}{factor}{name}"
@@ -171,9 +187,14 @@ def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> 
                 " stand beside it. Put them into the list, those to hold out with weight: 0."
             )
         given = over["rewards"]
-        if isinstance(given, Mapping) and given:
-            return _changed(entries, given, merge)
-        return listed(given, "rewards")
+        by_number = isinstance(given, Mapping) and given and "name" not in given
+        entries = _changed(entries, given, merge) if by_number else listed(given, "rewards")
+        if not trained(entries):
+            raise ConfigError(
+                "rewards: none is trained on. Give at least one a weight other than 0, as in"
+                " [{name: aesthetic, weight: 2}, {name: redness}]."
+            )
+        return entries
     if "reward" in over:
         entries = _with_reward(entries, over["reward"], merge)
     if held_out is not None:
@@ -247,12 +268,18 @@ def _changed(entries: list[Entry], given: Mapping[str, Any], merge: Merge) -> li
     """
     changed = [dict(entry) for entry in entries]
     for key, options in given.items():
-        if not str(key).isdecimal() or int(key) >= len(changed):
+        number = (
+            int(key) if str(key).isdecimal() and len(str(key)) < LONGEST_NUMBER else len(entries)
+        )
+        if number >= len(changed):
             known = ", ".join(
-                f"{number} ({entry.get('name')})" for number, entry in enumerate(changed)
+                f"{place} ({entry.get('name')})" for place, entry in enumerate(changed)
             )
-            raise ConfigError(f"rewards.{key}: no such reward; there are {known or 'none'}.")
+            said = str(key)[:100]
+            raise ConfigError(f"rewards.{said}: no such reward; there are {known or 'none'}.")
         if not isinstance(options, Mapping):
             raise ConfigError(f"rewards.{key}: must hold keys and values, not {quoted(options)}.")
-        changed[int(key)] = merge({"it": changed[int(key)]}, {"it": options})["it"]
+        # another name drops the options of the reward, not how it is used
+        use = {k: v for k, v in changed[number].items() if k in OF_THE_USE}
+        changed[number] = {**use, **merge({"it": changed[number]}, {"it": options})["it"]}
     return changed

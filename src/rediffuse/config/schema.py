@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rediffuse.config import rewards
 from rediffuse.config.merge import deep, merge
 from rediffuse.config.reading import read_yaml
-from rediffuse.config.rewards import trained, use_of
+from rediffuse.config.rewards import use_of
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 
 Options = dict[str, Any]
@@ -191,9 +191,11 @@ def validator(kind: type) -> TypeAdapter[Any]:
 def from_mapping(raw: Mapping[str, Any]) -> Config:
     """Raises ConfigError, naming the key, for anything that is not a run."""
     plain = merge({}, raw)
+    if "rewards" not in plain:
+        plain = merge({"reward": {"name": DEFAULT_REWARD}}, plain)
     _refuse_unknown(plain, Config, "")
     try:
-        config: Config = validator(Config).validate_python(_with_rewards(plain, raw))
+        config: Config = validator(Config).validate_python(_with_uses(plain))
     except ValidationError as error:
         raise ConfigError(problems(error)) from error
     if config.updates_per_epoch > config.num_samples:
@@ -211,21 +213,15 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
     return config
 
 
-def _with_rewards(plain: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The default reward where only others are listed by their short form, and every entry's use
-    checked.
-    """
-    entries = list(plain.get("rewards", ()))
-    if not trained(entries):
-        if "rewards" in raw:
-            raise ConfigError(
-                "rewards: none is trained on. Give at least one a weight other than 0, as in"
-                " [{name: aesthetic, weight: 2}, {name: redness}]."
-            )
-        entries = [{"name": DEFAULT_REWARD}, *entries]
-    for number, entry in enumerate(entries):
-        use_of(entry, f"rewards.{number}")
-    return {**plain, "rewards": entries}
+def _with_uses(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Checks how each reward is used, and makes numbers of weights that are text."""
+    entries = plain["rewards"]
+    uses = [use_of(entry, f"rewards.{number}") for number, entry in enumerate(entries)]
+    exact = [
+        {**entry, "weight": use.weight} if "weight" in entry else entry
+        for entry, use in zip(entries, uses, strict=True)
+    ]
+    return {**plain, "rewards": exact}
 
 
 def to_yaml(config: Config) -> str:

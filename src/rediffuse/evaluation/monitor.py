@@ -16,7 +16,6 @@ from rediffuse.images import read
 from rediffuse.maths import appearance
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import log
@@ -93,11 +92,10 @@ class Monitor:
         run: RunFolder,
         world: World,
         tell: Callable[[str], None],
-        caller: Caller,
     ) -> None:
         self._policy, self._config = policy, config
         self._held_out = {term.name: term for term in rewards if term.use.is_held_out}
-        self._run, self._world, self._tell, self._caller = run, world, tell, caller
+        self._run, self._world, self._tell = run, world, tell
         by_use = [*self._held_out.values(), *rewards]
         self._eye = next((each for each in by_use if isinstance(each.reward, HasFeatures)), None)
         self._modality = policy.denoiser.modality
@@ -166,7 +164,7 @@ class Monitor:
             options,
             name=name,
             num_samples=len(seen.prompts),
-            caller=self._caller,
+            caller=self._held_out[name].caller,
             stop_if_asked=self._world.stop_here_if_asked,
         )
         _, scores = scorer.score([seen], len(seen.prompts))

@@ -18,7 +18,7 @@ from rich.text import Text
 from torch import Tensor
 
 from rediffuse.config.rewards import Use, component_of, term_names
-from rediffuse.config.schema import Config
+from rediffuse.config.schema import Config, Options
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.pictures import distinct, save, tuned
@@ -266,21 +266,19 @@ def _suite(name: str, config: Config) -> PromptSet:
 def _rewards(config: Config, names: Sequence[str]) -> list[Term]:
     """Builds the named rewards, or those of the run that score samples as they are."""
     listed = [{"name": name} for name in names] or config.rewards
-    known = [
-        each
-        for each in listed
-        if not str(each["name"]).startswith(GIVEN_IN_PYTHON) and not each.get("copy")
-    ]
+    known: dict[str, Options] = {}
+    for name, entry in zip(term_names(listed), listed, strict=True):
+        options = component_of(entry)
+        gone = str(entry["name"]).startswith(GIVEN_IN_PYTHON)
+        if not gone and not entry.get("copy") and options not in known.values():
+            known[name] = options
     if not known:
         raise ConfigError(
             "--rewards: the run's own reward was given in Python and is gone; name one to judge by."
         )
-    for entry in known:
-        check_names("reward", component_of(entry))
-    built = [build("reward", component_of(entry)) for entry in known]
-    return [
-        Term(name, Use(), reward) for name, reward in zip(term_names(known), built, strict=True)
-    ]
+    for options in known.values():
+        check_names("reward", options)
+    return [Term(name, Use(), build("reward", options)) for name, options in known.items()]
 
 
 def _draws(prompts: PromptSet, question: Question) -> Draws:

@@ -1,5 +1,6 @@
 """One component of a run, built from its options, after both are checked."""
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -64,11 +65,11 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
             f" {', '.join(map(repr, missing))}."
         )
     if key == "reward":
-        _refuse_what_is_no_reward(str(options["name"]), built)
+        refuse_what_is_no_reward(str(options["name"]), built)
     return built
 
 
-def _refuse_what_is_no_reward(name: str, built: Any) -> None:
+def refuse_what_is_no_reward(name: str, built: Any) -> None:
     """Raises ConfigError for what neither scores nor loads what scores."""
     clash = [f.name for f in fields(built) if f.name in OF_THE_USE] if is_dataclass(built) else []
     if clash:
@@ -76,7 +77,15 @@ def _refuse_what_is_no_reward(name: str, built: Any) -> None:
             f"reward.name: {quoted(name)} has an option {clash[0]!r}, which in a list of rewards"
             f" says how a reward is used ({', '.join(OF_THE_USE)}). Rename the option."
         )
-    if callable(getattr(built, "load", None)):
+    loads = callable(getattr(built, "load", None))
+    if loads and callable(built):
+        raise ConfigError(
+            f"reward.name: {quoted(name)} can be called, and has a method load: only one of the two"
+            " can be meant. If load(device) loads its model, let that return what scores, and leave"
+            " __call__ out; otherwise rename load."
+        )
+    if loads:
+        refuse_another_load(name, built)
         return
     if not callable(built):
         raise ConfigError(
@@ -90,6 +99,17 @@ def _refuse_what_is_no_reward(name: str, built: Any) -> None:
             " and return what scores: def load(self, device): …; return lambda samples, prompts: …"
         )
     refuse_another_signature(name, built)
+
+
+def refuse_another_load(name: str, reward: Any) -> None:
+    """Raises ConfigError if `load` cannot be called with a device."""
+    try:
+        inspect.signature(reward.load).bind("cpu")
+    except TypeError as error:
+        raise ConfigError(
+            f"reward.name: {quoted(name)}: its method load cannot be called with a device"
+            f" ({error}). Write it as load(self, device)."
+        ) from error
 
 
 def refuse_another_signature(name: str, reward: Any) -> None:

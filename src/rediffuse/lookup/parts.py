@@ -9,7 +9,7 @@ from rediffuse.config.declared import KEYS
 from rediffuse.config.rewards import component_of, is_trained, place_of, term_names, use_of
 from rediffuse.config.schema import Config, Options
 from rediffuse.errors import ConfigError, quoted
-from rediffuse.lookup.build import build, check_names, refuse_another_signature
+from rediffuse.lookup.build import build, check_names, refuse_what_is_no_reward
 from rediffuse.lookup.find import GIVEN_IN_PYTHON
 
 if TYPE_CHECKING:
@@ -62,10 +62,13 @@ def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
 
 
 def given_in_python(config: Config, reward: "Reward") -> Config:
-    """Returns the configuration that trains on a reward that only the caller has."""
+    """Returns the configuration that trains on a reward that only the caller has. If the run was
+    given one before, its weight is kept.
+    """
     name = GIVEN_IN_PYTHON + getattr(reward, "__name__", type(reward).__name__)
+    before = next((each for each in config.rewards if _is_given_in_python(each)), {})
     others = [entry for entry in config.rewards if not is_trained(entry)]
-    return replace(config, rewards=[{"name": name}, *others])
+    return replace(config, rewards=[{**before, "name": name}, *others])
 
 
 def _is_given_in_python(options: Mapping[str, Any]) -> bool:
@@ -77,11 +80,12 @@ def _terms(config: Config, reward: "Reward | None", modality: str) -> "list[Term
     from rediffuse.scoring.terms import Term  # with torch, which a built model has imported
 
     terms: list[Term] = []
+    names = term_names(config.rewards)
     known: list[tuple[Options, Any]] = []
     for number, entry in enumerate(config.rewards):
         place, use = place_of(config.rewards, number), use_of(entry, f"rewards.{number}")
         if reward is not None and _is_given_in_python(entry):
-            refuse_another_signature(getattr(reward, "__name__", type(reward).__name__), reward)
+            refuse_what_is_no_reward(getattr(reward, "__name__", type(reward).__name__), reward)
             built = reward
         else:
             options = component_of(entry)
@@ -94,7 +98,7 @@ def _terms(config: Config, reward: "Reward | None", modality: str) -> "list[Term
                 f"rewards.{number}.copy: copies are made of images, but the model makes {modality}"
                 " samples. Leave it out."
             )
-        terms.append(Term(term_names(config.rewards)[number], use, built))
+        terms.append(Term(names[number], use, built))
     return terms
 
 

@@ -104,7 +104,7 @@ def _typed(flags: Mapping[str, Any], config: Config) -> Iterator[str]:
         first, _, rest = leaf.partition(".")
         number, _, option = rest.partition(".")
         if first != "rewards":
-            yield leaf
+            yield "evaluation.held_out" if leaf.startswith("evaluation.held_out.") else leaf
         elif number.isdecimal():
             yield f"{place_of(config.rewards, int(number))}.{option}"
         else:

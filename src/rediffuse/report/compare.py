@@ -143,12 +143,13 @@ def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
     or model.
     """
     first, *others = runs
-    if first.config.scoring.normalize and len(trained(first.config.rewards)) > 1:
-        raise RunError(
-            f"{first.folder.path} cannot be compared: its rewards are normalised over each epoch,"
-            " so that the mean of their sum is 0 in every one. Compare runs with scoring.normalize"
-            " false."
-        )
+    for run in (first, *others):
+        if run.config.scoring.normalize and len(trained(run.config.rewards)) > 1:
+            raise RunError(
+                f"{run.folder.path} cannot be compared: its rewards are normalised over each epoch,"
+                " so that the mean of their sum is 0 in every one. Compare runs with"
+                " scoring.normalize false."
+            )
     for other in others:
         ours, theirs = task(first.config), task(other.config)
         for key in sorted(ours.keys() | theirs.keys()):

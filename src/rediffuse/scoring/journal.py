@@ -10,7 +10,7 @@ from typing import Any
 
 from rediffuse import faults
 from rediffuse.config.declared import result_options
-from rediffuse.config.rewards import use_of
+from rediffuse.config.rewards import trained, use_of
 from rediffuse.errors import RunError, Status
 from rediffuse.runs import files, log
 from rediffuse.types import Prompt
@@ -132,11 +132,13 @@ def _fingerprint(rewards: Sequence[Mapping[str, Any]]) -> str:
     """Returns a hash of what determines the rewards of an epoch's samples: options and the content
     of user files, but neither weights nor how a server is reached.
     """
-    found = []
+    found, alone = [], trained(rewards)
     for entry in rewards:
         if not use_of(entry).scored_share:
             continue
+        use = use_of(entry)
         said = {k: v for k, v in result_options("reward", entry).items() if k != "weight"}
+        said |= {"trained": use.is_trained, "sum": len(alone) > 1 or use.weight != 1}
         file = Path(str(entry.get("name")).rpartition(":")[0])
         if file.suffix == ".py" and file.is_file():
             said["file"] = file.read_text(encoding="utf-8", errors="replace")

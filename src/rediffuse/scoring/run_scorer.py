@@ -1,6 +1,6 @@
 """Scoring of a run, whose epochs share the reward, its thread and the stored rewards."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from rediffuse.config.schema import Config
 from rediffuse.processes.threads import Caller
@@ -8,7 +8,8 @@ from rediffuse.processes.world import World
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.scores import Scores, summary
-from rediffuse.scoring.terms import Combination
+from rediffuse.scoring.terms import Combination, Term
+from rediffuse.scoring.watched import Watched
 from rediffuse.types import Metrics, Rollout
 
 
@@ -16,21 +17,26 @@ class RunScorer:
     """Scores the epochs of a run.
 
     Attributes:
-        reward: All rewards that score an epoch's samples.
+        reward: The rewards that are trained on.
         paid: Stored rewards of an unfinished epoch, which are reused.
         caller: The thread on which the reward is called.
     """
 
     def __init__(
         self,
-        reward: Combination,
+        terms: Sequence[Term],
         config: Config,
         world: World,
         paid: Paid,
         caller: Caller,
         tell: Callable[[str], None],
     ) -> None:
-        self.reward, self.paid, self.caller = reward, paid, caller
+        self.reward, self.paid, self.caller = Combination(terms, config.scoring), paid, caller
+        self._watched = [
+            Watched(term, config.scoring.untrained_seconds)
+            for term in terms
+            if not term.use.is_trained and term.use.scored_share
+        ]
         self._config, self._world, self._tell = config, world, tell
         self._reasons: list[str] = []
 
@@ -63,6 +69,7 @@ class RunScorer:
             reasons=self._reasons,
             stop_if_asked=self._world.stop_here_if_asked,
             tell=self._tell,
+            watched=self._watched,
         )
         return scorer.score(rollouts, num_mine)
 

@@ -21,6 +21,7 @@ from rediffuse.scoring.asked import Asked
 from rediffuse.scoring.journal import Paid, Scored
 from rediffuse.scoring.judging import REASON, judged, sample_bytes, together
 from rediffuse.scoring.scores import Scores, refuse_too_few
+from rediffuse.scoring.watched import Watched
 from rediffuse.types import Judgement, Prompt, Reward, Rollout
 
 POLL_SECONDS = 0.2
@@ -60,11 +61,12 @@ class Scorer:
         reasons: list[str] | None = None,
         stop_if_asked: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda message: None,
+        watched: Sequence[Watched] = (),
     ) -> None:
         self.reward, self.name, self.options = reward, name, options
         self.epoch, self.paid = epoch, paid
         self.stop_if_asked, self.tell = stop_if_asked, tell
-        self.caller = caller or Caller()
+        self.caller, self.watched = caller or Caller(), watched
         self.reasons = [] if reasons is None else reasons
         self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
         self.done: dict[int, Scored] = {}
@@ -231,6 +233,9 @@ class Scorer:
         if rest:
             began = time.perf_counter()
             judgement = self._judgement(asked.images[rest], [asked.prompts[i] for i in rest])
+            for each in self.watched:  # beyond the time limit of the trained reward
+                prompts = [asked.prompts[i] for i in rest]
+                judgement = each.beside(judgement, asked.images[rest], prompts)
             self.seconds += time.perf_counter() - began
             fresh = _samples(
                 judgement,

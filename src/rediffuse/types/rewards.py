@@ -20,8 +20,9 @@ class PromptSet(Protocol):
 class Reward(Protocol):
     """Scores samples: a function, an instance of a reward's class, or what that class loads.
 
-    A reward for a single modality has an attribute `judges`, the modality's name. A reward whose
-    values are differentiable with respect to the samples has `differentiable = True`.
+    A function or a reward's class for a single modality has an attribute `judges`, the modality's
+    name. One whose values are differentiable with respect to the samples has `differentiable`,
+    which is true.
     """
 
     def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:

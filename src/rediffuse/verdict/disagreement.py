@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
-from rediffuse.config.rewards import read_entries, term_names, use_of
+from rediffuse.config.rewards import component_of, read_entries, term_names, use_of
 from rediffuse.verdict.changes import finite
 
 Row = Mapping[str, Any]
@@ -78,20 +78,26 @@ def gaps(rows: Iterable[Row], config: Mapping[str, Any]) -> dict[str, list[Gap]]
 def _pairs(config: Mapping[str, Any]) -> list[_Pair]:
     entries = read_entries(config)
     uses, names = [use_of(each) for each in entries], term_names(entries)
-    trained = {name: use.weight for name, use in zip(names, uses, strict=True) if use.is_trained}
-    found = []
-    for entry, use, name in zip(entries, uses, names, strict=True):
+    each = list(zip(entries, uses, names, strict=True))
+    trained = {name: use.weight for _, use, name in each if use.is_trained}
+    scoring = config.get("scoring")
+    normalized = not isinstance(scoring, Mapping) or scoring.get("normalize", True)
+    pairs = []
+    for entry, use, name in each:
         if use.is_trained or not use.scored_share:
             continue
-        of = [
+        original = [
             other_name
-            for other, other_name in zip(entries, names, strict=True)
-            if other_name in trained and use.copy and other.get("name") == entry.get("name")
+            for other, _, other_name in each
+            if use.copy and other_name in trained and component_of(other) == component_of(entry)
         ]
-        weights = dict.fromkeys(of[:1], 1.0) or trained
-        alone = list(trained.values()) == [1.0]
-        found.append(_Pair(name, {} if alone else weights))
-    return found
+        if len(trained) == 1:
+            pairs.append(_Pair(name, {}))
+        elif original:
+            pairs.append(_Pair(name, {original[0]: 1.0}))
+        else:
+            pairs.append(_Pair(name, trained if normalized else {}))
+    return pairs
 
 
 def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:

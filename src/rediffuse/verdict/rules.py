@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rediffuse.verdict.disagreement import Gap
 from rediffuse.verdict.evidence import Evidence, Finding, Level
 from rediffuse.verdict.health import (
     broken,
@@ -139,21 +140,30 @@ def watched_rewards(evidence: Evidence) -> Finding | None:
     if not evidence.gaps:
         return None
     last = {name: gaps[-1] for name, gaps in evidence.gaps.items()}
-    name = max(last, key=lambda each: last[each]["gap"])
+    behind = {name: gap for name, gap in last.items() if gap["gap"] >= BEHIND}
+    sure = {name: gap for name, gap in behind.items() if _is_sure(gap)}
+    name = max(sure or behind or last, key=lambda each: last[each]["gap"])
     gap, error = last[name]["gap"], last[name]["gap_error"]
-    if gap < BEHIND or error is None or gap < ERRORS * error:
-        return Finding(
-            "watched_rewards",
-            "good",
-            f"{name}, which is only watched, agrees that the samples have become better.",
-            {"reward": name, "gap": gap},
+    numbers = {"reward": name, "gap": gap, "error": error}
+    if not behind:
+        text = f"{name}, which is only watched, agrees with the trained reward."
+        return Finding("watched_rewards", "good", text, numbers)
+    spread = "" if error is None else f" ± {error:.1f}"
+    if not sure:
+        text = (
+            f"{name}, which is only watched, may be behind the trained reward: by {gap:.1f}{spread}"
+            " standard deviations, which too few samples tell from chance."
         )
+        return Finding("watched_rewards", "note", text, numbers)
     text = (
-        f"{name}, which is only watched, is {gap:.1f} ± {error:.1f} standard deviations behind the"
+        f"{name}, which is only watched, is {gap:.1f}{spread} standard deviations behind the"
         " trained reward: that may have been fooled."
     )
-    numbers = {"reward": name, "gap": gap, "error": error}
     return Finding("watched_rewards", "warning", text, numbers)
+
+
+def _is_sure(gap: Gap) -> bool:
+    return gap["gap_error"] is not None and gap["gap"] >= ERRORS * gap["gap_error"]
 
 
 def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
