@@ -2,27 +2,22 @@
 there is none.
 """
 
-import hashlib
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 
-import torch
-from torch import Tensor
-
 from rediffuse import faults
 from rediffuse.config.schema import Scoring
-from rediffuse.errors import RewardError, Status
-from rediffuse.processes.threads import Abandoned, Caller, Pool
+from rediffuse.errors import RewardError
+from rediffuse.processes.threads import Caller, Pool
 from rediffuse.rollout import joined
 from rediffuse.scoring.asked import Asked
+from rediffuse.scoring.batch_scorer import BatchScorer
 from rediffuse.scoring.journal import Paid, Scored
-from rediffuse.scoring.judging import REASON, judged, sample_bytes, together
 from rediffuse.scoring.scores import Scores, refuse_too_few
 from rediffuse.scoring.watched import Watched
-from rediffuse.types import Judgement, Prompt, Reward, Rollout
+from rediffuse.types import Reward, Rollout
 
 POLL_SECONDS = 0.2
 MAX_WAITING = 128
@@ -39,13 +34,21 @@ LONGEST_REASON = 200
 
 
 class Scorer:
-    """Of one process's share of an epoch. num_samples: of the epoch, all processes together
-    tell: what is being waited for.
+    """Scores one process's share of an epoch.
 
-    caller: the run's, on whose thread the reward is called
-    reasons: the first for which samples of the run got no reward; new ones are reported and put
-        here.
-    failure: the last, whether or not it passed.
+    Args:
+        reward: The reward.
+        options: How rewards are computed.
+        name: The reward's name in messages.
+        epoch: The number of the epoch, from 0.
+        num_samples: The number of samples of the epoch, in all processes together.
+        paid: The rewards that were obtained before, if they are stored.
+        caller: The thread on which the reward is called.
+        reasons: The first reasons for which samples of the run got no reward; new ones are reported
+            and added.
+        stop_if_asked: Raises if the run is to stop; called while rewards are waited for.
+        tell: Prints what is waited for.
+        watched: Rewards of weight 0 that score a share of the samples.
     """
 
     def __init__(
@@ -63,14 +66,21 @@ class Scorer:
         tell: Callable[[str], None] = lambda message: None,
         watched: Sequence[Watched] = (),
     ) -> None:
-        self.reward, self.name, self.options = reward, name, options
-        self.epoch, self.paid = epoch, paid
+        self.name, self.options = name, options
         self.stop_if_asked, self.tell = stop_if_asked, tell
-        self.caller, self.watched = caller or Caller(), watched
         self.reasons = [] if reasons is None else reasons
         self.num_samples, self.allowed = num_samples, int(options.max_failed * num_samples)
         self.done: dict[int, Scored] = {}
-        self.seconds = 0.0
+        self._batch = BatchScorer(
+            reward,
+            name,
+            options.timeout_seconds,
+            self.allowed,
+            caller or Caller(),
+            epoch,
+            paid,
+            watched,
+        )
         self._worker = Pool(1)
         self._running: dict[Future[list[Scored]], Asked] = {}
         self._later: list[Asked] = []
@@ -78,7 +88,11 @@ class Scorer:
         self._masked = 0
         self._silent_since: float | None = None
         self._error: RewardError | None = None
-        self.failure: RewardError | None = None
+
+    @property
+    def failure(self) -> RewardError | None:
+        """The last failure, whether or not it passed."""
+        return self._batch.failure
 
     def score(self, rollouts: Iterable[Rollout], num_mine: int) -> tuple[Rollout, Scores]:
         """Each rollout's rewards are computed while the next is sampled; all, of `num_mine`, come
@@ -95,7 +109,8 @@ class Scorer:
             self._until_waiting(0)
         finally:
             self._worker.stop()
-        return rollout, Scores.of([self.done[place] for place in range(num_mine)], self.seconds)
+        samples = [self.done[place] for place in range(num_mine)]
+        return rollout, Scores.of(samples, self._batch.seconds)
 
     def _handed_over(self, rollouts: Iterable[Rollout]) -> Iterator[Rollout]:
         begin = 0
@@ -137,7 +152,7 @@ class Scorer:
         )
 
     def _submit(self, asked: Asked) -> None:
-        self._running[self._worker.submit(lambda: self._scored(asked))] = asked
+        self._running[self._worker.submit(lambda: self._batch.score(asked))] = asked
 
     def _until_waiting(self, most: int) -> None:
         while True:
@@ -210,7 +225,7 @@ class Scorer:
             self._refuse(error)
 
     def _fail(self, asked: Asked, error: RewardError) -> None:
-        self.failure = error
+        self._batch.failure = error
         if not error.passing:
             self._mask(asked.again(error).lost(), asked, error)
             return
@@ -219,98 +234,6 @@ class Scorer:
             self._silent_since = time.monotonic()
             self.tell(f"waiting for the reward: {error}")
         self._later.append(asked.again(error))
-
-    def _scored(self, asked: Asked) -> list[Scored]:
-        """On the worker's thread."""
-        hashes = [int(each) for each in image_hashes(asked.images).tolist()]
-        found: dict[int, Scored] = {}
-        for i, image in enumerate(hashes):
-            if self.paid and (
-                sample := self.paid.known(self.epoch, asked.indices[i], image, asked.prompts[i])
-            ):
-                found[i] = sample
-        rest = [i for i in range(len(hashes)) if i not in found]
-        if rest:
-            began = time.perf_counter()
-            judgement = self._judgement(asked.images[rest], [asked.prompts[i] for i in rest])
-            for each in self.watched:  # beyond the time limit of the trained reward
-                prompts = [asked.prompts[i] for i in rest]
-                judgement = each.beside(judgement, asked.images[rest], prompts)
-            self.seconds += time.perf_counter() - began
-            fresh = _samples(
-                judgement,
-                [asked.indices[i] for i in rest],
-                [hashes[i] for i in rest],
-                asked.attempts + 1,
-            )
-            if self.paid:
-                self.paid.add(self.epoch, fresh, [asked.prompts[i] for i in rest])
-            found |= dict(zip(rest, fresh, strict=True))
-        return [found[i] for i in range(len(hashes))]
-
-    def _judgement(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Where the reward fails on a batch, its images are asked about one at a time: most may be
-        well.
-        """
-        try:
-            return self._within_time(images, prompts)
-        except RewardError as error:
-            # without a cause, the reward itself says so
-            if error.passing or error.__cause__ is None or len(prompts) == 1:
-                raise
-            alone: list[Judgement] = []
-            failures = 0
-            for i, prompt in enumerate(prompts):
-                try:
-                    alone.append(self._within_time(images[i : i + 1], [prompt]))
-                except RewardError as worse:
-                    self.failure = worse
-                    failures += not worse.passing
-                    if failures > self.allowed:
-                        raise error from error.__cause__
-                    status: Status = "timeout" if worse.passing else worse.status
-                    alone.append(
-                        Judgement(
-                            torch.full((1,), torch.nan),
-                            notes={REASON: [str(worse)]},
-                            statuses=[status],
-                        )
-                    )
-            return together(alone)
-
-    def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        seconds = self.options.timeout_seconds
-        try:
-            return self.caller.call(
-                lambda: judged(self.reward, images, prompts, self.name), seconds
-            )
-        except Abandoned:
-            raise RewardError(
-                f"The reward {self.name} took more than {seconds:g} seconds on"
-                f" {len(prompts)} images (scoring.timeout_seconds). That call is abandoned; the"
-                " next one runs on a new thread.",
-                "timeout",
-                passing=True,
-            ) from None
-
-
-def _samples(
-    judgement: Judgement, indices: Sequence[int], hashes: Sequence[int], attempts: int
-) -> list[Scored]:
-    values = judgement.values.tolist()
-    parts = {name: each.tolist() for name, each in judgement.parts.items()}
-    return [
-        Scored(
-            index,
-            hashes[i],
-            values[i] if judgement.statuses[i] == "ok" else math.nan,
-            judgement.statuses[i],
-            attempts,
-            {name: each[i] for name, each in parts.items()},
-            {name: texts[i] for name, texts in judgement.notes.items()},
-        )
-        for i, index in enumerate(indices)
-    ]
 
 
 def reason(sample: Scored) -> str:
@@ -321,11 +244,3 @@ def reason(sample: Scored) -> str:
         return ""
     told = [f"{note} {text[:LONGEST_REASON]!r}" for note, text in sample.notes.items() if text]
     return f"{sample.status}: {', '.join(told)}" if told else ""
-
-
-def image_hashes(images: Tensor) -> Tensor:
-    """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an
-    image's 8-bit pixels, of other samples in steps of 1/255. images: finite.
-    """
-    digests = [hashlib.sha256(each).digest()[:6] for each in sample_bytes(images)]
-    return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)
