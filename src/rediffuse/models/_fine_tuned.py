@@ -1,0 +1,160 @@
+"""What learns of a network: an adapter or all of its weights, in some precision."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError
+from rediffuse.maths import noise
+from rediffuse.models._options import TrainingOptions
+from rediffuse.types import Weights
+
+Network = TypeVar("Network", bound=nn.Module)
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def network_dtype(options: TrainingOptions) -> torch.dtype:
+    """In what the pretrained networks are kept: all weights learn in fp32 alone."""
+    return PRECISIONS[options.precision if options.train == "lora" else "fp32"]
+
+
+class FineTuned:
+    """A denoising network of diffusers of which an adapter or all weights learn: what a `Denoiser`
+    made of one is, but for the way from prompts and to samples.
+
+    Attributes:
+        network: predicts now: the one that learns or, within `using`, the one it was.
+        part: the folder of the network in a pipeline.
+    """
+
+    part = "unet"
+
+    def __init__(
+        self,
+        network: Any,
+        again: Callable[[], Any],
+        options: TrainingOptions,
+        device: str,
+        seed: int,
+    ) -> None:
+        """network: pretrained. again: loads it once more. seed: of the adapter."""
+        self.options, self.device = options, torch.device(device)
+        self.precision = options.precision
+        self.needs_loss_scaling = options.precision == "fp16"
+        self.network = self._placed(network)
+        self._again, self._pretrained = again, None
+        if options.gradient_checkpointing:
+            self.network.enable_gradient_checkpointing()
+        if options.train == "lora":
+            self._add_adapter(seed)
+        else:
+            self.network.requires_grad_(True)
+        self._learning = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        return self._learning
+
+    @contextmanager
+    def using(self, weights: Weights) -> Iterator[None]:
+        """Switches the adapter off; where all of the network learns, it loads the one that training
+        started from, once.
+        """
+        if self.options.train == "lora":
+            self._switch_adapter(on=False)
+            try:
+                yield
+            finally:
+                self._switch_adapter(on=True)
+        else:
+            if self._pretrained is None:
+                self._pretrained = self._placed(self._again())
+            tuned, self.network = self.network, self._pretrained
+            try:
+                yield
+            finally:
+                self.network = tuned
+
+    def export(self, folder: Path) -> None:
+        """Writes the whole network, or the adapter as peft does: `PeftModel.from_pretrained` of the
+        pretrained network and this folder gives the tuned one.
+        """
+        if self.options.train == "full":
+            self.network.save_pretrained(folder / self.part)
+            return
+        lora = get_peft_model_state_dict(self.network)
+        save_file(
+            {f"base_model.model.{name}": value.cpu() for name, value in lora.items()},
+            folder / "adapter_model.safetensors",
+            {"format": "pt"},
+        )
+        config = json.dumps(self._adapter_metadata(), indent=2, sort_keys=True)
+        (folder / "adapter_config.json").write_text(config)
+
+    @property
+    def lora_alpha(self) -> float:
+        """The adapter's, as it was asked for or by default."""
+        return self.options.lora_alpha or self.options.lora_rank
+
+    def _adapter_metadata(self) -> dict[str, Any]:
+        """Of peft: without it, a file of tensors reloads at the wrong strength."""
+        config = self.network.peft_config["default"].to_dict()
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+
+    def _switch_adapter(self, *, on: bool) -> None:
+        for module in self.network.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.enable_adapters(enabled=on)
+
+    def _add_adapter(self, seed: int) -> None:
+        options = self.options
+        config = LoraConfig(
+            r=options.lora_rank,
+            lora_alpha=self.lora_alpha,
+            target_modules=list(options.lora_targets),
+            init_lora_weights="gaussian",
+        )
+        # networks that diffusers' LoRA files load into keep account of their adapters
+        add = getattr(self.network, "add_adapter", None)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(noise.generator(seed, "adapter").initial_seed())
+            try:
+                add(config) if add else inject_adapter_in_model(config, self.network)
+            except ValueError as error:
+                raise ConfigError(f"model.lora_targets: {error}") from error
+        for parameter in self.network.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.float()
+
+    def _output(self, x: Tensor, time: Tensor, *seen: Tensor) -> Tensor:
+        """(N, *L) fp32. seen: what the network is given besides."""
+        with self._autocast():
+            x = x.contiguous(memory_format=torch.channels_last)
+            output: Tensor = self.network(x, time, *seen).sample
+        return output.float()
+
+    def _autocast(self) -> torch.autocast | nullcontext[None]:
+        dtype = PRECISIONS[self.options.precision]
+        return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
+
+    def _placed(self, network: Network) -> Network:
+        network = network.requires_grad_(False).eval().to(self.device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def sort_header(path: Path) -> None:
+    """Equal weights become equal bytes: safetensors writes its metadata in an order that changes
+    from run to run.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":"))
+    path.write_bytes(content[:8] + header.encode().ljust(end - 8) + content[end:])
