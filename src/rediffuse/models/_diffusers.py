@@ -83,7 +83,6 @@ class LatentDiffusion(FineTuned):
     def predict_unguided(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         return self._denoise(x, time, conditioning["text"])
 
-    @torch.no_grad()
     def decode(self, latents: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
         with self._autocast():
             scaled = (latents / self.vae.config.scaling_factor).contiguous(
@@ -95,7 +94,6 @@ class LatentDiffusion(FineTuned):
         known = pixels.where(pixels.isfinite(), torch.nan)
         return (known / 2 + 0.5).clamp(0, 1).contiguous()
 
-    @torch.no_grad()
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         with self._autocast():
             law = self.vae.encode(

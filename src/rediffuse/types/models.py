@@ -69,13 +69,13 @@ class Denoiser(Protocol):
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """latents (B, *L) -> samples (B, *S); NaN, not clamped, where the decoder's output is not
-        finite.
+        finite. It carries gradients; who needs none holds `torch.no_grad`.
         """
         ...
 
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """samples (B, *S) -> mean and standard deviation (B, *L) of the distribution of their
-        latents.
+        latents. It carries gradients, as `decode` does.
         """
         ...
 
