@@ -164,8 +164,9 @@ class LatentDiffusion(FineTuned):
             scales = [
                 module.scaling for module in self.unet.modules() if hasattr(module, "scaling")
             ]
+            # they are read in the precision of the network
             same = own.keys() == reread.keys() and all(
-                torch.equal(own[name], reread[name].to(own[name])) for name in own
+                torch.equal(own[name].to(reread[name]), reread[name]) for name in own
             )
             if not same or any(scale["default"] != scale.get(REREAD) for scale in scales):
                 raise RediffuseError(
