@@ -18,8 +18,9 @@ from rediffuse.maths.schedules import Discrete
 from rediffuse.modalities.image import Image
 from rediffuse.models import _kohya
 from rediffuse.models._fine_tuned import FineTuned, network_dtype, sort_header
+from rediffuse.models._folders import quiet
 from rediffuse.models._options import LatentDiffusionOptions
-from rediffuse.models._sources import Source, quiet
+from rediffuse.models._sources import Source
 from rediffuse.types import Conditioning, Prompt
 
 MAX_EMBEDDINGS = 1024
