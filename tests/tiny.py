@@ -230,6 +230,30 @@ def build_pipeline(folder):
     ).save_pretrained(folder)
 
 
+def build_ddpm(folder, channels=3, prediction="sample", flat=False, **network):
+    """A DDPMPipeline of random weights; flat: all files in one folder, as the first ones were saved."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    usual = {
+        "sample_size": 8,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }
+    unet = UNet2DModel(**{**usual, **network})
+    scheduler = DDPMScheduler(prediction_type=prediction)
+    if flat:
+        unet.save_pretrained(folder)
+        scheduler.save_pretrained(folder)
+    else:
+        DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class Tiny(LatentDiffusionOptions):
     """A diffusers pipeline in any folder."""

@@ -28,6 +28,13 @@ MAX_EMBEDDINGS = 1024
 FORMS = ("kohya",)
 """What `rediffuse export --to` knows."""
 REREAD = "reread"
+ADAPTER_USAGE = """\
+```python
+from diffusers import StableDiffusionPipeline
+
+pipeline = StableDiffusionPipeline.from_pretrained(BASE_MODEL)
+pipeline.load_lora_weights(THIS_FOLDER)
+```"""
 
 
 class LatentDiffusion(FineTuned):
@@ -36,6 +43,7 @@ class LatentDiffusion(FineTuned):
     """
 
     modality = Image()
+    pipeline = "StableDiffusionPipeline"
     options: LatentDiffusionOptions
 
     def __init__(
@@ -119,6 +127,9 @@ class LatentDiffusion(FineTuned):
                 unet_lora_adapter_metadata=self._adapter_metadata(),
             )
         sort_header(folder / "pytorch_lora_weights.safetensors")
+
+    def _adapter_usage(self) -> str:
+        return ADAPTER_USAGE
 
     def export_as(self, form: str, path: Path) -> None:
         """Reads the file again as diffusers does, and compares every tensor and every scale with

@@ -16,10 +16,20 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
 from rediffuse.models._options import TrainingOptions
-from rediffuse.types import Weights
+from rediffuse.types import ModelCard, Weights
 
 Network = TypeVar("Network", bound=nn.Module)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+ADAPTER_OF_PEFT = """\
+```python
+from diffusers import {pipeline}
+from peft import PeftModel
+
+pipeline = {pipeline}.from_pretrained(BASE_MODEL)
+tuned = PeftModel.from_pretrained(pipeline.{part}, THIS_FOLDER)
+pipeline.{part} = tuned.merge_and_unload()
+```"""
 
 
 def network_dtype(options: TrainingOptions) -> torch.dtype:
@@ -34,9 +44,11 @@ class FineTuned:
     Attributes:
         network: predicts now: the one that learns or, within `using`, the one it was.
         part: the folder of the network in a pipeline.
+        pipeline: the class of diffusers that such models are loaded with.
     """
 
     part = "unet"
+    pipeline: str
 
     def __init__(
         self,
@@ -98,6 +110,18 @@ class FineTuned:
         )
         config = json.dumps(self._adapter_metadata(), indent=2, sort_keys=True)
         (folder / "adapter_config.json").write_text(config)
+
+    def model_card(self) -> ModelCard:
+        if self.options.train == "lora":
+            return ModelCard(self._adapter_usage(), "diffusers", ("diffusers", "lora"))
+        load = (
+            f'{type(self.network).__name__}.from_pretrained(THIS_FOLDER, subfolder="{self.part}")'
+        )
+        usage = f"`{self.part}/` replaces that of the base model: `{load}`."
+        return ModelCard(usage, "diffusers", ("diffusers",))
+
+    def _adapter_usage(self) -> str:
+        return ADAPTER_OF_PEFT.format(pipeline=self.pipeline, part=self.part)
 
     @property
     def lora_alpha(self) -> float:

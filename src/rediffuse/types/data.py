@@ -192,3 +192,18 @@ class Judgement:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     statuses: Sequence[Status] = ()
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a model's export says of itself in its README.
+
+    Attributes:
+        usage: Markdown: how the files of the export are loaded.
+        library: which library loads them, as the Hub names it; empty: none that it knows.
+        tags: of the Hub, besides those of every run.
+    """
+
+    usage: str
+    library: str = ""
+    tags: Sequence[str] = ()

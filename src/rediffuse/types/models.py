@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
-from rediffuse.types.data import CleanSamples, Conditioning, Prompt, Weights
+from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
 
 
 @runtime_checkable
@@ -91,10 +91,20 @@ class Denoiser(Protocol):
         """Write what was learned in the form other tools load."""
         ...
 
+
+@runtime_checkable
+class HasModelCard(Protocol):
+    """A denoiser that says how what it exports is loaded."""
+
+    def model_card(self) -> ModelCard: ...
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """A denoiser that can write what was learned as one file of another format."""
+
     def export_as(self, form: str, path: Path) -> None:
-        """Write what was learned as one file of another format. Raises ConfigError where there is
-        no such form of it.
-        """
+        """Raises ConfigError where there is no such form of it."""
         ...
 
 
