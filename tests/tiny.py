@@ -392,6 +392,24 @@ class Nothing:
         return [Prompt()] * n
 
 
+@dataclass(frozen=True)
+class Goals(Labels):
+    """As Labels, drawn in a scene: the ground has the colour of the label, and each sample is a white square on it,
+    above where its first number is positive, else below."""
+
+    side: int = 12
+
+    def render(self, samples, prompts):
+        label = torch.tensor([float(prompt.inputs["label"]) for prompt in prompts])
+        images = torch.zeros(len(samples), 3, self.side, self.side)
+        images[:, 0], images[:, 1] = label.view(-1, 1, 1), 1 - label.view(-1, 1, 1)
+        half = self.side // 2
+        for image, sample in zip(images, samples, strict=True):
+            above = sample.flatten()[0] > 0
+            image[:, (slice(0, 2) if above else slice(half, half + 2)), :2] = 1
+        return images
+
+
 def first(samples, prompts):
     """The mean of each sample's first part: a frame, a channel, a number."""
     return samples[:, 0].flatten(1).mean(1) if samples.ndim > 2 else samples[:, 0]
@@ -403,6 +421,14 @@ class Few:
 
     def draw(self, n, generator):
         return [Prompt(("a cat", "a dog")[i % 2]) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class GoalsOfWords(Few):
+    """Of two texts, for samples that are images."""
+
+    def render(self, samples, prompts):
+        return torch.full((len(samples), 3, 6, 6), 0.5)
 
 
 def config(**over):

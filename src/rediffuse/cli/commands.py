@@ -107,10 +107,12 @@ def _only_its_model(config: Config) -> Config:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    _allowed(args, _only_its_model)
+    run = _allowed(args, _only_its_model)
     from rediffuse.evaluation.pictures import before_and_after
+    from rediffuse.evaluation.previews import scene_of
 
-    show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+    scene = scene_of(run, trusted=args.trust_code)
+    show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint, scene))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.config.schema import Config
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
 from rediffuse.images import read
 from rediffuse.maths import appearance
@@ -91,6 +92,7 @@ class Monitor:
             (each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None
         )
         self._modality = policy.denoiser.modality
+        self.view = View(self._modality)
         self._base: Base | None = None
         self._said: set[str] = set()
         self._hung: set[str] = set()
@@ -178,7 +180,8 @@ class Monitor:
         places = seen.whole
         if not places:
             return {}
-        images, groups = self._modality.preview(seen.samples[places]), seen.groups[places]
+        prompts, groups = [seen.prompts[i] for i in places], seen.groups[places]
+        images = self.view.preview(seen.samples[places], prompts)
         features = self._features(images)
         base = self._base_of(epoch, features, seen)
         found = {

@@ -11,6 +11,7 @@ from torch import Tensor
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
 from rediffuse.images import grid, picture
 from rediffuse.learning.average import PREFIX
@@ -35,11 +36,12 @@ class Pictures:
         drawn = distinct(prompts, options.num_prompts, config.seed)
         self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
         self.columns = len(self.prompts) // options.images_per_prompt
+        self.view = View(policy.denoiser.modality, prompts)
         self._policy, self._config, self._world = policy, config, world
 
     def save(self, folder: Path) -> Rollout:
-        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the
-        columns' prompts.
+        """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
+        it where that is another; beside the folder, the columns' prompts.
 
         The rollout holds the way to them where the divergence along it is to be measured.
         """
@@ -49,15 +51,21 @@ class Pictures:
         made = joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:
-            modality = self._policy.denoiser.modality
-            shown = modality.preview(made.samples)
+            shown = self.view.preview(made.samples, made.prompts)
             for number, (sample, preview) in enumerate(zip(made.samples, shown, strict=True)):
-                modality.save(sample, new / f"{number:03d}")
-                if modality.suffix != ".png":
-                    picture(preview).save(new / f"{number:03d}.png")
+                self._save(sample, preview, new / f"{number:03d}")
             grid(shown, self.columns).save(new / "grid.png")
         files.write_json(folder.parent / "prompts.json", self._columns())
         return made
+
+    def _save(self, sample: Tensor, preview: Tensor, stem: Path) -> None:
+        modality = self.view.modality
+        if self.view.is_sample:
+            modality.save(sample, stem)
+            return
+        picture(preview).save(stem.with_suffix(".png"))
+        beside = stem.with_name(f"sample-{stem.name}") if modality.suffix == ".png" else stem
+        modality.save(sample, beside)
 
     def refuse_others(self, samples: Path) -> None:
         """Raises ConfigError if a run that goes on would make other pictures than it did."""
@@ -108,10 +116,15 @@ def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
 
 @torch.no_grad()
 def before_and_after(
-    run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest"
+    run_dir: Path,
+    prompt: str,
+    seed: int,
+    out: Path | None = None,
+    name: str = "newest",
+    scene: PromptSet | None = None,
 ) -> Path:
     """The pretrained model's picture on the left, the tuned model's on the right, from the same
-    noise.
+    noise. scene: a prompt set that may draw them.
 
     Warns of those that are not finite, and of a prompt that the text encoder reads only the begin
     of.
@@ -128,7 +141,9 @@ def before_and_after(
     which = "" if name == "newest" else f"-{name}"
     path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
     files.make_folder(path.parent)
-    save(grid(policy.denoiser.modality.preview(torch.cat([before, after]).cpu()), columns=2), path)
+    view = View(policy.denoiser.modality, scene)
+    shown = view.preview(torch.cat([before, after]).cpu(), list(draws.prompts) * 2)
+    save(grid(shown, columns=2), path)
     return path
 
 

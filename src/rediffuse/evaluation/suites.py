@@ -21,6 +21,7 @@ from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.pictures import distinct, save, tuned
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import told
 from rediffuse.images import grid
 from rediffuse.lookup.build import GIVEN_IN_PYTHON, build, check_names
@@ -36,7 +37,7 @@ from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.judging import distinct_names, prepare
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.terminal.output import console, printable
-from rediffuse.types import Combines, Modality, Prompt, PromptSet, Reward, Rollout
+from rediffuse.types import Combines, Prompt, PromptSet, Reward, Rollout
 
 OWN = "own"
 """The run's own prompts, with seeds that no training saw."""
@@ -87,7 +88,8 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
             draws, picture = _draws(prompts, question), f"suite-{number}.png"
             lengths.warn(policy.denoiser, lengths.known_texts(prompts, draws.prompts))
             pair = Pair.sampled(policy, draws, config, world, name)
-            save(pair.picture(), run.evaluation / picture)
+            view = View(policy.denoiser.modality, prompts)
+            save(pair.picture(view), run.evaluation / picture)
             compared = pair.compared(rewards, config, question, caller)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
     found = {**vars(question), "suites": rows, "rewards": list(rewards)}
@@ -102,7 +104,6 @@ class Pair:
     before: Sequence[Rollout]
     after: Sequence[Rollout]
     prompts: Sequence[Prompt]
-    modality: Modality
 
     @classmethod
     def sampled(
@@ -126,7 +127,7 @@ class Pair:
 
         with policy.using("start"):
             before = sample("before")
-        return cls(before, sample("after"), draws.prompts, policy.denoiser.modality)
+        return cls(before, sample("after"), draws.prompts)
 
     def compared(
         self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller
@@ -150,12 +151,13 @@ class Pair:
             }
         return {"rewards": found}
 
-    def picture(self) -> Image.Image:
+    def picture(self, view: View) -> Image.Image:
         """The first picture of each of the first prompts, before above after."""
         step = len(self.prompts) // len({prompt.shown for prompt in self.prompts})
+        first = self.prompts[::step][:NUM_PICTURES]
         was, now = (
-            self.modality.preview(
-                torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES]
+            view.preview(
+                torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES], first
             )
             for each in (self.before, self.after)
         )

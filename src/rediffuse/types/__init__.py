@@ -40,6 +40,7 @@ from rediffuse.types.rewards import (
     ListsPrompts,
     NeedsLoading,
     PromptSet,
+    Renders,
     Reward,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "PromptSet",
     "ReadsTokens",
     "Remembers",
+    "Renders",
     "Reward",
     "Rollout",
     "Sampler",

@@ -62,3 +62,14 @@ class ListsPrompts(Protocol):
 
     @property
     def prompts(self) -> Sequence[Prompt]: ...
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """A prompt set that draws samples in their scene, such as a path among the obstacles of its
+    prompt. Its images stand wherever samples are shown, in place of the modality's previews.
+    """
+
+    def render(self, samples: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """samples (B, *S), all finite -> images (B, 3, H, W) in [0, 1], of one size."""
+        ...
