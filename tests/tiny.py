@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rediffuse.images import input_image
 from rediffuse.maths.schedules import Discrete, Flow, alpha_bar_linear
 from rediffuse.modalities.audio import Audio
 from rediffuse.modalities.image import Image
@@ -358,6 +359,26 @@ class VectorDenoiser(ToyDenoiser):
 
     def encode_samples(self, samples):
         return samples, torch.full_like(samples, 1e-3)
+
+
+class EditorDenoiser(ToyDenoiser):
+    """It starts from the image that it is given, and its network sees how bright that is."""
+
+    def _given(self, prompts):
+        side = self.latent_shape[-1]
+        return torch.stack([input_image(prompt.inputs["image"], side) for prompt in prompts])
+
+    def encode(self, prompts):
+        return {"length": self._given(prompts).mean((1, 2, 3)).view(-1, 1)}
+
+    def decode(self, latents, prompts):
+        return (self._given(prompts).clamp(0.01, 0.99).logit() + latents).sigmoid()
+
+
+@dataclass(frozen=True)
+class Editor(Toy):
+    def load(self, device, seed):
+        return EditorDenoiser(self.width, seed)
 
 
 @dataclass(frozen=True)

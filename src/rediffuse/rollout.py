@@ -179,6 +179,4 @@ def group_of(prompt: Prompt) -> int:
     """A number that depends on what the model sees alone, so that it means the same in every epoch
     and process.
     """
-    return (
-        int.from_bytes(hashlib.blake2b(prompt.shown.encode(), digest_size=8).digest(), "big") >> 1
-    )
+    return int.from_bytes(hashlib.blake2b(prompt.key.encode(), digest_size=8).digest(), "big") >> 1

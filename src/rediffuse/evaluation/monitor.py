@@ -295,4 +295,4 @@ def kl_to_pretrained(
 
 def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
     """Of pictures that stand prompt by prompt, as many of each."""
-    return len(prompts) // len({prompt.shown for prompt in prompts})
+    return len(prompts) // len({prompt.key for prompt in prompts})

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
-from rediffuse.images import grid, picture
+from rediffuse.images import grid, input_image, picture
 from rediffuse.learning.average import PREFIX
 from rediffuse.lookup import fingerprint
 from rediffuse.lookup.build import build
@@ -24,6 +25,9 @@ from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import Batch, CleanSamples, Prompt, PromptSet, Rollout, Transitions
+
+INPUT_SIDE = 128
+"""Pixels of an input image beside the samples."""
 
 
 class Pictures:
@@ -56,7 +60,19 @@ class Pictures:
                 self._save(sample, preview, new / f"{number:03d}")
             grid(shown, self.columns).save(new / "grid.png")
         files.write_json(folder.parent / "prompts.json", self._columns())
+        self._save_inputs(folder.parent / "inputs")
         return made
+
+    def _save_inputs(self, folder: Path) -> None:
+        """Writes the input images of each column's prompt side by side, small, as NNN.png."""
+        step = len(self.prompts) // self.columns
+        shown = {i: _input_images(prompt) for i, prompt in enumerate(self.prompts[::step])}
+        if folder.exists() or not any(shown.values()):
+            return
+        with files.staged_folder(folder) as new:
+            for i, images in shown.items():
+                if images:
+                    picture(torch.cat(images, dim=2)).save(new / f"{i:03d}.png")
 
     def _save(self, sample: Tensor, preview: Tensor, stem: Path) -> None:
         modality = self.view.modality
@@ -150,13 +166,24 @@ def before_and_after(
 def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
     """Up to n different prompts: the first of many draws."""
     drawn = prompts.draw(20 * n, noise.generator(seed, "pictures"))
-    return list({prompt.shown: prompt for prompt in drawn}.values())[:n]
+    return list({prompt.key: prompt for prompt in drawn}.values())[:n]
 
 
 def save(image: Image.Image, path: Path) -> None:
     """Writes an image as a PNG file."""
     with files.staged(path) as new:
         image.save(new, format="PNG")
+
+
+def _input_images(prompt: Prompt) -> list[Tensor]:
+    """Those inputs of a prompt that are images, in the order of their names; another file is the
+    model's affair.
+    """
+    found = []
+    for _, value in sorted(prompt.inputs.items()):
+        with suppress(ConfigError):
+            found.append(input_image(value, INPUT_SIDE))
+    return found
 
 
 def _file_name(prompt: str) -> str:

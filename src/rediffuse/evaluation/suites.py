@@ -153,7 +153,7 @@ class Pair:
 
     def picture(self, view: View) -> Image.Image:
         """The first picture of each of the first prompts, before above after."""
-        step = len(self.prompts) // len({prompt.shown for prompt in self.prompts})
+        step = len(self.prompts) // len({prompt.key for prompt in self.prompts})
         first = self.prompts[::step][:NUM_PICTURES]
         was, now = (
             view.preview(
@@ -274,7 +274,7 @@ def _values(
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
-    texts = list(dict.fromkeys(prompt.shown for prompt in pair.prompts))
+    texts = [prompt.shown for prompt in {each.key: each for each in pair.prompts}.values()]
     before, after = (
         [fault for rollout in each for fault in rollout.faults if fault]
         for each in (pair.before, pair.after)
@@ -289,6 +289,6 @@ def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
         "name": name,
         "num_prompts": len(texts),
         "num_images": len(pair.prompts),
-        "trained_on": len(trained_on & set(texts)),
+        "trained_on": sum(text in trained_on for text in texts),
         "prompts": texts[:NUM_PICTURES],
     }

@@ -18,6 +18,7 @@ MOST_FRAMES = 40
 MOST_BYTES = 150_000
 """Of one frame; in a page it takes a third more."""
 LARGEST_TILE, SMALLEST_TILE = 224, 64
+LONGEST_INPUT = 256
 QUALITIES = (90, 75, 60, 40, 20)
 LONGEST_SHEET = 16383
 """Pixels that WebP holds in one direction."""
@@ -171,6 +172,19 @@ def embedded(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return data_uri("image/png", buffer.getvalue())
+
+
+def inputs(samples: Path, columns: int) -> list[str]:
+    """What the model was given of each column's prompt, as a small picture; empty where nothing is
+    there, or nothing that can be read.
+    """
+    found = [""] * columns
+    for column in range(columns):
+        place = samples / "inputs" / f"{column:03d}.png"
+        with suppress(*UNREADABLE), Image.open(place) as opened:
+            opened.thumbnail((LONGEST_INPUT, SMALLEST_TILE))
+            found[column] = embedded(opened.convert("RGB"))
+    return found
 
 
 def _share(at: int, of: int) -> float:

@@ -12,6 +12,7 @@ from typing import Any
 
 import filelock
 
+from rediffuse.config import inputs
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes
 from rediffuse.config.schema import Config, from_yaml, to_yaml
 from rediffuse.errors import RunError
@@ -202,13 +203,17 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
 
 def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
     """The same options, of copies in the run's folder of the file that `path` names: a run needs
-    nothing but its folder.
+    nothing but its folder, and the input files that the prompts name.
     """
     place = prompts.get("path")
     if not isinstance(place, str) or not Path(place).is_file():
         return dict(prompts)
+    path = Path(place)
+    content = file_bytes(path, MOST_PROMPT_BYTES)
+    if path.suffix.lower() == inputs.LISTED:
+        content = inputs.with_absolute_paths(content, path.parent)
     files.make_folder(run.prompts)
-    files.write_bytes(run.prompts / Path(place).name, file_bytes(Path(place), MOST_PROMPT_BYTES))
+    files.write_bytes(run.prompts / path.name, content)
     return {**prompts, "path": f"{run.prompts.name}/{Path(place).name}"}
 
 

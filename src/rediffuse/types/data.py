@@ -1,12 +1,14 @@
 """What passes from hand to hand: prompts, trajectories, batches, losses, judgements."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from rediffuse.config.inputs import file_of
 from rediffuse.errors import Status
 
 Conditioning = Mapping[str, Tensor]
@@ -24,7 +26,8 @@ class Prompt:
         text: may be empty, for models that take none.
         metadata: only the reward sees it.
         inputs: what the model sees besides the text, by name: a label, a state, a number of
-            seconds. Its values are those of JSON.
+            seconds. Its values are those of JSON; `{"file": "/absolute/path"}` is a file, such as
+            an image to change (`images.input_image` reads it).
     """
 
     text: str = ""
@@ -33,12 +36,27 @@ class Prompt:
 
     @property
     def shown(self) -> str:
-        """All that the model sees, as one line; prompts with equal lines are the same prompt."""
-        inputs = ", ".join(
-            f"{name}={json.dumps(value, ensure_ascii=False)}"
-            for name, value in sorted(self.inputs.items())
-        )
+        """All that the model sees, as one line; of a file, its name alone."""
+        return self._line(_shown)
+
+    @property
+    def key(self) -> str:
+        """All that the model sees, as text; prompts with equal keys are the same prompt."""
+        return self._line(_as_json)
+
+    def _line(self, written: Callable[[Any], str]) -> str:
+        pairs = sorted(self.inputs.items())
+        inputs = ", ".join(f"{name}={written(value)}" for name, value in pairs)
         return f"{self.text} [{inputs}]".lstrip() if inputs else self.text
+
+
+def _shown(value: Any) -> str:
+    file = file_of(value)
+    return _as_json(value) if file is None else Path(file).name
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
