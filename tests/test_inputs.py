@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import zlib
+from pathlib import Path
 
 import pytest
 import tiny
@@ -325,3 +326,79 @@ def test_what_lies_in_the_runs_own_folder_takes_no_permission(place):
     paint(run.prompts / "own.png", "red")
     lines(run.prompts / "mine.jsonl", {"file": "own.png"})
     assert set(trust.asks(run.config(), run.path)) == {"model.name"}
+
+
+# -- of the command line
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run of a model that takes an image, one of labels, and one of text."""
+    place = tmp_path_factory.mktemp("runs")
+    paint(place / "dark.png", (20, 20, 20))
+    paint(place / "bright.png", (230, 230, 230))
+    lines(place / "mine.jsonl", {"file": "dark.png"})
+    train(config(place, epochs=1), place / "image")
+    labels = {"prompts": {"name": f"{tiny.FILE}:Labels"}, "reward": {"name": f"{tiny.FILE}:first"}}
+    train(
+        config(place, epochs=1, model={"name": f"{tiny.FILE}:OfVectors"}, **labels), place / "label"
+    )
+    train(tiny.config(epochs=1), place / "text")
+    return place
+
+
+def sampled(capsys, *words):
+    with pytest.raises(SystemExit) as stop:
+        main(["sample", *words, "--trust-code"])
+    return stop.value.code, capsys.readouterr()
+
+
+def brightness(path):
+    with Image.open(path) as image:
+        return torch.tensor(list(image.convert("L").tobytes())).float().mean().item()
+
+
+def test_sample_takes_an_image_from_the_working_directory(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    made = []
+    for name in ("dark", "bright"):
+        words = ["--inputs", f"{{image: {{file: {name}.png}}}}", "--seed", "7"]
+        code, said = sampled(capsys, "image", *words)
+        assert code == 0, said.err
+        made.append(brightness(said.out.strip().splitlines()[-1]))
+        assert f"image-{name}-png-7.png" in said.out
+    assert made[0] < 100 < 160 < made[1]
+
+
+def test_sample_takes_a_label_and_what_is_given_matters(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    content = []
+    for number, label in enumerate(("0", "1", "1")):
+        out = f"{number}.png"
+        words = ["--inputs", f"{{label: {label}}}", "--out", out]
+        assert sampled(capsys, "label", *words)[0] == 0
+        content.append(Path(out).read_bytes())
+    assert content[1] == content[2]
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "said"),
+    [
+        (
+            "image",
+            ["--inputs", "{image: {file: nowhere.png}}"],
+            "--inputs: inputs.image: .*not there",
+        ),
+        ("image", ["--inputs", "dark.png"], "--inputs: 'dark.png' is not a mapping"),
+        ("image", ["--inputs", "[1]"], "--inputs: '?.1.'? is not a mapping"),
+        ("image", ["--inputs", "{image: &a 3}"], "--inputs, line 1: anchors"),
+        ("image", ["--inputs", "{image: {file: mine.jsonl}}"], "as a PNG, JPEG or WebP image"),
+        ("label", ["--prompt", "a cat"], "this model takes no text. Leave it out"),
+        ("text", [], "--prompt: this model takes a text"),
+    ],
+)
+def test_what_sample_cannot_be_asked(run, words, said, runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    code, told = sampled(capsys, run, *words)
+    assert code == 2 and re.search(said, told.err)
+    assert "Traceback" not in told.err

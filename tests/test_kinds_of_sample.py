@@ -57,8 +57,9 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     if columns == 2:
         assert len({row["prompt"] for row in numbers(tmp_path / "run", "rewards.jsonl")}) == 2
     command(["compare", "whole", "run", "--out", "together"])
-    if kind in ("video", "audio"):
-        command(["sample", "run", "--prompt", "a cat", "--seed", "1", "--trust-code"])
+    asked = {"vector": ["--inputs", "{label: 1}"], "unconditional": []}
+    words = asked.get(kind, ["--prompt", "a cat"])
+    command(["sample", "run", *words, "--seed", "1", "--trust-code"])
     assert (tmp_path / "together" / "compare.html").exists()
     assert index.write(tmp_path).exists()
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()

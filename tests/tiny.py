@@ -377,6 +377,8 @@ class EditorDenoiser(ToyDenoiser):
 
 @dataclass(frozen=True)
 class Editor(Toy):
+    takes_text = False
+
     def load(self, device, seed):
         return EditorDenoiser(self.width, seed)
 
@@ -396,7 +398,7 @@ class OfAudio(OfKind):
 
 
 class OfVectors(OfKind):
-    kind, modality = VectorDenoiser, "vector"
+    kind, modality, takes_text = VectorDenoiser, "vector", False
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(what, pixels, tmp_pat
         tmp_path / "run", Question(suites=("own",), num_prompts=2, images_per_prompt=2)
     )
     assert found["suites"][0]["num_prompts"] == 1
-    command(["sample", "run", "--prompt", "", "--seed", "1"])
+    command(["sample", "run", "--seed", "1"])
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     assert "StableDiffusionPipeline" not in card
     assert ("PeftModel.from_pretrained(pipeline.unet, THIS_FOLDER)" in card) == (what == "lora")

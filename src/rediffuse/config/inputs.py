@@ -46,6 +46,14 @@ def _located(name: str, value: Any, folder: Path) -> Any:
     return {KEY: str(path)}
 
 
+def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The same inputs, of each file its name alone: for other machines, which do not have it."""
+    return {
+        name: value if (file := file_of(value)) is None else {KEY: Path(file).name}
+        for name, value in inputs.items()
+    }
+
+
 def with_absolute_paths(content: bytes, folder: Path) -> bytes:
     """The lines of a .jsonl file of prompts, each input file named by its absolute path, so that
     they mean the same in another folder. Lines that name none stay as they are.

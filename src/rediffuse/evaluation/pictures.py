@@ -133,7 +133,7 @@ def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
 @torch.no_grad()
 def before_and_after(
     run_dir: Path,
-    prompt: str,
+    prompt: str | Prompt,
     seed: int,
     out: Path | None = None,
     name: str = "newest",
@@ -147,15 +147,16 @@ def before_and_after(
     """
     run = folder.existing(run_dir)
     policy = tuned(run, name)
-    lengths.warn(policy.denoiser, [prompt])
-    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+    lengths.warn(policy.denoiser, [asked.text])
+    draws = Draws([0], [asked], (seed, "sample"))
     with policy.using("start"):
         before, faults_before = pictured(policy, draws)
     after, faults_after = pictured(policy, draws)
     if faults := [*faults_before, *faults_after]:
         warnings.warn(f"{count_of_broken(len(faults), 2)} {told(faults)}", stacklevel=2)
     which = "" if name == "newest" else f"-{name}"
-    path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
+    path = out or run.samples / f"{_file_name(asked.shown)}-{seed}{which}.png"
     files.make_folder(path.parent)
     view = View(policy.denoiser.modality, scene)
     shown = view.preview(torch.cat([before, after]).cpu(), list(draws.prompts) * 2)

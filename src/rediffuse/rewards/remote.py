@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rediffuse.config.inputs import by_name
 from rediffuse.config.schema import Address, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
@@ -76,7 +77,10 @@ class Remote:
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
-        asked = [{"text": prompt.text, "metadata": dict(prompt.metadata)} for prompt in prompts]
+        asked = [
+            {"text": each.text, "metadata": dict(each.metadata), "inputs": by_name(each.inputs)}
+            for each in prompts
+        ]
         begins = range(0, len(files), self.images_per_request)
         with self._http.client() as client:
             answers = [

@@ -131,7 +131,8 @@ class Guided(Protocol):
 class ModelFamily(Protocol):
     """The options of a model; loading is a second act, after the whole configuration was checked.
 
-    A family whose samples are no images has an attribute `modality`, the name of their kind.
+    A family whose samples are no images has an attribute `modality`, the name of their kind; one
+    that takes no text has `takes_text = False`.
     """
 
     def load(self, device: str, seed: int) -> Denoiser:
