@@ -1,10 +1,11 @@
-"""The published comparison, on the embedded model: each method tuned by one rule on one seed, then
-run on more.
+"""Reproduces the published comparison of algorithms on the embedded model: the same rule tunes each
+method on one seed, and the tuned method then runs on more seeds.
 
 python benchmarks/comparison.py demo/compressibility runs/comparison/compressibility
 
-Every run goes through the command line, one at a time; a second call goes on where the first was
-stopped. At the end the folder holds compare.html, .svg, .png, .csv, and pictures.png.
+Every run is started through the command line, one at a time. If the script was stopped, running it
+again continues where it stopped. At the end the folder contains compare.html, .svg, .png, .csv, and
+pictures.png.
 """
 
 import argparse

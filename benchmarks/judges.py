@@ -1,11 +1,12 @@
-"""What the judges of the embedded model see before and after a run, on all of its prompts and seeds
-it never trained on.
+"""Measures a run with both judges of the embedded model, before and after training, on all of its
+prompts and with seeds that were not used in training.
 
 python benchmarks/judges.py RUN …
 
-Each run of demo/alignment or demo/counting: how often all that a prompt asks for is in the picture,
-and each attribute of it, as the judge that was trained on says and as the held-out one does; the
-same seeds before and after, so that the standard error is that of the paired difference.
+For each run of demo/alignment or demo/counting, the script prints the percentage of images that
+contain everything that their prompt asks for, and the percentage for each attribute alone,
+according to the judge that was trained on and according to the held-out judge. The seeds are the
+same before and after training, so the standard error is that of the paired difference.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""How a CPU's cores are best used on a small model: images a second of one epoch, for lanes against
-torch's own threads.
+"""Measures how to use the cores of a CPU for a small model: images per second of one epoch with
+parallel lanes, compared with torch's own threads.
 
 python benchmarks/lanes.py
 """

@@ -1,13 +1,14 @@
-"""How often `text_penalty` sees writing where there is some, and where there is none, and knows the
-words.
+"""Measures `text_penalty`: how often it detects text in images with and without text, and how often
+it recognises the words.
 
 python benchmarks/ocr.py                   the tables of docs/hacking.md, in six minutes on one core
 python benchmarks/ocr.py --pictures 40     the same, in one
 
-Pictures with writing: ten texts, most of them misspelt, in four fonts, on plain grounds and across
-pictures; through the embedded model's decoder as well, which is all that this model could write.
-Without: the embedded model's own pictures, and circles, boxes, arcs and zigzags. Larger ones are
-drawn as large, or are those of 64 pixels enlarged.
+The images with text contain ten texts, most of them misspelt, in four fonts, on plain backgrounds
+and across pictures. They are also passed through the autoencoder of the embedded model, which
+limits what this model could write. The images without text are samples of the embedded model, and
+circles, boxes, arcs and zigzags. Larger images are either drawn at that size or enlarged from 64
+pixels.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""When the rule of rediffuse.verdict.overoptimisation marks runs of the demos, and what their
-pictures are by then.
+"""Measures when the rule of rediffuse.verdict.overoptimisation marks runs of the demos, and how
+good their images are at that time.
 
 for seed in 0 1 2 3 4 5; do
   rediffuse train demo/incompressibility --epochs 32 --evaluation.every 1 --seed $seed \\
@@ -7,9 +7,9 @@ for seed in 0 1 2 3 4 5; do
 done
 python benchmarks/overoptimisation.py --healthy 11 runs/over/incompressibility-*
 
-A run's first epochs, as many as its recipe has, are the healthy run of the same seed: a mark in
-them is a false alarm. The pictures of every stage are judged anew by the held-out judge, so that
-runs of any version can be asked.
+The first epochs of a run, as many as its recipe has, serve as the healthy run of the same seed: a
+mark within them is a false alarm. The held-out judge evaluates the saved images of every evaluation
+again, so the script also works on runs of older versions.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor
 from rediffuse.images import read
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
-from rediffuse.types import Prompt
+from rediffuse.types import Prompt, Reward
 from rediffuse.verdict.overoptimisation import Rows, course
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="look at every so many epochs alone")
     parser.add_argument("--images-per-prompt", type=int, default=2, help="look at so many alone")
     args = parser.parse_args()
-    judge = EmojiJudge(judge="held_out")
+    judge = EmojiJudge(judge="held_out").load("cpu")
     alarms = detections = 0
     print(
         "run   epochs   mark (best)   named right, %: first, at the best, at the mark, two epochs"
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def looked(path: Path, judge: EmojiJudge, every: int, images_per_prompt: int) -> Rows:
+def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> Rows:
     """A row a stage, as the monitor writes it, with the share that the judge names right."""
     run = folder.existing(path)
     texts = json.loads((run.samples / "prompts.json").read_text())

@@ -1,5 +1,5 @@
-"""Strips of a run's fixed pictures at some stages of training, as docs/ and the README show them: a
-band a stage.
+"""Makes the figures of docs/ and the README: the fixed evaluation images of a run after some epochs
+of training, with one band of images for each.
 
 python benchmarks/strips.py RUN docs/NAME.png --epochs 0 6 11 [--columns 12] [--rows 1] \\
     [--pixels 72]

@@ -243,7 +243,7 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
         (["train", "--reward", "os:sep"], "is str, not a class or a function"),
         (["train", "--algorithm", "os:getcwd"], "is not what algorithms are: it has no 'loss'"),
-        (["train", "--reward", "decimal:Context"], "name that method __call__, or name a function"),
+        (["train", "--reward", "decimal:Context"], "or name a function"),
         (["train", "--prompts", "os:getcwd"], "is not what prompts are: it has no 'draw'"),
         (["train", "--model.guidance-scale", ".inf"], "model.guidance_scale: "),
         (["train", "--learning-rate", ".inf"], "learning_rate: "),
@@ -442,12 +442,11 @@ def hostile(tmp_path, monkeypatch):
     """A recipe and a file as they might come from anywhere; importing the file leaves a mark."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(HOSTILE)
-    inner = "{name: weighted_sum, rewards: [{name: 'mine.py:mine'}]}"
-    terms = f"{{name: weighted_sum, rewards: [{{name: redness}}, {inner}]}}"
+    terms = "[redness, {name: 'mine.py:mine', weight: 0, share: 0.5}]"
     Path("plain.yaml").write_text(
         "extends: demo/incompressibility\nreward: {name: 'mine.py:mine'}\n"
     )
-    Path("hidden.yaml").write_text(f"extends: demo/incompressibility\nreward: {terms}\n")
+    Path("hidden.yaml").write_text(f"extends: demo/incompressibility\nrewards: {terms}\n")
     Path("held_out.yaml").write_text(
         "extends: demo/incompressibility\nevaluation: {held_out: ['mine.py:mine']}\n"
     )

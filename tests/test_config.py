@@ -30,7 +30,7 @@ from rediffuse.errors import ConfigError
         ({"optimizer": 3}, "optimizer: "),
         ({"optimizer": {"betas": [0.9]}}, r"optimizer\.betas"),
         ({"scoring": {"max_failed": 2}}, r"scoring\.max_failed: .*less than or equal to 1"),
-        ({"reward": "jpeg"}, "reward: .*dictionary"),
+        ({"reward": 3}, "reward: must hold keys and values"),
         (
             {"prompts_per_epoch": 4, "images_per_prompt": 2, "updates_per_epoch": 9},
             r"9 updates .*4 prompts x 2 images = 8",
@@ -84,7 +84,7 @@ def test_another_algorithm_takes_its_own_settings_of_the_recipe():
 
 def test_another_component_keeps_none_of_the_first_ones_options():
     merged = merge({"reward": {"name": "jpeg", "quality": 3}}, {"reward": {"name": "redness"}})
-    assert merged == {"reward": {"name": "redness"}}
+    assert merged == {"rewards": [{"name": "redness"}]}
 
 
 @pytest.mark.parametrize(
@@ -280,6 +280,9 @@ SPARSE = REGRESSION | {
 
 def differing(config, published):
     def at(key):
+        if key == "reward":
+            (entry,) = config.rewards
+            return entry
         place = config
         for part in key.split("."):
             place = place.get(part) if isinstance(place, dict) else getattr(place, part)

@@ -42,7 +42,7 @@ IMAGES = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]).view(2, 3, 1, 1).expan
 
 
 def test_a_colour(written):
-    reward = build("reward", {"name": "colour.py:blueness"})
+    reward = tiny.loaded({"name": "colour.py:blueness"})
     assert judged(reward, IMAGES, [Prompt("a cat")] * 2).values.tolist() == [1.0, -0.5]
 
 
@@ -50,7 +50,7 @@ def test_a_colour_of_the_prompts_file(written, tmp_path):
     (tmp_path / "my.jsonl").write_text('{"prompt": "a cat", "colour": [1, 0, 0]}\n')
     prompts = build("prompts", {"name": "text_file", "path": "my.jsonl"}).draw(2, torch.Generator())
     assert judged(
-        build("reward", {"name": "colours.py:nearness"}), IMAGES, prompts
+        tiny.loaded({"name": "colours.py:nearness"}), IMAGES, prompts
     ).values.tolist() == [-2.0, 0.0]
 
 
@@ -99,11 +99,11 @@ def test_a_service(written, tmp_path, monkeypatch):
 
 
 def test_several_at_once(written, tmp_path):
-    terms = re.search(r'--reward\.rewards "(.*)"', PAGE)[1]
+    terms = re.search(r'--rewards "(.*)"', PAGE)[1]
     import yaml
 
     history = train(
-        tiny.config(reward={"name": "weighted_sum", "rewards": yaml.safe_load(terms)}, epochs=1),
+        tiny.config(rewards=yaml.safe_load(terms), epochs=1),
         tmp_path / "run",
     )
     assert {"reward_jpeg_incompressibility", "reward_blueness"} <= set(history[0])
@@ -127,7 +127,7 @@ def test_every_run_against_hacking_can_be(command):
 
 def test_there_are_such_runs():
     assert len(COMMANDS) == 4 and all(
-        "second_judge" in command or "text_penalty" in command for command in COMMANDS
+        "share" in command or "text_penalty" in command for command in COMMANDS
     )
 
 
@@ -166,7 +166,7 @@ def test_the_examples_of_each_room_train_together(points, tmp_path):
     shown = sorted((run / "samples" / "epoch-00020").glob("*.json"))
     assert len(shown) == 6 and len(json.loads(shown[0].read_text())) == 2
     assert judged(
-        build("reward", {"name": "dark.py:dark"}), IMAGES, [Prompt("a cat")] * 2
+        tiny.loaded({"name": "dark.py:dark"}), IMAGES, [Prompt("a cat")] * 2
     ).values.tolist() == pytest.approx([-1 / 3] * 2)
 
 

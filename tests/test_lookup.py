@@ -84,7 +84,9 @@ def test_a_file_that_cannot_be_imported(content, tmp_path):
 def test_a_completed_configuration_spells_out_every_option():
     config = tiny.config(reward={"name": "jpeg_compressibility"})
     whole = completed(config, assemble(config))
-    assert whole.reward == {"name": "jpeg_compressibility", "quality": 95, "truncate": False}
+    assert whole.rewards == [
+        {"name": "jpeg_compressibility", "quality": 95, "truncate": False, "weight": 1.0}
+    ]
     assert whole.algorithm["advantage_clip"] == 5.0
     assert assemble(whole).algorithm == assemble(config).algorithm
 

@@ -8,12 +8,16 @@ from tiny import StoppedError, reward_that_dies_at
 
 from rediffuse import resume, train
 from rediffuse.callbacks import keeper
+from rediffuse.config.schema import from_yaml
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.monitor import kl_to_pretrained
+from rediffuse.evaluation.pictures import tuned
+from rediffuse.lookup.build import assemble
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import checkpoint
+from rediffuse.runs.folder import RunFolder
 from rediffuse.types import Prompt, Transitions
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -311,20 +315,6 @@ def test_stopping_needs_a_reward_to_go_by(rewards):
         config(rewards, evaluation={"on_overoptimisation": "stop"})
 
 
-def test_a_sum_over_an_epoch_cannot_be_held_out(rewards, tmp_path):
-    with pytest.raises(
-        ConfigError, match="evaluation.held_out: weighted_sum is made of a whole epoch"
-    ):
-        train(
-            tiny.config(
-                evaluation={
-                    "held_out": [{"name": "weighted_sum", "rewards": [{"name": "redness"}]}]
-                }
-            ),
-            tmp_path / "run",
-        )
-
-
 def test_the_page_and_the_verdict_are_there_without_the_command(rewards, tmp_path):
     train(config(rewards, "of_the_prompt"), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "verdict.json").read_text())["best"] == 6
@@ -341,3 +331,52 @@ def test_a_page_that_cannot_be_written_is_said_and_ends_no_run(
     assert "the page could not be written: ZeroDivisionError" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+def test_evaluations_with_a_sampler_of_their_own_leave_training_as_it_was(rewards, tmp_path):
+    """And the divergence is that of the policy that is trained."""
+    own = {"num_steps": 7, "eta": 0.0}
+    train(config(rewards, epochs=2, evaluation={"sampler": own}), tmp_path / "own")
+    train(config(rewards, epochs=2), tmp_path / "usual")
+    assert tiny.numbers(tmp_path / "own") == tiny.numbers(tmp_path / "usual")
+    grids = [(tmp_path / name / "samples/epoch-00002/grid.png") for name in ("own", "usual")]
+    assert grids[0].read_bytes() != grids[1].read_bytes()
+    kl = [[row["statistics"]["kl"] for row in rows(tmp_path / name)] for name in ("own", "usual")]
+    assert kl[0] == pytest.approx(kl[1]) and kl[0][-1] > 1e-3
+    config_of_run = from_yaml(tmp_path / "own" / "config.yaml")
+    assert config_of_run.evaluation.sampler == {**config_of_run.sampler, **own}
+    resume(tmp_path / "own", epochs=3)
+    assert tuned(RunFolder(tmp_path / "own")).sampler.noisy == [False] * 7
+    assert tuned(RunFolder(tmp_path / "usual")).sampler.noisy.count(True) == 3  # the control
+
+
+def test_evaluations_may_have_another_guidance(pipeline, tmp_path):
+    model = {"name": "stable_diffusion", "source": str(pipeline), "guidance_scale": 5.0}
+    few = {
+        "epochs": 1,
+        "prompts_per_epoch": 2,
+        "evaluation": {"num_prompts": 1, "images_per_prompt": 1},
+    }
+    for name, scale in (("own", 1.0), ("same", 5.0), ("usual", None)):
+        few["evaluation"]["guidance_scale"] = scale
+        train(tiny.config(model=model, **few), tmp_path / name)
+    grids = {
+        n: (tmp_path / n / "samples/epoch-00001/grid.png").read_bytes()
+        for n in ("own", "same", "usual")
+    }
+    assert grids["own"] != grids["usual"] == grids["same"]
+    assert tiny.numbers(tmp_path / "own") == tiny.numbers(tmp_path / "usual")
+
+
+def test_guidance_is_refused_of_a_model_that_has_none(rewards, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.guidance_scale: .*has no classifier-free guidance"
+    ):
+        train(config(rewards, evaluation={"guidance_scale": 2}), tmp_path / "run")
+
+
+def test_the_sampler_of_evaluations_is_checked_like_any(rewards):
+    with pytest.raises(ConfigError, match="Did you mean 'num_steps'"):
+        assemble(config(rewards, evaluation={"sampler": {"num_step": 7}}))
+    with pytest.raises(ConfigError, match="no 'dim' among samplers"):
+        assemble(config(rewards, evaluation={"sampler": {"name": "dim"}}))

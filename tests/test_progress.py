@@ -1,3 +1,6 @@
+import tiny
+
+from rediffuse import train
 from rediffuse.callbacks.progress import Display
 
 METRICS = {
@@ -58,3 +61,11 @@ def test_the_time_left_is_told_however_long_an_epoch_lasts():
         now[0] += 40
         display.epoch_done(METRICS)
     assert task.time_remaining == 80
+
+
+def test_of_a_normalised_sum_the_means_of_its_terms_are_printed(tmp_path, capsys):
+    train(tiny.config(rewards=["redness", "jpeg_compressibility"], epochs=1), tmp_path / "run")
+    line = next(each for each in capsys.readouterr().out.splitlines() if each.startswith("epoch"))
+    row = tiny.numbers(tmp_path / "run")[0]
+    assert f"redness {row['reward_redness']:.4f}" in line and "reward 0" not in line
+    assert f"jpeg_compressibility {row['reward_jpeg_compressibility']:.4f}" in line

@@ -228,8 +228,7 @@ def test_the_paths_of_a_recipe_are_relative_to_it(tmp_path, monkeypatch):
         "extends: demo/incompressibility\n"
         "prompts: {name: text_file, path: mine.txt}\n"
         "model: {name: stable_diffusion, source: models/base}\n"
-        "reward: {name: weighted_sum, rewards: [{name: 'mine.py:mine'}, {name: clip_score, clip: ./clip}, {name: clip_score, clip: a/b}]}\n"
-        "evaluation: {held_out: ['mine.py:mine', redness]}\n"
+        "rewards: ['mine.py:mine', {name: clip_score, clip: ./clip}, {name: clip_score, clip: a/b}]\n"
         "with_algorithm: {rwr: {prompts: {path: /absolute.txt}}}\n"
     )
     (folder / "sub").mkdir()
@@ -239,12 +238,19 @@ def test_the_paths_of_a_recipe_are_relative_to_it(tmp_path, monkeypatch):
     recipe = read_recipe("recipes/base.yaml")
     assert recipe["prompts"]["path"] == "recipes/mine.txt"
     assert recipe["model"]["source"] == "recipes/models/base"
-    assert recipe["reward"]["rewards"] == [
+    assert recipe["rewards"] == [
         {"name": "recipes/mine.py:mine"},
         {"name": "clip_score", "clip": "recipes/clip"},
         {"name": "clip_score", "clip": "a/b"},
     ]
-    assert recipe["evaluation"]["held_out"] == ["recipes/mine.py:mine", "redness"]
+    (folder / "short.yaml").write_text(
+        "reward: 'mine.py:mine'\nevaluation: {held_out: ['mine.py:mine', redness]}\n"
+    )
+    assert read_recipe("recipes/short.yaml")["rewards"] == [
+        {"name": "recipes/mine.py:mine"},
+        {"name": "recipes/mine.py:mine", "weight": 0},
+        {"name": "redness", "weight": 0},
+    ]
     assert resolved(recipe, {"algorithm": {"name": "rwr"}}).prompts["path"] == "/absolute.txt"
     assert read_recipe("recipes/sub/mine.yaml")["prompts"] == {
         "name": "text_file",

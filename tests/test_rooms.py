@@ -11,7 +11,7 @@ import torch
 from rediffuse.config.schema import from_yaml, read_recipe, recipe_names, resolved
 from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, names, purpose
 from rediffuse.scoring.judging import judged
-from rediffuse.types import Algorithm, Prompt
+from rediffuse.types import Algorithm, Judgement, Prompt
 
 EVERYTHING = [(key, name) for key, room in KEYS.items() for name in names(room)]
 PROMPT = Prompt("a cat", {"questions": ["what is in this image ?"], "answers": ["cat"]})
@@ -51,8 +51,33 @@ def test_every_algorithm_keeps_the_protocol(name):
 # which has a server of its own in test_serve
 @pytest.mark.parametrize("name", sorted({*names("rewards")} - {"remote"}))
 def test_every_reward_gives_one_finite_number_per_image(name, clip, judge):
-    reward = build("reward", {"name": name, **needed(name, clip, judge)})
+    reward = tiny.loaded({"name": name, **needed(name, clip, judge)})
     assert judged(reward, torch.rand(3, 3, 16, 16), [PROMPT] * 3).values.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted({*names("rewards")} - {"remote"}))
+def test_rewards_that_say_so_can_be_differentiated(name, clip, judge):
+    """The slope along the gradient is that of a small step; the control are those that say nothing."""
+    given = {"name": name, **needed(name, clip, judge)}
+    reward, options = tiny.loaded(given), build("reward", given)
+    images = torch.rand(2, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    images.mul_(0.8).add_(0.1).requires_grad_()
+    if not getattr(options, "differentiable", False):
+        with pytest.raises(RuntimeError):
+            torch.autograd.grad(value_of(reward, images).sum(), images)
+        return
+    (slope,) = torch.autograd.grad(value_of(reward, images).sum(), images)
+    assert slope.isfinite().all() and slope.norm() > 0
+    step = 1e-2 * slope / slope.norm()
+    ahead, behind = (value_of(reward, images.detach() + way * step) for way in (1, -1))
+    torch.testing.assert_close(
+        (ahead - behind).sum() / 2e-2, slope.norm(), rtol=0.1, atol=1e-3, check_dtype=False
+    )
+
+
+def value_of(reward, images):
+    given = reward(images.requires_grad_(), [PROMPT] * len(images))
+    return given.values if isinstance(given, Judgement) else given
 
 
 @pytest.mark.parametrize("name", names("prompts"))

@@ -16,7 +16,7 @@ from rediffuse.rollout import Draws, collect
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.scoring import scorer as scoring
 from rediffuse.scoring.journal import Scored
-from rediffuse.scoring.judging import judged
+from rediffuse.scoring.judging import judged, name_of
 from rediffuse.scoring.scores import Scores, summary
 from rediffuse.start import train
 from rediffuse.types import Judgement, Prompt, Rollout, Trajectory
@@ -26,7 +26,11 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 
 def scorer(reward, num_samples, stop_if_asked=lambda: None, **options):
     return scoring.Scorer(
-        reward, Scoring(**options), num_samples=num_samples, stop_if_asked=stop_if_asked
+        reward,
+        Scoring(**options),
+        name=name_of(reward),
+        num_samples=num_samples,
+        stop_if_asked=stop_if_asked,
     )
 
 

@@ -18,7 +18,6 @@ from PIL import Image
 
 from rediffuse import train
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.lookup.build import build
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt
@@ -37,11 +36,15 @@ def mine(images, prompts):
 """
 
 STILL = """
-def still(samples, prompts):
-    return -samples.diff(dim=1).abs().mean((1, 2, 3, 4))
+from dataclasses import dataclass
 
-still.judges = "video"
-still.prepare = lambda device: open("loaded", "w")
+@dataclass(frozen=True)
+class Still:
+    judges = "video"
+
+    def load(self, device):
+        open("loaded", "w")
+        return lambda samples, prompts: -samples.diff(dim=1).abs().mean((1, 2, 3, 4))
 """
 
 
@@ -87,7 +90,7 @@ def mine(tmp_path_factory):
 
 
 def remote(url, **over):
-    return build("reward", {"name": "remote", "url": url, "deadline_seconds": 2.0, **over})
+    return tiny.loaded({"name": "remote", "url": url, "deadline_seconds": 2.0, **over})
 
 
 IMAGES = torch.randint(0, 256, (7, 3, 12, 16), generator=torch.Generator().manual_seed(0)) / 255
@@ -108,7 +111,6 @@ def test_the_reward_there_is_the_reward_here(tmp_path):
     os.environ["EYE_HERE"] = "canary-5"
     try:
         reward = remote(served.url, key_variable="EYE_HERE")
-        reward.prepare("cpu")
         torch.testing.assert_close(
             judged(reward, IMAGES, PROMPTS).values,
             JpegCompressibility(50)(IMAGES, PROMPTS).double(),
@@ -258,7 +260,7 @@ def test_a_server_of_something_else(tmp_path):
     port = other.stdout.readline().split("port ")[1].split()[0]
     try:
         with pytest.raises(ConfigError, match=r"is no `rediffuse serve` \(status 404: "):
-            remote(f"http://127.0.0.1:{port}").prepare("cpu")
+            remote(f"http://127.0.0.1:{port}")
     finally:
         other.kill()
         other.wait()
@@ -273,7 +275,7 @@ def test_a_server_of_something_else(tmp_path):
         (["redness", "--reward.quality", "3"], "has no such option"),
         (["redness", "--qualiti", "3"], "no such option --qualiti"),
         (["nowhere.py:mine"], "cannot import"),
-        (["still.py:still"], "still.py:still judges video samples, and only images travel"),
+        (["still.py:Still"], "still.py:Still judges video samples, and only images travel"),
     ],
 )
 def test_what_cannot_be_served(words, said, tmp_path):

@@ -53,6 +53,8 @@ def stranger(run, elsewhere, **components):
     copy = Path(shutil.copytree(run, elsewhere))
     config = yaml.safe_load((copy / "config.yaml").read_text())
     config |= {"model": {"name": "emoji"}, **components}
+    if {"reward", "evaluation"} & components.keys():  # short forms of the list
+        del config["rewards"]
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     return copy
 
@@ -87,19 +89,8 @@ def test_a_strangers_run_folder_sends_no_file_out(word, ran, server, tmp_path, c
         ("reward", {"name": "remote", "url": "https://example.org"}),
         ("reward", {"name": "remote", "key_variable": "HOME"}),
         ("reward", {"name": "alignment", "server": "https://example.org/v1"}),
-        (
-            "reward",
-            {
-                "name": "weighted_sum",
-                "rewards": [
-                    {
-                        "name": "weighted_sum",
-                        "rewards": [{"name": "remote", "url": "https://e.org"}],
-                    }
-                ],
-            },
-        ),
-        ("reward", {"name": "weighted_sum", "rewards": [{"name": "mine.py:mine"}]}),
+        ("rewards", [{"name": "redness"}, {"name": "remote", "url": "https://e.org"}]),
+        ("rewards", [{"name": "redness"}, {"name": "mine.py:mine", "weight": 0, "share": 1}]),
         ("reward", {"name": "clip_score", "clip": "/etc"}),
         ("model", {"name": "stable_diffusion", "source": ".."}),
         ("model", {"name": "stable_diffusion", "source": "~/models"}),
@@ -155,11 +146,7 @@ def test_what_is_the_runs_the_packages_or_the_hubs_takes_none(component, options
 def test_every_option_of_every_component_says_what_it_names():
     for key, room in KEYS.items():
         for name in names(room):
-            kinds = {
-                option: each.kind
-                for option, each in declared_options(room, name).items()
-                if option != "rewards"
-            }
+            kinds = {option: each.kind for option, each in declared_options(room, name).items()}
             assert "undeclared" not in kinds.values(), (key, name, kinds)
 
 
@@ -254,7 +241,7 @@ def test_a_run_that_is_moved_with_its_prompts_goes_on(own, tmp_path, capsys):
         ("reward: {name: ../trust}", "reward.name: no '../trust' among rewards"),
         ("reward: {name: ''}", "reward.name: no '' among rewards"),
         ("model: {name: emojy}", "Did you mean 'emoji'"),
-        ("reward: {name: weighted_sum, rewards: [{name: rednes}]}", "Did you mean 'redness'"),
+        ("rewards: [redness, {name: rednes}]", "Did you mean 'redness'"),
         ("evaluation: {held_out: [rednes]}", "Did you mean 'redness'"),
     ],
 )

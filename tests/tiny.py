@@ -474,6 +474,24 @@ def config(**over):
     return from_mapping(merge(usual, over))
 
 
+def loaded(options):
+    """A reward of the house or of a file, as a run calls it."""
+    from rediffuse.lookup.build import build
+    from rediffuse.scoring.terms import load
+
+    return load(build("reward", options), "cpu")
+
+
+def combined(rewards, **scoring):
+    """The rewards of a run as one, loaded."""
+    from rediffuse.lookup.build import assemble
+    from rediffuse.processes.threads import Caller
+    from rediffuse.scoring.terms import Combination, load_all
+
+    made = config(rewards=rewards, scoring=scoring)
+    return Combination(load_all(assemble(made).rewards, "cpu", Caller()), made.scoring)
+
+
 def redness_2(images, prompts):
     return images[:, 0].mean((1, 2))
 

@@ -1,5 +1,5 @@
-"""English words: articles, plurals, singulars and numbers. inflect knows them; this is the one
-place that asks it.
+"""English words: articles, plurals, singulars and number words. The only module that imports
+inflect.
 """
 
 import threading
@@ -14,32 +14,34 @@ _IMPORTING = threading.Lock()
 
 @cache
 def with_article(noun: str) -> str:
-    """Returns "an ant" for "ant"."""
+    """Returns the noun with its indefinite article: "an ant" for "ant"."""
     return str(_engine().a(noun))
 
 
 @cache
 def plural(noun: str) -> str:
-    """Returns "wolves" for "wolf"."""
+    """Returns the plural: "wolves" for "wolf"."""
     return str(_engine().plural(noun))
 
 
 @lru_cache(10_000)
 def singular(word: str) -> str:
-    """Returns "wolf" for "wolves", and a word that is no plural as it is."""
+    """Returns the singular, "wolf" for "wolves"; a word that is not a plural is returned
+    unchanged.
+    """
     return str(_engine().singular_noun(word) or word)
 
 
 @cache
 def number_word(number: int | str) -> str:
-    """Returns "six" for 6."""
+    """Returns the number in words: "six" for 6."""
     return str(_engine().number_to_words(str(number)))
 
 
 @cache
 def _engine() -> "inflect.engine":
-    """Imports inflect without the run-time checks of its arguments, as `python -O` does: typeguard
-    takes 5 s to write them.
+    """Imports inflect without typeguard's run-time checks of arguments, as `python -O` does;
+    instrumenting them takes 5 s.
     """
     import typeguard
 

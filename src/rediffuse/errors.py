@@ -1,5 +1,5 @@
-"""What can go wrong, by the hand that can mend it. Each class carries the exit code of the
-command.
+"""Exceptions, grouped by who can fix them. Each class has the exit code of the command that it
+ends.
 """
 
 from collections.abc import Iterable
@@ -10,35 +10,37 @@ from typing import Literal
 Status = Literal[
     "ok", "failed", "timeout", "invalid_shape", "non_finite", "unparseable", "broken_sample"
 ]
-"""What became of a sample's reward; only those that are ok are learned from. broken_sample: the
-sample itself is not finite, so no reward was asked. New ones go last: a run's numbers for them are
-their places here.
+"""The status of a sample's reward; only samples with "ok" are trained on.
+
+A "broken_sample" is not finite itself, so no reward was computed. Scores store a status by its
+position here, so new ones must be appended.
 """
 
 
 class RediffuseError(Exception):
-    """Base of every error raised on purpose here."""
+    """The base class of all exceptions that rediffuse raises deliberately."""
 
     exit_code = 1
 
 
 class ConfigError(RediffuseError, ValueError):
-    """The configuration asks for something that cannot be; says what could be asked instead."""
+    """An invalid configuration. The message says what is possible instead."""
 
     exit_code = 2
 
 
 class RunError(RediffuseError):
-    """A run folder that exists, cannot be written, is in use, or is not a run."""
+    """A run's folder already exists, cannot be written, is in use, or is not a run."""
 
     exit_code = 2
 
 
 class RewardError(RediffuseError, RuntimeError):
-    """A reward failed, or gave back something other than one number per image.
+    """A reward failed, or did not return one number for each sample.
 
-    status: of the samples it was asked about
-    passing: whether it may do better if it is asked again later
+    Attributes:
+        status: The status of the affected samples.
+        passing: Whether the failure is transient, so that a later attempt may succeed.
     """
 
     exit_code = 75
@@ -49,19 +51,18 @@ class RewardError(RediffuseError, RuntimeError):
 
 
 class UnusableRewardError(RewardError):
-    """The reward's own code is wrong, for every image: asking it again, now or later, would change
-    nothing.
-    """
+    """The code of a reward fails for every sample, so that retrying is useless."""
 
     exit_code = 2
 
 
 class NonFiniteError(RediffuseError, ArithmeticError):
-    """Samples, updates or weights that are not finite; the same configuration would end the same
-    way again.
+    """Samples, updates or weights are not finite. The same configuration would fail in the same way
+    again.
 
-    of_the_policy: whether what training changes may be the cause, so that the state it began the
-    epoch with is in doubt
+    Attributes:
+        of_the_policy: Whether training may be the cause, so that the state at the beginning of the
+            epoch may be at fault.
     """
 
     exit_code = 2
@@ -72,21 +73,19 @@ class NonFiniteError(RediffuseError, ArithmeticError):
 
 
 class CheckpointError(RediffuseError, RuntimeError):
-    """No checkpoint of a run is whole."""
+    """No intact checkpoint of a run exists."""
 
     exit_code = 75
 
 
 class LostProcessError(RediffuseError, RuntimeError):
-    """Another process of the run is gone or silent; what was done by the last whole epoch is
-    saved.
-    """
+    """Another process of the run exited or does not respond. The last completed epoch is saved."""
 
     exit_code = 75
 
 
 class Interrupted(RediffuseError):
-    """A signal asked the run to stop; what it had done by the last whole epoch is saved."""
+    """A signal requested the run to stop. The last completed epoch is saved."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(f"stopped by signal {signal}")
@@ -94,16 +93,18 @@ class Interrupted(RediffuseError):
 
 
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
-    """A sentence to put behind an error about a name, or nothing."""
+    """Returns " Did you mean …?" for the closest known name, to be appended to an error; empty
+    without one.
+    """
     near = get_close_matches(asked[:100], list(known), 1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def quoted(value: object, most: int = 100) -> str:
-    """A value in a message, cut where it is long."""
+    """Returns the representation of a value for a message, cut to `most` characters."""
     try:
         text = repr(str(value) if isinstance(value, Path) else value)
-    # an integer of thousands of digits, or what is nested in itself
+    # an integer with thousands of digits, or a structure that contains itself
     except (
         ValueError,
         RecursionError,

@@ -1,6 +1,4 @@
-"""Samples that are not finite: where each of them stopped being so, in words that a journal holds,
-and what helps.
-"""
+"""Samples that are not finite: where this began, how it is reported, and remedies."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,25 +9,30 @@ from torch import Tensor
 
 Place = Literal["text encoder", "network", "latents", "log-probability", "decoder", "encoder"]
 Check = tuple[Place, str, Tensor]
-"""A place, words on when ("in fp16 at step 3 of 50"), and of each sample, (N,), the largest
-magnitude found there.
+"""A place, a text on when ("in fp16 at step 3 of 50"), and the largest magnitude of each sample
+there, shape (N,).
 """
 NOTE = "broken_sample"
-"""Under which a sample's fault stands in the journal; the name of its status."""
+"""The name of the journal's note that holds a sample's fault; also the name of its status."""
 OF_THE_POLICY: frozenset[str] = frozenset({"network", "latents", "log-probability"})
-"""Places that training changes; the others are frozen."""
+"""Places that training affects; the others are frozen."""
 
 
 def magnitude(x: Tensor) -> Tensor:
-    """x (N, …) -> (N,): the largest magnitude of each row's entries; NaN where one is NaN, infinite
-    where one is infinite.
+    """Returns the largest magnitude in each row of x (N, …): shape (N,), NaN or infinite if an
+    element is.
     """
     return x.detach().abs().reshape(len(x), -1).amax(1)
 
 
 def traced(checks: Sequence[Check]) -> list[str]:
-    """checks: in the order in which they were made -> of each sample, the first that was not
-    finite, as in "decoder: NaN in fp16"; empty where all were.
+    """Finds the first check that was not finite for each sample.
+
+    Args:
+        checks: At least one, in the order of computation.
+
+    Returns:
+        For each sample a fault, such as "decoder: NaN in fp16"; empty if all its checks are finite.
     """
     found = torch.stack([values.float() for _, _, values in checks]).cpu()
     broken = ~found.isfinite()
@@ -48,23 +51,27 @@ def _said(check: Check, is_nan: bool | float) -> str:
 
 
 def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """The name of the first that is not finite in all its entries."""
+    """Returns the name of the first tensor with an element that is not finite; None if there is
+    none.
+    """
     return next((name for name, value in tensors.items() if not value.isfinite().all()), None)
 
 
 def place_of(fault: str) -> str:
-    """Returns the place that a fault names, such as "decoder"."""
+    """Returns the place in a fault, such as "decoder"."""
     return fault.partition(":")[0]
 
 
 def metric(place: str) -> str:
-    """The name of the count of samples that broke there, among an epoch's metrics."""
+    """Returns the name of the metric that counts the samples with a fault at that place."""
     return "broken_" + place.replace(" ", "_").replace("-", "_")
 
 
 def told(faults: Iterable[str]) -> str:
-    """A sentence with the cause that is named most often, and one on what helps. faults: at least
-    one, none empty.
+    """Returns a sentence on the most frequent fault and one on a remedy.
+
+    Args:
+        faults: At least one, none of them empty.
     """
     fault, count = Counter(faults).most_common(1)[0]
     place, _, what = fault.partition(": ")
@@ -73,13 +80,16 @@ def told(faults: Iterable[str]) -> str:
 
 
 def count_of_broken(broken: int, of: int) -> str:
-    """Returns a sentence on how many of the fixed pictures are not finite."""
+    """Returns a sentence on how many evaluation images are not finite."""
     return f"{broken} of {of} pictures {'is' if broken == 1 else 'are'} not finite and crossed out."
 
 
 def cure(place: str, precision: str) -> str:
-    """What helps. precision: of the model's networks, as `model.precision` has it; empty where it
-    is not known.
+    """Returns a sentence on a remedy.
+
+    Args:
+        place: Where the sample stopped being finite.
+        precision: The value of `model.precision`; empty if unknown.
     """
     if place == "log-probability":
         return (

@@ -1,4 +1,6 @@
-"""Tensors to pictures and files, and back: the one place where pixels are converted."""
+"""Conversions between image tensors, PIL images and files. All quantisation of pixels is done
+here.
+"""
 
 import io
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ from torch import Tensor
 from rediffuse.errors import ConfigError, quoted
 
 CROSS = 0.06
-"""Half the width of the strokes over a picture that is not finite, as a share of its side."""
+"""Half the stroke width of the cross over an image that is not finite, as a share of its side."""
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_INPUT_PIXELS = 2**26
@@ -20,9 +22,14 @@ MOST_INPUT_PIXELS = 2**26
 
 
 def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
-    """images (B, 3, H, W) in [0, 1] -> (B, H, W, 3) uint8, rounded, or with the fraction dropped.
+    """Converts images (B, 3, H, W) in [0, 1] to pixels (B, H, W, 3), uint8.
 
-    Raises ValueError where an image is not finite: it would become black.
+    Args:
+        images: The images.
+        truncate: Whether to drop fractions instead of rounding.
+
+    Raises:
+        ValueError: An image is not finite; it would become black.
     """
     if not images.isfinite().all():
         raise ValueError("an image is not finite, so it has no pixels")
@@ -32,29 +39,29 @@ def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
 
 
 def rounded(images: Tensor) -> Tensor:
-    """Values in [0, 1] of any shape -> the same as a file of 8-bit pixels gives back."""
+    """Rounds values in [0, 1], of any shape, to multiples of 1/255, as in an 8-bit image file."""
     return (images * 255).round() / 255
 
 
 def truncated(images: Tensor) -> Tensor:
-    """Values in [0, 1] of any shape -> the same in 256 levels, the fraction dropped."""
+    """Truncates values in [0, 1], of any shape, to multiples of 1/255."""
     return (images * 255).floor().clamp(0, 255) / 255
 
 
 def pictures(images: Tensor) -> list[Image.Image]:
-    """images: shape (B, 3, H, W) in [0, 1], rounded to 8 bits."""
+    """Converts images (B, 3, H, W) in [0, 1] to PIL images, rounded to 8 bits."""
     return [Image.fromarray(each) for each in pixels(images)]
 
 
 def picture(image: Tensor) -> Image.Image:
-    """image: shape (3, H, W) in [0, 1]; one that is not finite is crossed out."""
+    """Converts an image (3, H, W) in [0, 1] to a PIL image; one that is not finite becomes a
+    cross.
+    """
     return pictures(drawable(image[None]))[0]
 
 
 def drawable(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) -> the same, with a magenta cross on grey in place of each that is not
-    finite: none would be black.
-    """
+    """Replaces images (B, 3, H, W) that are not finite with a magenta cross on grey."""
     broken = [i for i, image in enumerate(images) if not image.isfinite().all()]
     if not broken:
         return images
@@ -68,7 +75,7 @@ def drawable(images: Tensor) -> Tensor:
 
 
 def letterboxed(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) -> square ones (B, 3, S, S), with black bars beside what is narrower."""
+    """Pads images (B, 3, H, W) with black bars to squares (B, 3, S, S), S = max(H, W)."""
     height, width = images.shape[-2:]
     side = max(height, width)
     left, above = (side - width) // 2, (side - height) // 2
@@ -78,7 +85,9 @@ def letterboxed(images: Tensor) -> Tensor:
 
 
 def grid(images: Tensor, columns: int) -> Image.Image:
-    """images: shape (columns * rows, 3, H, W), column after column; each is made square."""
+    """Arranges images (columns * rows, 3, H, W), given column by column, in a grid; each is padded
+    to a square.
+    """
     square = letterboxed(drawable(images))
     rows = len(square) // columns
     ordered = square.view(columns, rows, *square.shape[1:])
@@ -86,7 +95,9 @@ def grid(images: Tensor, columns: int) -> Image.Image:
 
 
 def encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:
-    """A JPEG file of that quality; None: a PNG file."""
+    """Returns the content of a JPEG file of that quality, or of a PNG file if the quality is
+    None.
+    """
     buffer = io.BytesIO()
     if jpeg_quality is None:
         image.save(buffer, format="PNG")
@@ -96,12 +107,12 @@ def encoded(image: Image.Image, jpeg_quality: int | None) -> bytes:
 
 
 def tensor(image: Image.Image) -> Tensor:
-    """Shape (3, H, W) in [0, 1]."""
+    """Converts a PIL image to a tensor (3, H, W) in [0, 1]."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1) / 255
 
 
 def read(path: Path) -> Tensor:
-    """The picture of a file, shape (3, H, W) in [0, 1]."""
+    """Reads an image file as a tensor (3, H, W) in [0, 1]."""
     with Image.open(path) as image:
         return tensor(image)
 

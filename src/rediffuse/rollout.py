@@ -1,4 +1,4 @@
-"""Prompts in; samples and their trajectories out."""
+"""Sampling: turns prompts into samples and the trajectories that lead to them."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,14 +25,20 @@ from rediffuse.types import (
 
 @dataclass(frozen=True)
 class Draws:
-    """Which samples to make: their numbers, their prompts, and the key of their noise."""
+    """The samples to generate.
+
+    Attributes:
+        indices: The number of each sample in the epoch.
+        prompts: The prompt of each sample.
+        key: The random key of the noise; each sample's index is appended to it.
+    """
 
     indices: Sequence[int]
     prompts: Sequence[Prompt]
     key: tuple[int | str, ...]
 
     def batches(self, size: int) -> list["Draws"]:
-        """Returns the same draws in parts of at most `size`."""
+        """Splits the draws into parts of at most `size` samples."""
         return [
             Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key)
             for i in range(0, len(self.indices), size)
@@ -46,8 +52,17 @@ def collect(
     world: World,
     keep: type[Batch] = CleanSamples,
 ) -> Iterator[Rollout]:
-    """One rollout per micro-batch, in order, each as soon as it is done. keep: what the
-    trajectories are for.
+    """Samples the draws in micro-batches, using the worker threads of `world`.
+
+    Args:
+        policy: The policy to sample from.
+        draws: The samples to generate.
+        micro_batch_size: How many samples are denoised together.
+        world: Provides the worker threads; sampling stops if it receives a stop request.
+        keep: The batch type that the algorithm trains on; see `sampled`.
+
+    Yields:
+        One rollout for each micro-batch, in order, as soon as it is done.
     """
 
     def one(batch: Draws) -> Rollout:
@@ -63,7 +78,16 @@ def sampled(
     keep: type[Batch] = CleanSamples,
     at_each_step: Callable[[], None] = lambda: None,
 ) -> Rollout:
-    """All of them at once. keep: what the trajectories are for."""
+    """Samples all draws in one batch.
+
+    Args:
+        policy: The policy to sample from.
+        draws: The samples to generate.
+        keep: The batch type that the algorithm trains on. `Transitions` keeps the whole trajectory,
+            `EncodedSamples` the latent distribution of the decoded samples, `CleanSamples` the
+            final latents.
+        at_each_step: Called before each denoising step; may raise to stop sampling.
+    """
     trajectory = denoise(policy, draws, at_each_step)
     samples = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device), draws.prompts)
     checks: list[Check] = [("decoder", _precision(policy), magnitude(samples))]
@@ -88,8 +112,15 @@ def sampled(
 def denoise(
     policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None
 ) -> Trajectory:
-    """Each sample's noise comes from a generator of its own. Its faults are those of the network
-    and of the latents.
+    """Runs the denoising process without decoding the latents.
+
+    Each sample's noise comes from its own generator, so it does not depend on the batch. The faults
+    cover the text encoder, the network and the latents.
+
+    Args:
+        policy: The policy to sample from.
+        draws: The samples to generate.
+        at_each_step: Called before each denoising step; may raise to stop sampling.
     """
     at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
@@ -139,18 +170,19 @@ def _precision(policy: DiffusionPolicy) -> str:
 
 
 def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
-    """A trajectory of which only the end is remembered."""
+    """Returns a trajectory that holds final latents (B, *L) only, with their standard deviation if
+    given.
+    """
     return Trajectory(
         torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread
     )
 
 
 def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
-    """The rollouts of several micro-batches, of `num_samples` in all, as one; none lies in memory
-    twice.
+    """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
 
-    No tensor of a part stays: small ones among large ones that are freed would leave holes that
-    nothing fits in.
+    Each part is copied into preallocated tensors and can be freed at once. Keeping small tensors
+    among large freed ones would fragment the memory.
     """
     prompts: list[Prompt] = []
     faults: list[str] = []
@@ -161,7 +193,7 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
         steps = way.steps
         prompts.extend(part.prompts)
         faults.extend(part.faults)
-        # samples are none where they were scored already
+        # a part whose samples were already scored has 0 rows of them
         tensors = {"groups": part.groups, "indices": part.indices, "samples": part.samples}
         tensors |= {"path": way.path, "log_probs": way.log_probs} | (
             {} if way.spread is None else {"spread": way.spread}
@@ -176,7 +208,7 @@ def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
 
 
 def group_of(prompt: Prompt) -> int:
-    """A number that depends on what the model sees alone, so that it means the same in every epoch
-    and process.
+    """Returns a hash of everything the model sees of a prompt, which is equal in all epochs and
+    processes.
     """
     return int.from_bytes(hashlib.blake2b(prompt.key.encode(), digest_size=8).digest(), "big") >> 1

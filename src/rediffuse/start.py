@@ -24,18 +24,19 @@ from rediffuse.errors import (
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
-from rediffuse.evaluation.pictures import Pictures
+from rediffuse.evaluation.pictures import Pictures, evaluated_policy
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
-from rediffuse.lookup.build import Parts, assemble, completed, modality_of
+from rediffuse.lookup.build import Parts, assemble, completed, given_in_python, modality_of
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.report import page
 from rediffuse.runs import audit, checkpoint, export, files, folder, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import Paid
-from rediffuse.scoring.judging import distinct_names, prepare
 from rediffuse.scoring.run_scorer import RunScorer
+from rediffuse.scoring.terms import Combination, load_all
 from rediffuse.trainer import Run
 from rediffuse.types import Metrics, Reward
 from rediffuse.verdict import verdict
@@ -119,8 +120,10 @@ def begin(
     if isinstance(given, str | Path) and str(given) not in recipe_names():
         trust.refuse(given, config, options)
     _refuse_other_objects(callbacks)
+    if reward is not None:
+        config = given_in_python(config, reward)
     parts = assemble(config, reward)
-    config = completed(config, parts, given_in_python=reward is not None)
+    config = completed(config, parts)
     with World.joined(config.num_samples, config.stall_seconds) as world:
         place = (
             _new_folder(run_dir, config, world)
@@ -131,7 +134,7 @@ def begin(
             with _discarded_on_error(place, world), world.heart.busy("loading the models"):
                 loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
-                _describe(loaded.run, completed(config, parts, given_in_python=reward is not None))
+                _describe(loaded.run, loaded.pinned)
             with _discarded_on_error(place, world, unless_saved=True), loaded.under_way():
                 yield loaded.run
 
@@ -158,6 +161,8 @@ def reopen(
             f" {max(1, done)} or more."
         )
     _refuse_other_objects(callbacks)
+    if reward is not None:
+        config = given_in_python(config, reward)
     parts = assemble(config, reward)
     with (
         World.joined(config.num_samples, config.stall_seconds) as world,
@@ -186,6 +191,8 @@ class Loaded:
     run: Run
     display: Display
     evaluation: Evaluator
+    pinned: Config
+    """With the options of its rewards that loading made exact; in the first process, of all."""
 
     def restore(self, *, drop_damaged_lines: bool = False) -> None:
         """Puts back the newest whole checkpoint, or leaves the run at its start if none was
@@ -240,11 +247,12 @@ def load_run(
     config: Config, parts: Parts, place: RunFolder, world: World, callbacks: Sequence[Callback] = ()
 ) -> Loaded:
     """Loads the models of a run. Raises ConfigError where they do not fit the configuration."""
-    display = Display(config.epochs, shown=world.is_main)
-    scorer = RunScorer(
-        parts.reward, config, world, Paid(place.paid(world.rank), config.reward), display.say
+    display, caller = Display(config.epochs, shown=world.is_main), Caller()
+    terms = load_all(
+        [term for term in parts.rewards if world.is_main or term.use.scored_share],
+        world.device,
+        caller,
     )
-    prepare(parts.reward, world.device, scorer.caller)
     denoiser = parts.family.load(world.device, config.seed)
     if denoiser.modality.name != modality_of(parts.family):
         raise ConfigError(
@@ -259,23 +267,22 @@ def load_run(
             " set it above 0."
         )
     learner = Learner(policy, parts.algorithm, config, world)
-    pictures = Pictures(policy, parts.prompts, config, world)
-    held_out = dict(
-        zip(
-            distinct_names(each["name"] for each in config.evaluation.held_out),
-            parts.held_out,
-            strict=True,
-        )
-    )
-    monitor = Monitor(
-        policy, held_out, parts.reward, config, place, world, display.say, scorer.caller
-    )
-    if world.is_main:
-        monitor.prepare()
+    evaluated = evaluated_policy(denoiser, parts.evaluation_sampler, config)
+    pictures = Pictures(evaluated, parts.prompts, config, world)
+    monitor = Monitor(policy, terms, config, place, world, display.say, caller)
     evaluation = Evaluator(pictures, monitor, display)
     own = (Keeper(), evaluation, Ending(evaluation, display.say), display)
+    exact = [{**entry, **term.pinned} for entry, term in zip(config.rewards, terms, strict=False)]
+    scorer = RunScorer(
+        Combination(terms, config.scoring),
+        config,
+        world,
+        Paid(place.paid(world.rank), exact),
+        caller,
+        display.say,
+    )
     run = Run(config, place, world, parts.prompts, learner, scorer, callbacks=(*own, *callbacks))
-    return Loaded(run, display, evaluation)
+    return Loaded(run, display, evaluation, replace(config, rewards=exact))
 
 
 class Ending(Callback):

@@ -1,5 +1,6 @@
-"""The loop: draw prompts, sample, score, compare, update. Read this file first; all else that a run
-does is a callback.
+"""The training loop: draw prompts, sample, score, compute advantages, update.
+
+Start reading here; everything else that a run does is a callback.
 """
 
 import time
@@ -18,16 +19,21 @@ from rediffuse.types import Metrics, Prompt, Rollout
 
 @dataclass
 class Run(RunState):
-    """A run whose models are loaded: `train` makes all its epochs, `step` makes one.
+    """A training run whose models are loaded. `train` runs all epochs, `step` runs one.
 
-    `rediffuse.begin` and `rediffuse.reopen` give one.
+    Created by `rediffuse.begin` and `rediffuse.reopen`.
+
+    Attributes:
+        callbacks: Called in this order at each stage of an epoch.
     """
 
     callbacks: Sequence[Callback] = ()
 
     def train(self) -> list[Metrics]:
-        """Makes the epochs that are left, or those until a callback stops the run, and returns a
-        row of metrics for each.
+        """Runs the remaining epochs, or until a callback stops the run.
+
+        Returns:
+            One row of metrics for each epoch.
         """
         rows = []
         while epoch := self.step():
@@ -35,8 +41,11 @@ class Run(RunState):
         return rows
 
     def step(self) -> Epoch | None:
-        """Makes one epoch: all of it or, if it is interrupted or its rewards fail, nothing. Returns
-        None if the run is over.
+        """Runs one epoch. If it is interrupted or its rewards fail, the error is raised and the
+        epoch is not counted.
+
+        Returns:
+            The results of the epoch, or None if the run is over.
         """
         if self._is_over():
             return None
@@ -64,16 +73,22 @@ class Run(RunState):
         return epoch
 
     def draw(self) -> list[Prompt]:
-        """Draws the epoch's prompts, those of all processes; each stands as many times as it has
-        images.
+        """Draws the prompts of the epoch for all processes, each repeated `images_per_prompt`
+        times.
         """
         generator = noise.generator(self.config.seed, self.epoch, "prompts")
         drawn = self.prompts.draw(self.config.prompts_per_epoch, generator)
         return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
 
     def sample(self, prompts: Sequence[Prompt]) -> tuple[Rollout, Scores]:
-        """Samples and scores this process's share of the epoch: the rewards of one batch while the
-        next is sampled.
+        """Samples and scores this process's share of the epoch. Rewards of one micro-batch are
+        computed while the next one is sampled.
+
+        Args:
+            prompts: The prompts of all samples of the epoch, in all processes.
+
+        Returns:
+            This process's rollout and the scores of its samples.
         """
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
@@ -88,8 +103,15 @@ class Run(RunState):
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Compares the rewards (num_samples,). The result is NaN where a reward is: such a sample
-        is never trained on.
+        """Computes the advantages of an epoch from its rewards.
+
+        Args:
+            rewards: Shape (num_samples,), NaN for masked rewards.
+            prompts: The prompt of each sample.
+
+        Returns:
+            Shape (num_samples,); NaN for samples that must not be trained on, such as all masked
+                ones.
         """
         valid, algorithm = rewards.isfinite(), self.learner.algorithm
         if algorithm.groups == "draw":
@@ -103,7 +125,7 @@ class Run(RunState):
     def _row(
         self, scores: Scores, learned: Metrics, seconds_sampling: float, seconds_training: float
     ) -> Metrics:
-        """Puts together the epoch's row of metrics."""
+        """Builds the epoch's row of metrics."""
         num_samples = len(scores.rewards)
         return {
             "epoch": self.epoch,

@@ -89,10 +89,10 @@ def test_a_single_file_that_lacks_something_is_refused(part, pipeline, tmp_path)
 @pytest.mark.parametrize(("harm", "said"), HARMS)
 def test_a_clip_model_that_is_not_whole_is_refused(harm, said, clip, tmp_path):
     folder = shutil.copytree(clip, tmp_path / "clip")
-    build("reward", {"name": "clip_score", "clip": str(folder)}).prepare("cpu")  # the control
+    build("reward", {"name": "clip_score", "clip": str(folder)}).load("cpu")  # the control
     harmed(folder / "model.safetensors", harm)
     with pytest.raises(ConfigError, match=rf"reward\.clip: .*{said}"):
-        build("reward", {"name": "clip_score", "clip": str(folder)}).prepare("cpu")
+        build("reward", {"name": "clip_score", "clip": str(folder)}).load("cpu")
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_a_clip_model_that_is_not_whole_is_refused(harm, said, clip, tmp_path):
     [("vlm", *HARMS[0]), ("vlm", *HARMS[3]), ("encoder", *HARMS[0]), ("encoder", *HARMS[3])],
 )
 def test_a_judge_that_is_not_whole_is_refused(option, harm, said, judge, tmp_path):
-    build("reward", {"name": "alignment", **judge}).prepare("cpu")  # the control
+    build("reward", {"name": "alignment", **judge}).load("cpu")  # the control
     folder = shutil.copytree(judge[option], tmp_path / option)
     harmed(folder / "model.safetensors", harm)
     with pytest.raises(ConfigError, match=rf"reward\.{option}: .*{said}"):
-        build("reward", {"name": "alignment", **judge, option: str(folder)}).prepare("cpu")
+        build("reward", {"name": "alignment", **judge, option: str(folder)}).load("cpu")

@@ -108,7 +108,7 @@ def test_runs_of_other_prompts_cannot_be_compared(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key", ["reward:\n  name: redness", "sampler:\n  name: ddim\n  num_steps: 4"]
+    "key", ["rewards:\n- name: redness", "sampler:\n  name: ddim\n  num_steps: 4"]
 )
 def test_nor_those_of_another_task(key, runs, tmp_path):
     shutil.copytree(runs / "is_0", tmp_path / "other")
@@ -125,7 +125,7 @@ def test_nor_those_of_another_task(key, runs, tmp_path):
 
 def test_rewards_that_are_measured_within_their_epoch_cannot_be_compared(tmp_path):
     train(
-        tiny.config(reward={"name": "weighted_sum", "rewards": [{"name": "redness"}]}),
+        tiny.config(rewards=["redness", "jpeg_compressibility"]),
         tmp_path / "run",
     )
     with pytest.raises(RunError, match="normalised over each epoch"):

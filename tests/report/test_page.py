@@ -8,6 +8,7 @@ from pathlib import Path
 import made_up
 import pytest
 import tiny
+import yaml
 from inert import troubles
 
 from rediffuse import train
@@ -142,10 +143,14 @@ def test_a_part_of_the_reward_has_a_panel(run):
     assert "What the reward is made of" not in text_of(run)
 
 
-def test_a_second_judge_has_its_panels(run):
+def test_a_watched_reward_has_its_panels(run):
     assert "A second opinion" not in text_of(run)
-    rows = [row | {"parts": {"second_opinion": -row["reward"]}} for row in page.read(run).rewards]
+    rows = [row | {"parts": {"judge": -row["reward"]}} for row in page.read(run).rewards]
     made_up.lines(run.rewards, rows)
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    judge = {"name": "judge", "weight": 0, "share": 0.5}
+    config["rewards"] = [config.pop("reward"), judge]
+    (run.path / "config.yaml").write_text(yaml.safe_dump(config))
     assert "A second opinion" in text_of(run)
 
 

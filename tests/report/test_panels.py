@@ -28,7 +28,7 @@ def test_the_spread_of_a_part_is_that_of_its_samples():
 
 def test_a_part_is_drawn_with_its_spread_where_that_is_known():
     rows = [judged(epoch, value) for epoch in range(3) for value in (0.0, 1.0)]
-    (with_band,) = panels.components(METRICS, rows, "mine", Drawing([]))
-    (without,) = panels.components(METRICS, [], "mine", Drawing([]))
+    (with_band,) = panels.components(METRICS, rows, {"reward": {"name": "mine"}}, Drawing([]))
+    (without,) = panels.components(METRICS, [], {"reward": {"name": "mine"}}, Drawing([]))
     assert with_band.title == without.title == "right"
     assert "opacity: 0.16" in with_band.chart and "opacity: 0.16" not in without.chart

@@ -88,7 +88,7 @@ def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
         "masked",
         "spread",
         "text",
-        "second_judge",
+        "watched_rewards",
     } & {each.rule for each in found.findings}
 
 
@@ -120,7 +120,7 @@ def test_a_slope_within_the_noise_of_few_samples_is_none(judged):
 @pytest.mark.parametrize(("weight", "level"), [(1, "good"), (-1, "warning")])
 def test_a_normalised_reward_is_told_by_its_terms_and_their_weights(weight, level):
     terms = [{"name": "mine.py:a", "weight": weight}, {"name": "b"}]
-    config = asdict(tiny.config()) | {"reward": {"name": "weighted_sum", "rewards": terms}}
+    config = asdict(tiny.config()) | {"rewards": terms}
     more = [
         {"relative_reward": 1.0, "reward_a": 1 + 0.1 * i, "reward_b": 2 + 0.1 * (-1) ** i}
         for i in range(EPOCHS)
@@ -339,33 +339,37 @@ def test_text_that_names_the_prompt_is_an_attack(judged):
 @pytest.mark.parametrize(
     ("gap", "error", "level"), [(0.9, 0.1, "warning"), (0.4, 0.01, "good"), (0.9, 0.5, "good")]
 )
-def test_a_second_judge_that_stays_behind_is_told(gap, error, level):
-    gaps = [
-        {"epoch": 0, "gap": 0.0, "gap_error": 0.1},
-        {"epoch": 11, "gap": gap, "gap_error": error},
-    ]
+def test_a_watched_reward_that_stays_behind_is_reported(gap, error, level):
+    gaps = {
+        "agrees": [{"epoch": 11, "gap": 0.0, "gap_error": 0.1}],
+        "judge": [
+            {"epoch": 0, "gap": 0.0, "gap_error": 0.1},
+            {"epoch": 11, "gap": gap, "gap_error": error},
+        ],
+    }
     rows = [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)]
     assert (
         said(
             verdict.conclude(Evidence(asdict(tiny.config()), rows, healthy_looks(), gaps)),
-            "second_judge",
+            "watched_rewards",
         ).level
         == level
     )
 
 
-def test_the_second_judge_is_read_from_the_journal(tmp_path):
-    run = create(tmp_path / "run", tiny.config())
+def test_watched_rewards_are_read_from_the_journal(tmp_path):
+    rewards = ["redness", {"name": "mine.py:judge", "weight": 0, "share": 0.5}]
+    run = create(tmp_path / "run", tiny.config(rewards=rewards))
     log.append(run.metrics, [row(i, 2.8 + 0.1 * i, {}) for i in range(EPOCHS)])
     log.append(
         run.rewards,
         [
-            {"epoch": e, "reward": i % 5 + e, "parts": {"second_opinion": i % 5}}
+            {"epoch": e, "reward": i % 5 + e, "parts": {"judge": i % 5}}
             for e in (0, 11)
             for i in range(40)
         ],
     )
-    assert said(verdict.write(run), "second_judge").numbers["gap"] > 5
+    assert said(verdict.write(run), "watched_rewards").numbers["gap"] > 5
 
 
 def test_a_run_that_is_still_rising_may_go_on(judged):

@@ -14,7 +14,6 @@ from PIL import Image
 from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.images import pictures
-from rediffuse.lookup.build import build
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._vlm import VisionLanguageModel
 from rediffuse.runs.folder import existing
@@ -74,7 +73,7 @@ def test_it_is_shown_a_jpeg_of_that_quality(judge, vlm, images, monkeypatch):
 
 @pytest.mark.parametrize("score", ["recall", "precision", "f1"])
 def test_the_reward_is_the_score_of_the_answer_against_the_prompt(score, judge, vlm, images):
-    reward = build("reward", {"name": "alignment", "score": score, **judge})
+    reward = tiny.loaded({"name": "alignment", "score": score, **judge})
     answers = vlm.ask(pictures(images), ["Answer concisely: what is going on in this image?"] * 3)
     references = [
         "The image contains a cat",
@@ -99,7 +98,7 @@ def test_no_answer_is_no_reward(judge, images, monkeypatch):
         "ask",
         lambda self, images, questions: ["", "a cat", "."][: len(questions)],
     )
-    assert build("reward", {"name": "alignment", **judge})(
+    assert tiny.loaded({"name": "alignment", **judge})(
         images, PROMPTS
     ).values.isfinite().tolist() == [False, True, True]
 
@@ -170,7 +169,7 @@ def test_the_run_keeps_the_commits_of_the_models_that_judge(judge, tmp_path):
         command, cwd=tmp_path, env=offline, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    reward = existing(tmp_path / "run").config().reward
+    reward = existing(tmp_path / "run").config().rewards[0]
     assert (reward["revision"], reward["encoder_revision"]) == ("a1" * 20, "b2" * 20)
 
 
@@ -180,7 +179,7 @@ def test_an_empty_answer_scores_zero_where_that_is_asked(judge, images, monkeypa
         "ask",
         lambda self, images, questions: ["", "a cat", "."][: len(questions)],
     )
-    judgement = build("reward", {"name": "alignment", "empty_scores_zero": True, **judge})(
+    judgement = tiny.loaded({"name": "alignment", "empty_scores_zero": True, **judge})(
         images, PROMPTS
     )
     assert judgement.values[0] == 0 and judgement.values.isfinite().all()

@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from rediffuse import train
 from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
-from rediffuse.lookup.build import build
-from rediffuse.rewards.aesthetic import FILE, NAMES, PUBLISHED, Aesthetic, predictor
+from rediffuse.rewards.aesthetic import FILE, NAMES, PUBLISHED, Aesthetic, Rater, predictor
 from rediffuse.rewards.clip_score import ClipScore
 from rediffuse.rewards.pickscore import PickScore
 from rediffuse.types import HasFeatures, Prompt
@@ -58,9 +57,14 @@ def test_the_scores_are_those_of_the_whole_model(clip, images, logits):
     """Each image with its own prompt, as transformers pairs all with all."""
     all_pairs, scale, _ = logits
     want = all_pairs.diagonal()
-    torch.testing.assert_close(PickScore(clip=str(clip))(images, PROMPTS), want, atol=1e-4, rtol=0)
     torch.testing.assert_close(
-        ClipScore(clip=str(clip))(images, PROMPTS), 100 * want / scale, atol=1e-3, rtol=0
+        PickScore(clip=str(clip)).load("cpu")(images, PROMPTS), want, atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(
+        ClipScore(clip=str(clip)).load("cpu")(images, PROMPTS),
+        100 * want / scale,
+        atol=1e-3,
+        rtol=0,
     )
     assert want.std() > 0.01
 
@@ -76,13 +80,13 @@ def test_the_aesthetic_score_is_five_linear_maps_of_the_normalised_features(clip
     features = logits[2].double()
     for weight, bias in zip(NAMES[::2], NAMES[1::2], strict=True):
         features = features @ weights[weight].double().T + weights[bias].double()
-    got = aesthetic(clip)(images, PROMPTS)
+    got = aesthetic(clip).load("cpu")(images, PROMPTS)
     torch.testing.assert_close(got.double(), features[:, 0], atol=1e-5, rtol=1e-5)
     assert got.std() > 1e-4
 
 
 def test_a_score_does_not_depend_on_who_else_is_in_the_batch(clip, images):
-    reward = aesthetic(clip)
+    reward = aesthetic(clip).load("cpu")
     alone = torch.cat(
         [reward(image[None], [prompt]) for image, prompt in zip(images, PROMPTS, strict=True)]
     )
@@ -90,11 +94,21 @@ def test_a_score_does_not_depend_on_who_else_is_in_the_batch(clip, images):
 
 
 def test_every_one_tells_what_its_network_sees(clip, images, logits):
-    for reward in (ClipScore(clip=str(clip)), PickScore(clip=str(clip)), aesthetic(clip)):
+    for options in (ClipScore(clip=str(clip)), PickScore(clip=str(clip)), aesthetic(clip)):
+        reward = options.load("cpu")
         assert isinstance(reward, HasFeatures)
         features = reward.features(images)
         torch.testing.assert_close(features, logits[2], atol=1e-5, rtol=0)
         torch.testing.assert_close(features.norm(dim=1), torch.ones(3))
+
+
+def test_images_that_are_differentiated_are_prepared_alike(clip, images):
+    """In torch instead of PIL, without rounding to 8 bits in between."""
+    reward = ClipScore(clip=str(clip)).load("cpu")
+    apart = reward.model._prepared(images) - reward.model._processed(images)
+    assert 0 < apart.abs().max() < 0.25 and apart.abs().mean() < 0.02
+    differentiated = reward(images.clone().requires_grad_(), PROMPTS)
+    torch.testing.assert_close(differentiated.detach(), reward(images, PROMPTS), atol=0.2, rtol=0)
 
 
 def test_weights_that_are_not_the_published_ones_are_refused_unless_named(clip):
@@ -133,22 +147,17 @@ def test_the_hub_s_predictor_is_converted_once(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(
         hub, "cached_assets_path", partial(hub.cached_assets_path, assets_dir=assets)
     )
-    first = build(
-        "reward",
+    first = tiny.loaded(
         {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None},
     )
-    first.prepare("cpu")
     (converted,) = [path for path in assets.rglob("*") if path.is_file()]
     assert converted.name == "predictor.safetensors" and "a1" * 20 in str(converted)
     (snapshot / FILE).unlink()
-    again = build(
-        "reward",
+    again = tiny.loaded(
         {"name": "aesthetic", "predictor": "someone/predictor", "clip": str(clip), "sha256": None},
     )
-    again.prepare("cpu")
     assert all(
-        torch.equal(*pair)
-        for pair in zip(first._part("predictor"), again._part("predictor"), strict=True)
+        torch.equal(*pair) for pair in zip(first.model.weights, again.model.weights, strict=True)
     )
 
 
@@ -174,15 +183,14 @@ def test_the_published_predictor():
     features = torch.nn.functional.normalize(
         torch.randn(4, 768, generator=torch.Generator().manual_seed(0)), dim=-1
     )
-    reward = Aesthetic()
-    reward._loaded["predictor"] = read
+    rater = Rater(None, read)
     by_hand = features.double()
     for number in (0, 2, 4, 6, 7):
         by_hand = (
             by_hand @ theirs[f"layers.{number}.weight"].double().T
             + theirs[f"layers.{number}.bias"].double()
         )
-    torch.testing.assert_close(reward.score(features).double(), by_hand[:, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(rater.rated(features).double(), by_hand[:, 0], atol=1e-4, rtol=0)
     assert 1 < by_hand.mean() < 10
 
 
@@ -213,7 +221,7 @@ def test_a_folder_that_is_no_clip(clip, tmp_path):
     shutil.copytree(clip, tmp_path / "clip")
     (tmp_path / "clip" / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"reward.clip: .* has no safetensors weights"):
-        ClipScore(clip=str(tmp_path / "clip")).prepare("cpu")
+        ClipScore(clip=str(tmp_path / "clip")).load("cpu")
 
 
 def test_a_folder_means_the_same_in_any_working_directory(clip, monkeypatch):

@@ -107,7 +107,7 @@ def test_the_reward_is_the_log_probability_of_all_that_was_asked_for_and_ends_at
 ):
     prompts = [Prompt("a cat riding a bike"), Prompt("a zebra"), Prompt("two dogs")]
     images = animals[[NAMES.index("cat"), NAMES.index("zebra"), NAMES.index("dog")]]
-    got = judged(build("reward", {"name": "emoji_judge"}), images, prompts)
+    got = judged(tiny.loaded({"name": "emoji_judge"}), images, prompts)
     log_probs, labels = judges["trained"](images), judges["trained"].labels
     wanted = [
         log_probs["animal"][0, labels["animal"].index("cat")]
@@ -119,16 +119,12 @@ def test_the_reward_is_the_log_probability_of_all_that_was_asked_for_and_ends_at
     torch.testing.assert_close(got.values, torch.stack(wanted).double())
     assert got.parts["right"].tolist() == got.parts["held_out_right"].tolist() == [0.0, 1.0, 0.0]
     assert got.notes["answer"] == ["a cat", "a zebra", "a dog"]
-    floored = judged(
-        build("reward", {"name": "emoji_judge", "floor": -0.5}), images, prompts
-    ).values
+    floored = judged(tiny.loaded({"name": "emoji_judge", "floor": -0.5}), images, prompts).values
     assert (
         floored[0] == pytest.approx(-0.5 + max(-0.5, log_probs["animal"][0, 0].item()))
         and floored.min() >= -1
     )
-    matched = judged(
-        build("reward", {"name": "emoji_judge", "score": "match"}), images, prompts
-    ).values
+    matched = judged(tiny.loaded({"name": "emoji_judge", "score": "match"}), images, prompts).values
     assert matched.tolist() == [0.5, 1.0, 0.5]
 
 
@@ -136,10 +132,10 @@ def test_the_held_out_judge_can_give_the_value(judges, animals):
     """Alone: nothing else is loaded."""
     images = animals[[NAMES.index("cat"), NAMES.index("zebra")]]
     prompts = [Prompt("a cat riding a bike"), Prompt("a zebra")]
-    reward = build("reward", {"name": "emoji_judge", "judge": "held_out"})
+    reward = tiny.loaded({"name": "emoji_judge", "judge": "held_out"})
     got, usual = (
         judged(reward, images, prompts),
-        judged(build("reward", {"name": "emoji_judge"}), images, prompts),
+        judged(tiny.loaded({"name": "emoji_judge"}), images, prompts),
     )
     log_probs, labels = judges["held_out"](images), judges["held_out"].labels
     animal = log_probs["animal"][
@@ -150,16 +146,16 @@ def test_the_held_out_judge_can_give_the_value(judges, animals):
     assert list(got.parts) == ["right"] and torch.equal(
         got.parts["right"], usual.parts["held_out_right"]
     )
-    assert list(reward._loaded) == ["held_out"] and not torch.equal(got.values, usual.values)
+    assert reward.model.judge is reward.model.held_out and not torch.equal(got.values, usual.values)
     with pytest.raises(ConfigError, match=r"reward\.judge: .*'held_out'"):
-        build("reward", {"name": "emoji_judge", "judge": "third"})
+        tiny.loaded({"name": "emoji_judge", "judge": "third"})
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_see_the_ground_and_not_where_things_stand(kind, judges, animals):
-    reward = build("reward", {"name": "emoji_judge", "judge": kind})
+    reward = tiny.loaded({"name": "emoji_judge", "judge": kind})
     assert isinstance(reward, HasFeatures) and not isinstance(
-        build("reward", {"name": "redness"}), HasFeatures
+        tiny.loaded({"name": "redness"}), HasFeatures
     )
     other_ground = animals.clone()
     other_ground[:, 2, :16] = 1 - other_ground[:, 2, :16]
@@ -175,7 +171,7 @@ def test_features_see_the_ground_and_not_where_things_stand(kind, judges, animal
 @pytest.mark.parametrize("kind", KINDS)
 def test_features_tell_like_pictures_from_others(kind, animals):
     """And know a picture again that is four times as large."""
-    reward = build("reward", {"name": "emoji_judge", "judge": kind})
+    reward = tiny.loaded({"name": "emoji_judge", "judge": kind})
     small = reward.features(animals)
     large = reward.features(
         torch.nn.functional.interpolate(animals, scale_factor=4, mode="bilinear")
@@ -195,7 +191,7 @@ def test_a_prompt_it_knows_nothing_of(animals):
     with pytest.raises(
         RewardError, match=r"the emoji judge knows nothing of 'a castle'; it knows cat, dog"
     ):
-        judged(build("reward", {"name": "emoji_judge"}), animals[:1], [Prompt("a castle")])
+        judged(tiny.loaded({"name": "emoji_judge"}), animals[:1], [Prompt("a castle")])
 
 
 def test_larger_pictures_are_seen_as_well(judges, animals):
@@ -209,9 +205,7 @@ def test_larger_pictures_are_seen_as_well(judges, animals):
 def test_alignment_asks_it_in_place_of_a_vision_language_model(judge, animals):
     """With a tiny text encoder of random weights; offline."""
     options = {"vlm": "emoji", "encoder": judge["encoder"], "layer": 2, "jpeg_quality": None}
-    got = judged(
-        build("reward", {"name": "alignment", **options}), animals[:4], [Prompt("a cat")] * 4
-    )
+    got = judged(tiny.loaded({"name": "alignment", **options}), animals[:4], [Prompt("a cat")] * 4)
     assert got.notes["answer"] == ["a cat", "a dog", "a horse", "a monkey"]
     assert got.values.isfinite().all() and got.statuses == ["ok"] * 4
 
@@ -224,7 +218,7 @@ def test_counting_questions_are_answered_by_it(animals):
         )
         if each.text == "two cats"
     ]
-    got = judged(build("reward", {"name": "vqa", "vlm": "emoji"}), animals[:1], [prompt])
+    got = judged(tiny.loaded({"name": "vqa", "vlm": "emoji"}), animals[:1], [prompt])
     assert got.notes["answers"] == ["one; a cat"]
     assert got.values.tolist() == [0.5]
 

@@ -25,7 +25,6 @@ from PIL import Image
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.lookup.build import build
 from rediffuse.rewards._answers import Answer
 from rediffuse.rewards._http import Http, _asked_wait
 from rediffuse.rewards._served import ServedModel
@@ -86,19 +85,16 @@ def test_a_real_server_gives_the_reward_that_the_model_gives_here(real, judge):
     images = torch.rand(4, 3, 40, 48, generator=torch.Generator().manual_seed(0))
     images[0] = 0.9
     prompts = [Prompt("a cat"), Prompt("a dog"), Prompt("a bike"), Prompt("an image")]
-    here = build("reward", {"name": "alignment", **judge})
-    there = build("reward", {"name": "alignment", **judge, "server": real})
-    there.prepare("cpu")
+    here = tiny.loaded({"name": "alignment", **judge})
+    there = tiny.loaded({"name": "alignment", **judge, "server": real})
     torch.testing.assert_close(there(images, prompts).values, here(images, prompts).values)
     assert here(images, prompts).values.std() > 1e-3
 
 
 def test_a_real_server_that_has_no_such_model(real, judge):
-    reward = build(
-        "reward", {"name": "alignment", **judge, "vlm": "nobody/nothing", "server": real}
-    )
+    options = {"name": "alignment", **judge, "vlm": "nobody/nothing", "server": real}
     with pytest.raises(ConfigError, match=r"does not serve 'nobody/nothing' \(status 400: "):
-        reward.prepare("cpu")
+        tiny.loaded(options)
 
 
 class Eye(BaseHTTPRequestHandler):
@@ -395,7 +391,7 @@ def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
 def test_an_address_that_cannot_be(options, said, monkeypatch):
     monkeypatch.setenv("BROKEN_KEY", "sk-\nsecret")
     with pytest.raises(ConfigError, match=said) as error:
-        build("reward", {"name": "vqa", **options})
+        tiny.loaded({"name": "vqa", **options})
     assert "secret" not in str(error.value)
 
 

@@ -13,7 +13,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.images import tensor
 from rediffuse.lookup.build import build
 from rediffuse.scoring.judging import judged
-from rediffuse.types import NeedsLoading, Prompt
+from rediffuse.types import Prompt, RewardFamily
 
 TURTLES = Prompt(
     "six turtles", {"questions": ["How many turtles are there in this image?"], "answers": ["six"]}
@@ -30,9 +30,7 @@ def written(text, size=64):
 
 @pytest.fixture(scope="module")
 def reward():
-    loaded = build("reward", {"name": "text_penalty"})
-    loaded.prepare("cpu")
-    return loaded
+    return tiny.loaded({"name": "text_penalty"})
 
 
 def test_nothing_costs_nothing_text_costs_and_what_was_asked_for_costs_more(reward):
@@ -57,13 +55,13 @@ def test_the_same_text_is_an_attack_for_one_prompt_and_none_for_another(reward):
 def test_both_prices_are_options(reward):
     images = torch.stack([written("hello"), written("turtle")])
     options = {"name": "text_penalty", "text": 0.0, "attack": 3.0}
-    assert judged(build("reward", options), images, [TURTLES] * 2).values.tolist() == [0.0, -3.0]
+    assert judged(tiny.loaded(options), images, [TURTLES] * 2).values.tolist() == [0.0, -3.0]
 
 
 def test_a_floor_of_one_reads_nothing():
     images = written("hello")[None]
     assert judged(
-        build("reward", {"name": "text_penalty", "min_confidence": 1.0}), images, [TURTLES]
+        tiny.loaded({"name": "text_penalty", "min_confidence": 1.0}), images, [TURTLES]
     ).values.tolist() == [0.0]
 
 
@@ -72,11 +70,11 @@ def test_a_floor_of_one_reads_nothing():
 )
 def test_options_that_cannot_be(options):
     with pytest.raises(ConfigError, match=rf"reward\.{next(iter(options))}: "):
-        build("reward", {"name": "text_penalty", **options})
+        tiny.loaded({"name": "text_penalty", **options})
 
 
 def test_a_package_that_is_missing_is_told_before_the_model_is_loaded(monkeypatch, tmp_path):
-    assert isinstance(build("reward", {"name": "text_penalty"}), NeedsLoading)
+    assert isinstance(build("reward", {"name": "text_penalty"}), RewardFamily)
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     config = tiny.config(
         reward={"name": "text_penalty"}, model={"name": f"{tiny.FILE}:NeverLoaded"}
@@ -89,8 +87,7 @@ def test_a_package_that_is_missing_is_told_before_the_model_is_loaded(monkeypatc
 def test_it_is_a_term_of_a_sum(reward):
     """With a positive weight: less text is more reward."""
     terms = [{"name": "redness"}, {"name": "text_penalty", "weight": 2}]
-    summed = build("reward", {"name": "weighted_sum", "rewards": terms, "normalize": False})
-    summed.prepare("cpu")
+    summed = tiny.combined(terms, normalize=False)
     images = torch.stack([written(""), written("turtle")])
     got = judged(summed, images, [TURTLES] * 2)
     assert got.parts["text_penalty"].tolist() == [0.0, -2.0]

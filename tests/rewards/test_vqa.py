@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from rediffuse.errors import RewardError
@@ -72,9 +73,7 @@ def test_the_reward_is_the_share_of_questions_answered_as_asked(
 
     monkeypatch.setattr(VisionLanguageModel, "ask", ask)
     images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 3, 8, 8) / 4
-    got = build("reward", {"name": "vqa", "matching": matching, "vlm": judge["vlm"]})(
-        images, PROMPTS
-    )
+    got = tiny.loaded({"name": "vqa", "matching": matching, "vlm": judge["vlm"]})(images, PROMPTS)
     assert got.notes["answers"][0] == "; ".join(said[:2])
     torch.testing.assert_close(got.values, torch.tensor(want), equal_nan=True)
     assert shown == [
@@ -87,7 +86,7 @@ def test_the_reward_is_the_share_of_questions_answered_as_asked(
 
 
 def test_a_prompt_without_questions(judge):
-    reward = build("reward", {"name": "vqa", "vlm": judge["vlm"]})
+    reward = tiny.loaded({"name": "vqa", "vlm": judge["vlm"]})
     with pytest.raises(
         RewardError, match=r"'a cat' needs metadata with questions and as many answers"
     ):
@@ -96,7 +95,7 @@ def test_a_prompt_without_questions(judge):
 
 def test_the_paper_s_counting_prompts_are_scored(judge):
     prompts = build("prompts", {"name": "counting"}).draw(4, torch.Generator().manual_seed(0))
-    got = build("reward", {"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(
+    got = tiny.loaded({"name": "vqa", "vlm": judge["vlm"], "max_tokens": 4})(
         torch.rand(4, 3, 16, 16), prompts
     )
     values = got.values
@@ -107,5 +106,5 @@ def test_an_empty_answer_is_a_wrong_one_where_that_is_asked(judge, monkeypatch):
     said = ["6 turtles", "a turtle", "", "Two", ""]
     monkeypatch.setattr(VisionLanguageModel, "ask", lambda self, images, questions: said)
     options = {"vlm": judge["vlm"], "matching": "substring", "empty_scores_zero": True}
-    judgement = build("reward", {"name": "vqa", **options})(torch.zeros(3, 3, 8, 8), PROMPTS)
+    judgement = tiny.loaded({"name": "vqa", **options})(torch.zeros(3, 3, 8, 8), PROMPTS)
     assert judgement.values.tolist() == [0.5, 0.0, 0.0] and judgement.statuses == ["ok"] * 3

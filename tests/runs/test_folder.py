@@ -17,10 +17,8 @@ def test_a_folder_holds_what_is_needed_to_run_it_again(tmp_path):
 
 def test_what_a_branch_stood_for_is_written_down(tmp_path):
     run = create(tmp_path / "run", tiny.config(seed=5))
-    run.pin(
-        {"revision": "133a221b"}, tiny.config(reward={**tiny.config().reward, "revision": "7b"})
-    )
-    assert run.config().reward == {**tiny.config().reward, "revision": "7b"}
+    run.pin({"revision": "133a221b"}, tiny.config(reward={"name": "redness", "revision": "7b"}))
+    assert run.config().rewards == [{"name": "redness", "revision": "7b"}]
     assert run.config().model == {**tiny.config(seed=5).model, "revision": "133a221b"}
     assert run.config().seed == 5
     noted = json.loads((run.path / "environment.json").read_text())

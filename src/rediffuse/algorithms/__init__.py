@@ -1,1 +1,1 @@
-"""One file per algorithm. See `rediffuse.types.Algorithm`."""
+"""The algorithms, one in each file. See `rediffuse.types.Algorithm`."""

@@ -1,4 +1,4 @@
-"""What the two estimators of DDPO share: advantages, and which steps are trained how much."""
+"""The base of both DDPO estimators: advantages, the choice of steps and their weights."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -16,19 +16,26 @@ from rediffuse.types import Loss, Metrics, Passes, Policy, Transitions
 
 @dataclass(frozen=True)
 class DDPO:
-    """advantage: rewards are standardised against their prompt's recent rewards ("per_prompt",
-    published), their own group in the epoch ("group") or the whole epoch ("batch"); or they are
-    told from their group's mean in units that are the whole epoch's ("group_mean"), so that prompts
-    which always succeed do not count as much as those in doubt.
+    """Options and loss of DDPO (Black et al. 2023); a subclass defines the objective.
 
-    buffer_size, min_count: of the per-prompt statistics.
-    steps_per_sample: how many of the random steps each pass trains on, chosen anew for every
-    sample; None: all.
-    equal_steps: weigh each step by the inverse of its sensitivity (mean 1), so that all speak
-    equally loudly.
-    kl_weight: of the exact KL divergence of each step from the pretrained model's (DPOK, Fan et al.
-    2023, sec. 4.3), which like the log-probability is a mean over latent elements: (mean -
-    pretrained mean)^2 / (2 std^2). Flow-GRPO's beta.
+    Attributes:
+        advantage: How rewards are normalised. "per_prompt" (published) standardises by the recent
+            rewards of the prompt, "group" by the prompt's rewards in this epoch, "batch" by all
+            rewards of the epoch. "group_mean" subtracts the group's mean and divides by the
+            standard deviation of the epoch, so that groups with little variation have small
+            advantages.
+        advantage_clip: Advantages are clipped to ± this value.
+        buffer_size: How many recent rewards of each prompt are kept for "per_prompt".
+        min_count: How many rewards a prompt needs before its own statistics are used.
+        inner_epochs: How many passes are made over the epoch's samples.
+        steps_per_sample: How many random steps of each trajectory a pass trains on, drawn anew for
+            every sample and pass; None: all.
+        equal_steps: Whether to weight each step by the inverse of its sensitivity (mean 1), so that
+            all steps have gradients of similar size.
+        kl_weight: The weight of each step's exact KL divergence from the pretrained model (DPOK,
+            Fan et al. 2023, sec. 4.3; beta in Flow-GRPO). Like the log-probability it is averaged
+            over latent elements: (mean - pretrained mean)^2 / (2 std^2).
+        statistics: The recent rewards of each prompt.
     """
 
     advantage: Literal["per_prompt", "group", "group_mean", "batch"] = "per_prompt"
@@ -52,7 +59,9 @@ class DDPO:
 
     @property
     def max_ratio_drift(self) -> float:
-        """Of a loss without a ratio: more than this means that sampling and training disagree."""
+        """The bound for a loss without a ratio: a larger drift means that sampling and training
+        disagree.
+        """
         return 1e-2
 
     @property
@@ -91,21 +100,23 @@ class DDPO:
         return Loss(value, log_ratio.detach(), {**self.measured(log_ratio.detach()), **metrics})
 
     def surrogate(self, log_prob: Tensor, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Returns the loss of each row; log_prob: under the policy that learns; all are (N,)."""
+        """Returns the loss of each row; all tensors are (N,), `log_prob` is that of the trained
+        policy.
+        """
         return self.objective(log_ratio, advantage)
 
     def objective(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Returns the loss of each row from the ratio of its likelihoods and its advantage; all are
-        (N,).
-        """
+        """Returns the loss of each row from its log-ratio and its advantage; all are (N,)."""
         raise NotImplementedError
 
     def measured(self, log_ratio: Tensor) -> Metrics:
-        """Returns metrics of a batch, from its log-ratios (N,)."""
+        """Returns additional metrics of a batch, from its log-ratios (N,)."""
         return {}
 
     def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
-        """step (N,) on the host -> (N,), with mean 1 over the random steps; or a plain 1."""
+        """Returns the weights of steps (N,), which average 1 over the random steps; without
+        `equal_steps` a scalar 1.
+        """
         if not self.equal_steps:
             return torch.ones(())
         sensitivity = policy.sensitivity()
@@ -114,14 +125,14 @@ class DDPO:
         return weights[step]
 
     def penalty(self, distribution: Gaussian, batch: Transitions) -> tuple[Tensor, Metrics]:
-        """What the divergence from the pretrained model adds to the loss, and the divergence."""
+        """Returns the KL penalty that is added to the loss, and the KL divergence as a metric."""
         if batch.reference_mean is None:
             return torch.zeros(()), {}
         divergence = distribution.kl(Gaussian(batch.reference_mean, distribution.std)).mean()
         return self.kl_weight * divergence, {"kl_to_pretrained": divergence.item()}
 
     def check(self, config: Config) -> None:
-        """Any number of updates will do."""
+        """Accepts every configuration."""
 
     def state(self) -> dict[str, Any]:
         return {"statistics": self.statistics.state()}

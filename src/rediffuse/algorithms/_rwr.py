@@ -1,5 +1,5 @@
-"""What both forms of reward-weighted regression share: the weighted loss of pretraining on their
-own samples.
+"""The base of both forms of reward-weighted regression: the weighted pretraining loss on own
+samples.
 """
 
 from dataclasses import dataclass
@@ -11,15 +11,20 @@ from rediffuse.types import CleanSamples, EncodedSamples, Loss, Passes, Policy
 
 @dataclass(frozen=True)
 class WeightedRegression:
-    """inner_epochs: passes over each epoch's samples, every time with new noise and new times.
+    """Options and loss of reward-weighted regression (Black et al. 2023, sec. 4.2).
 
-    learns_from: the sampled latents or, as the paper's code, the decoded samples encoded again, in
-    every pass by a new draw from the autoencoder's distribution. Older configurations call samples
-    images.
-    restart_optimizer: with fresh moments after each sampling, as the paper's code.
-    reshuffle: into new minibatches in every pass; the paper's code keeps those of the first.
-    guided: whether what is regressed is the output of classifier-free guidance, as in sampling, or
-    the network's own for the prompt (published as train_cfg: false).
+    Attributes:
+        inner_epochs: How many passes are made over the epoch's samples, each with new noise and
+            times.
+        learns_from: Trains on the sampled "latents", or on the decoded "samples" encoded again as
+            in the paper's code, where each pass draws new latents from the autoencoder's
+            distribution. "images" is an older name of "samples".
+        restart_optimizer: Whether the optimizer's moments are reset in each epoch, as in the
+            paper's code.
+        reshuffle: Whether each pass draws new minibatches; the paper's code keeps those of the
+            first.
+        guided: Whether to regress the prediction with classifier-free guidance, as in sampling, or
+            the conditional prediction alone (published as train_cfg: false).
     """
 
     inner_epochs: PositiveInt = 5
@@ -46,4 +51,4 @@ class WeightedRegression:
         return Loss((batch.weight * policy.denoising_error(batch, guided=self.guided)).mean())
 
     def check(self, config: Config) -> None:
-        """Any number of updates will do."""
+        """Accepts every configuration."""

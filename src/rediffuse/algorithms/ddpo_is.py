@@ -16,9 +16,12 @@ __all__ = ["DDPOImportanceSampling"]
 
 @dataclass(frozen=True)
 class DDPOImportanceSampling(DDPO):
-    """Black et al. 2023, eq. 5; the defaults are those of ddpo-pytorch.
+    """DDPO with importance sampling (Black et al. 2023, eq. 5). The defaults are those of
+    ddpo-pytorch.
 
-    clip_range: of the ratio, whose logarithm is a mean over latent elements; hence so small.
+    Attributes:
+        clip_range: The ratio is clipped to 1 ± this value. It is small because the log-ratio is
+            averaged over latent elements.
     """
 
     clip_range: Positive = 1e-4

@@ -14,11 +14,14 @@ __all__ = ["DDPOScoreFunction"]
 
 @dataclass(frozen=True)
 class DDPOScoreFunction(DDPO):
-    """Black et al. 2023, eq. 4. The estimator holds only under the weights that sampled: one update
-    an epoch.
+    """DDPO with the score-function estimator (Black et al. 2023, eq. 4).
+
+    The estimator is valid only for the weights that the samples were drawn with, hence a single
+    update in each epoch.
     """
 
     def check(self, config: Config) -> None:
+        """Raises ConfigError if an epoch has more than one update."""
         for key, value in (
             ("updates_per_epoch", config.updates_per_epoch),
             ("algorithm.inner_epochs", self.inner_epochs),

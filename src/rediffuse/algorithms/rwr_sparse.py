@@ -1,4 +1,4 @@
-"""RWR-sparse: the loss of pretraining on the best of one's own samples, all of them alike."""
+"""RWR-sparse: the loss of pretraining on the best of one's own samples, all with equal weight."""
 
 import math
 from dataclasses import dataclass
@@ -22,14 +22,16 @@ __all__ = ["SparseRegression"]
 
 @dataclass(frozen=True)
 class SparseRegression(WeightedRegression):
-    """Black et al. 2023, sec. 4.2; the defaults are those of the paper's code.
+    """RWR-sparse (Black et al. 2023, sec. 4.2). The defaults are those of the paper's code.
 
-    percentile: samples of a lower reward are left out.
-    among: the rewards that it is a percentile of: those of the images of one drawn prompt (each
-    time that it is drawn, as the paper's code), all of this epoch, or all of this epoch so far, one
-    drawn prompt after another.
-    threshold: samples of a lower reward are left out, in place of a percentile, as published for
-    questions about images.
+    Attributes:
+        inner_epochs: How many passes are made over the epoch's selected samples.
+        percentile: Samples with a reward below this percentile are left out; in [0, 100].
+        among: The rewards that the percentile is taken over: those of one draw of a "prompt" (as in
+            the paper's code), those of the whole "epoch", or those of this and all earlier draws in
+            the epoch ("all_so_far").
+        threshold: If set, samples with a lower reward are left out instead, as published for visual
+            question answering.
     """
 
     inner_epochs: PositiveInt = 50
@@ -40,7 +42,7 @@ class SparseRegression(WeightedRegression):
     groups = "draw"
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """1, or NaN for those left out."""
+        """Returns 1 for selected samples and NaN for the others, shape (B,)."""
         if self.threshold is not None:
             kept = rewards >= self.threshold
         elif self.among == "epoch":
@@ -63,6 +65,9 @@ class SparseRegression(WeightedRegression):
         return groups * (size - math.ceil(self.percentile / 100 * (size - 1)))
 
     def check(self, config: Config) -> None:
+        """Raises ConfigError if every sample would be selected, or fewer samples than there are
+        updates.
+        """
         if self.threshold is None and self.among == "prompt" and config.images_per_prompt == 1:
             raise ConfigError(
                 "images_per_prompt: with 1, the best of each prompt's images are all of them, and"

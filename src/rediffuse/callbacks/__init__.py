@@ -1,1 +1,1 @@
-"""What is done beside the loop, and the callbacks that every run has."""
+"""The callback interface, and the callbacks that every run has."""

@@ -1,6 +1,4 @@
-"""What a run writes epoch by epoch: the rows of its logs, and the state from which it can be
-resumed.
-"""
+"""The callback that writes logs and checkpoints."""
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.errors import Interrupted, LostProcessError, NonFiniteError, RewardError
@@ -9,14 +7,14 @@ from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.scoring.scores import journal
 
 SMALL_BYTES = 100_000_000
-"""A checkpoint of this size or less, such as an adapter's, stays for every evaluation, so that an
+"""Checkpoints up to this size, such as those of adapters, are kept for every evaluation, so that an
 earlier one can be exported.
 """
 
 
 class Keeper(Callback):
-    """Appends to the logs, writes checkpoints, and holds a copy of the last whole epoch's state
-    until it is on disk.
+    """Appends to the logs, saves checkpoints, and keeps a copy of the state after the last
+    completed epoch until it is saved.
     """
 
     def __init__(self) -> None:
@@ -40,7 +38,9 @@ class Keeper(Callback):
             self._unsaved = run.learner.state(run.epoch).copied()
 
     def run_ends(self, run: RunState, error: BaseException | None) -> None:
-        """A state whose samples were not finite is in doubt, so that it is not saved."""
+        """Saves the last completed epoch's state, unless the policy's samples were not finite, so
+        that the state may be at fault.
+        """
         if isinstance(error, NonFiniteError) and error.of_the_policy:
             raise NonFiniteError(f"{error}{self._set_aside(run)}", of_the_policy=True) from error
         if error is None:
@@ -58,8 +58,8 @@ class Keeper(Callback):
                 self._unsaved = None
 
     def _finish(self, run: RunState) -> None:
-        """Also removes the rewards of an unfinished epoch that more processes left, if the run had
-        more of them once.
+        """Saves the final state and deletes stored rewards of unfinished epochs, of all processes
+        that the run ever had.
         """
         self._save(run, self._unsaved)
         run.scorer.paid.clear()
@@ -67,11 +67,14 @@ class Keeper(Callback):
             files.remove(path)
 
     def _set_aside(self, run: RunState) -> str:
-        """Renames the newest checkpoint where its policy samples nothing finite and an older one is
-        left. Returns what to report.
+        """Renames the newest checkpoint if its policy's samples are not finite and an older
+        checkpoint exists.
 
-        A run that was resumed from that checkpoint leaves it, because something else may be at
-        fault there.
+        If the run was resumed from that checkpoint, it is left in place, since the cause may lie
+        elsewhere.
+
+        Returns:
+            A sentence for the error message; empty if there is nothing to report.
         """
         epoch, every = run.epoch, run.config.logging.checkpoint_every
         saved = checkpoint.epochs(run.folder.checkpoints) if run.world.is_main else []

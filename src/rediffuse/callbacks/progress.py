@@ -1,4 +1,4 @@
-"""What a run shows while it works: a bar, and a line for each epoch done."""
+"""The terminal output of a run: a progress bar and one line for each epoch."""
 
 import math
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from rich.progress import (
 )
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
+from rediffuse.config.rewards import is_trained, term_names
 from rediffuse.faults import place_of, told
 from rediffuse.scoring.scores import Scores
 from rediffuse.terminal.output import console
@@ -27,16 +28,26 @@ WHAT_NOW = {
     " its config.yaml, then resume.",
     "keep_best": ", and will be exported at the end.",
 }
+"""The end of the over-optimisation message, for each value of `evaluation.on_overoptimisation`."""
 
 
 SMALLEST_KL = 1e-9
-"""To be shown: the first update of an epoch has none, but for rounding."""
+"""Smaller values of `approx_kl` are not printed; they are rounding errors of an epoch's first
+update.
+"""
 SMALLEST_REWARD, LARGEST_REWARD = 1e-2, 1e8
-"""Between which four decimals tell rewards apart."""
+"""Rewards between these magnitudes are printed with four decimals, others in scientific
+notation.
+"""
 
 
 class Display(Callback):
-    """A bar while it is open, and messages above it. shown: only one of all processes speaks."""
+    """A progress bar, shown inside the context, with messages above it.
+
+    Args:
+        epochs: The number of epochs of the run.
+        shown: Whether this process prints; only one process should.
+    """
 
     def __init__(self, epochs: int, *, shown: bool) -> None:
         self.console = console(quiet=not shown)
@@ -50,7 +61,9 @@ class Display(Callback):
             TextColumn("left"),
             TimeRemainingColumn(),
             console=self.console,
-            speed_estimate_period=float("inf"),  # an epoch may last longer than rich's half minute
+            speed_estimate_period=float(
+                "inf"
+            ),  # an epoch may be longer than rich's default of 30 s
         )
         self._task = self._progress.add_task("starting", total=epochs)
         self._num_images = 0
@@ -70,7 +83,7 @@ class Display(Callback):
         self._progress.stop()
 
     def start_at(self, epoch: int) -> None:
-        """Begins the bar at an epoch that is done already, where a run is resumed."""
+        """Sets the bar to the number of completed epochs, when a run is resumed."""
         self._progress.update(self._task, completed=epoch)
 
     def epoch_begins(self, run: RunState) -> None:
@@ -85,21 +98,31 @@ class Display(Callback):
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
         self.broken(epoch.scores.faults)
-        self.epoch_done(epoch.metrics)
+        entries = run.config.rewards
+        names = zip(term_names(entries), map(is_trained, entries), strict=True)
+        self.epoch_done(epoch.metrics, [name for name, trained in names if trained])
 
     def say(self, message: str) -> None:
         """Prints a message above the bar."""
         self.console.print(message)
 
     def broken(self, found: Sequence[str]) -> None:
-        """The faults of an epoch's samples: what broke, and what helps, once for each place."""
+        """Reports samples of an epoch that are not finite, with a remedy, once for each place where
+        it began.
+        """
         new = [fault for fault in found if place_of(fault) not in self._broken]
         self._broken |= {place_of(fault) for fault in new}
         if new:
             self.say(f"{len(found)} samples are not finite and were left out. {told(new)}")
 
     def overoptimised(self, fall: Fall, best: int | None, action: str) -> None:
-        """Reports a fall of a held-out reward, once; best: the epochs of the checkpoint to keep."""
+        """Reports that a held-out reward has fallen.
+
+        Args:
+            fall: The evaluation and size of the fall.
+            best: The number of epochs of the best checkpoint; None if no earlier one is left.
+            action: The value of `evaluation.on_overoptimisation`.
+        """
         kept = (
             f"the best checkpoint is that of epoch {best}"
             if best
@@ -111,13 +134,15 @@ class Display(Callback):
             f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
-    def epoch_done(self, metrics: Metrics) -> None:
-        """Prints an epoch's line, and once a warning where its ratio is too far from 1."""
-        mean, std = metrics["reward_mean"], metrics["reward_std"]
-        usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
-        line = f"epoch {metrics['epoch']:3.0f}   reward " + (
-            f"{mean:8.4f} ± {std:.4f}" if usual else f"{mean:.3e} ± {std:.3e}"
-        )
+    def epoch_done(self, metrics: Metrics, terms: Sequence[str] = ()) -> None:
+        """Prints the line of an epoch and, once, a warning if the ratio is too far from 1.
+
+        Args:
+            metrics: The row of the epoch.
+            terms: The rewards that are summed, whose means are printed if that of the sum is
+                always 0.
+        """
+        line = f"epoch {metrics['epoch']:3.0f}   {_reward(metrics, terms)}"
         line += f"   {metrics['images_per_second']:.1f} images/s"
         if metrics.get("approx_kl", 0) > SMALLEST_KL:
             line += f"   kl {metrics['approx_kl']:.1e}"
@@ -143,3 +168,12 @@ class Display(Callback):
                 " sensitive step."
             )
         self._progress.update(self._task, advance=1)
+
+
+def _reward(metrics: Metrics, terms: Sequence[str]) -> str:
+    known = [name for name in terms if f"reward_{name}" in metrics]
+    if metrics.get("relative_reward") and known:
+        return "   ".join(f"{name} {metrics[f'reward_{name}']:.4f}" for name in known)
+    mean, std = metrics["reward_mean"], metrics["reward_std"]
+    usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
+    return f"reward {mean:8.4f} ± {std:.4f}" if usual else f"reward {mean:.3e} ± {std:.3e}"

@@ -1,5 +1,5 @@
-"""Callbacks: what is done beside the loop, such as showing, evaluating, saving and tracking a
-run.
+"""The callback interface. Callbacks display, evaluate, save and track a run outside the training
+loop.
 """
 
 from collections.abc import Sequence
@@ -18,16 +18,15 @@ from rediffuse.types import Metrics, Prompt, PromptSet, Rollout
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch made.
+    """The results of one epoch.
 
     Attributes:
-        number: The first epoch is 0.
-        prompts: One for each sample of the epoch, those of all processes.
-        rollout: This process's share of the samples, with their trajectories but without their
-            images.
-        scores: The rewards of the samples of all processes, with their parts and statuses.
-        advantages: (num_samples,), NaN for the samples that were not trained on.
-        metrics: The row of metrics.jsonl.
+        number: The number of the epoch, from 0.
+        prompts: The prompt of each sample, of all processes.
+        rollout: This process's samples with their trajectories, without the images.
+        scores: The rewards of all processes' samples, with their parts and statuses.
+        advantages: Shape (num_samples,), NaN for samples that were not trained on.
+        metrics: The epoch's row in metrics.jsonl.
     """
 
     number: int
@@ -39,16 +38,22 @@ class Epoch:
 
     @property
     def rewards(self) -> Tensor:
-        """(num_samples,) float64, NaN where a reward is masked."""
+        """The rewards (num_samples,), float64, NaN where masked."""
         return self.scores.rewards
 
 
 @dataclass
 class RunState:
-    """The run as its callbacks see it; `rediffuse.Run` adds the loop.
+    """The state of a run that its callbacks see; `rediffuse.Run` adds the training loop.
 
-    epoch: the number of whole epochs done
-    folder: where the run leaves its files; the first process alone is sure to reach it
+    Attributes:
+        config: The run's configuration.
+        folder: The run's files; only the main process is certain to have access to it.
+        world: This process's rank, device and worker threads.
+        prompts: The prompt set.
+        learner: The policy with its optimizer.
+        scorer: Computes the rewards.
+        epoch: The number of completed epochs.
     """
 
     config: Config
@@ -61,41 +66,44 @@ class RunState:
     _stopping: bool = field(default=False, init=False)
 
     def stop(self) -> None:
-        """Ends the run before its next epoch, in all processes, even if only one of them asks."""
+        """Ends the run before its next epoch in all processes; it suffices that one of them calls
+        it.
+        """
         self._stopping = True
 
 
 class Callback:
-    """Derive from it and override what is needed: what is not overridden does nothing.
+    """The base class of callbacks, whose methods do nothing unless overridden.
 
-    A run calls its callbacks in the order of their list, in every process: ask `run.world.is_main`
-    before writing a file. An exception ends the run; one that is not of rediffuse.errors is
-    reported as a bug. None of these calls may change the run, but for `run.stop()`.
+    A run calls its callbacks in order, in every process; check `run.world.is_main` before writing a
+    file. An exception ends the run, and is reported as a bug unless its class is one of
+    rediffuse.errors. Callbacks must not change the run, except by `run.stop()`.
     """
 
     def run_begins(self, run: RunState) -> None:
-        """Called once, after the models and, if the run is resumed, its checkpoint are loaded."""
+        """Called once, after the models and the checkpoint of a resumed run are loaded."""
 
     def epoch_begins(self, run: RunState) -> None:
-        """Called before anything of the epoch is sampled. If it stops the run, the epoch does not
-        take place.
-        """
+        """Called before an epoch's sampling. If it stops the run, the epoch does not take place."""
 
     def sampled(self, run: RunState, batch: Rollout) -> None:
-        """Called for each micro-batch of this process's samples, with their images, before their
-        rewards are known.
+        """Called for each micro-batch of this process, with its images, before its rewards are
+        known.
         """
 
     def scored(self, run: RunState, rollout: Rollout, scores: Scores) -> None:
-        """Called with this process's samples, without their images, and with the scores of all
-        processes.
-        """
+        """Called with this process's samples, without images, and the scores of all processes."""
 
     def updated(self, run: RunState, learned: Metrics) -> None:
-        """Called after the epoch's updates, with the metrics that they gave."""
+        """Called after the epoch's updates, with their metrics."""
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
-        """Called when the epoch is whole; `run.epoch` counts it."""
+        """Called when an epoch is complete; `run.epoch` already includes it."""
 
     def run_ends(self, run: RunState, error: BaseException | None) -> None:
-        """Called once in the end, also where the run fails. error: why it failed, or None."""
+        """Called once at the end, also if the run fails.
+
+        Args:
+            run: The run.
+            error: The exception that ended the run, or None.
+        """

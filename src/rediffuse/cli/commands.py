@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.cli.arguments import LISTED
-from rediffuse.config.schema import Config, Evaluation, read_recipe, recipe_names
+from rediffuse.config.schema import Config, read_recipe, recipe_names
 from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
 from rediffuse.lookup import trust
 from rediffuse.lookup.build import assemble, build, check_names, names, purpose
@@ -35,10 +35,7 @@ def _train(config: Config, args: argparse.Namespace) -> None:
             run_training(config, args.run_dir)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
-    show(
-        f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}, into"
-        f" {run_dir}"
-    )
+    show(f"{config.goal} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
     with _resumable(run_dir):
         run_training(config, run_dir)
     _tell(run_dir)
@@ -72,7 +69,7 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
     if num_trained % config.updates_per_epoch:
         sizes += f" or {num_trained // config.updates_per_epoch + 1}"
     show(
-        f"{config.reward['name']} by {config.algorithm['name']} on {config.model['name']}\n"
+        f"{config.goal} by {config.algorithm['name']} on {config.model['name']}\n"
         f"each epoch   {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="
         f" {config.num_samples} samples,"
         f" then {updates} updates of {sizes} samples\n"
@@ -96,7 +93,7 @@ def _allowed(
 
 
 def _without_rewards(config: Config) -> Config:
-    return replace(config, reward={}, evaluation=Evaluation())
+    return replace(config, rewards=[])
 
 
 def _only_its_model(config: Config) -> Config:
@@ -218,13 +215,6 @@ def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     chosen = options["reward"]
     check_names("reward", chosen)
     reward = build("reward", chosen)
-    from rediffuse.types import Combines
-
-    if isinstance(reward, Combines):
-        raise ConfigError(
-            f"serve: {args.reward} is made of a whole epoch. Serve its terms, and name `remote`"
-            " rewards in the sum."
-        )
     try:
         from rediffuse.scoring import serve as service
     except ModuleNotFoundError as error:

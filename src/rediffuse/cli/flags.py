@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rediffuse.config.reading import MOST_DEPTH, flag_value
+from rediffuse.config.rewards import trained
 from rediffuse.errors import ConfigError, quoted
 from rediffuse.lookup.build import KEYS, text_options
 
@@ -56,19 +57,32 @@ def _value(
     path: Sequence[str], where: str, text: str, named: Mapping[str, str], recipe: Mapping[str, Any]
 ) -> Any:
     key, option = path[0], path[-1]
-    if key not in KEYS or len(path) != 2:
+    if key == "rewards" and len(path) == 3 and path[1].isdecimal():
+        key, name = "reward", _name_of_number(int(path[1]), recipe)
+    elif key in KEYS and len(path) == 2:
+        name = _name_of(key, named, recipe)
+    else:
         return flag_value(text, where)
     if option == "name":
         return text
-    texts = text_options(key, _name_of(key, named, recipe), import_it=key in named)
+    texts = text_options(key, name, import_it=path[0] in named)
     if option not in texts or (texts[option] and text == "null"):
         return flag_value(text, where)
     return text
 
 
 def _name_of(key: str, named: Mapping[str, str], recipe: Mapping[str, Any]) -> str:
-    known = recipe.get(key)
-    return named.get(key) or str(known.get("name") if isinstance(known, Mapping) else known)
+    if key in named:
+        return named[key]
+    known = (
+        next(iter(trained(recipe.get("rewards", ()))), {}) if key == "reward" else recipe.get(key)
+    )
+    return str(known.get("name") if isinstance(known, Mapping) else known)
+
+
+def _name_of_number(number: int, recipe: Mapping[str, Any]) -> str:
+    entries = recipe.get("rewards", ())
+    return str(entries[number].get("name")) if number < len(entries) else ""
 
 
 def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ HARMLESS = frozenset(
     re.findall(
         r"\w+",
         "int float bool None tuple True False Text Positive PositiveInt NonNegativeInt Share"
-        " Spacing Penalty Annotated Field ge gt le lt allow_inf_nan",
+        " Spacing Penalty Annotated Field ge gt le lt allow_inf_nan Connection Method",
     )
 )
 """Words of a type whose values are numbers, choices, or text that names nothing outside of the
@@ -34,6 +34,9 @@ run.
 
 REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
 """Types of config/schema.py whose values may name what is outside of the run."""
+
+CONNECTION = ("Address", "Variable", "Permit", "Connection")
+"""Types of options that say how something is reached, which never changes a result."""
 
 TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
 
@@ -50,11 +53,25 @@ class Option:
     @property
     def kind(self) -> str:
         """The name of the type that says what the option may reach, harmless, or undeclared."""
-        words = set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
         return next(
-            (each for each in REACHING if each in words),
-            "harmless" if words <= HARMLESS else "undeclared",
+            (each for each in REACHING if each in self._words),
+            "harmless" if self._words <= HARMLESS else "undeclared",
         )
+
+    @property
+    def _words(self) -> set[str]:
+        """Of its type, without the values of a choice."""
+        return set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
+
+    @property
+    def is_of_a_connection(self) -> bool:
+        """Whether it says how something is reached, and not what is computed."""
+        return not self._words.isdisjoint(CONNECTION)
+
+    @property
+    def is_of_a_method(self) -> bool:
+        """Whether methods that are compared may differ in it."""
+        return "Method" in self._words
 
     @property
     def is_text(self) -> bool:
@@ -110,6 +127,14 @@ def declared_options(room: str, name: str) -> dict[str, Option]:
     return _fields(tree, exported)
 
 
+def result_options(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options of a component that its results depend on: all but those that say how
+    something is reached.
+    """
+    known = declared_options(KEYS[key], str(options.get("name", "")))
+    return {k: v for k, v in options.items() if k not in known or not known[k].is_of_a_connection}
+
+
 def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
     """Of a class of this file and of its bases, wherever in the house they are."""
     kind = next(
@@ -146,12 +171,10 @@ def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     found = dict(recipe)
     for key in KEYS.keys() & recipe.keys():
         found[key] = _located(key, recipe[key], folder)
+    if "rewards" in recipe:
+        found["rewards"] = _located_rewards(recipe["rewards"], folder)
     if isinstance(evaluation := recipe.get("evaluation"), Mapping) and "held_out" in evaluation:
-        listed = evaluation["held_out"]
-        held_out = [
-            _located("reward", each, folder)
-            for each in (listed if isinstance(listed, list) else [listed])
-        ]
+        held_out = _located_rewards(evaluation["held_out"], folder)
         found["evaluation"] = {**evaluation, "held_out": held_out}
     if isinstance(specials := recipe.get("with_algorithm"), Mapping):
         found["with_algorithm"] = {
@@ -159,6 +182,14 @@ def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             for name, each in specials.items()
         }
     return found
+
+
+def _located_rewards(given: Any, folder: Path) -> Any:
+    """A list, or a mapping of numbers to changes of a list that is extended."""
+    if isinstance(given, Mapping) and "name" not in given:
+        return {number: _located("reward", each, folder) for number, each in given.items()}
+    several = given if isinstance(given, list) else [given]
+    return [_located("reward", each, folder) for each in several]
 
 
 def _located(key: str, options: Any, folder: Path) -> Any:
@@ -175,8 +206,6 @@ def _located(key: str, options: Any, folder: Path) -> Any:
     }
     if isinstance(name, str):
         found["name"] = _located_code(name, folder)
-    if isinstance(options.get("rewards"), list):
-        found["rewards"] = [_located("reward", each, folder) for each in options["rewards"]]
     return found
 
 

@@ -4,13 +4,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
+from rediffuse.config import rewards
 from rediffuse.config.declared import KEYS, located
 from rediffuse.config.reading import yaml_file
+from rediffuse.config.rewards import trained, use_of
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 
 Options = dict[str, Any]
@@ -19,6 +21,9 @@ Options = dict[str, Any]
 RECIPES = Path(__file__).parents[1] / "recipes"
 ALGORITHMS = Path(__file__).parents[1] / "algorithms"
 DEFAULT_RECIPE = "demo/counting"
+DEFAULT_REWARD = "jpeg_incompressibility"
+SHORT_FORMS = {"": ("reward",), "evaluation.": ("held_out",)}
+"""Keys that say a part of `rewards`, by what stands before them."""
 _NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
 Text = Annotated[str, "names nothing outside of the run"]
 FilePath = Annotated[Path, "a file"]
@@ -29,6 +34,9 @@ Permit = Annotated[bool, "whether something unsafe is allowed"]
 """What a component's option names. All but Text, and a plain `str` too, take a permission where a
 file says them (trust).
 """
+Value = TypeVar("Value")
+Connection = Annotated[Value, "how something is reached: no result depends on it"]
+Method = Annotated[Value, "how a model learns: methods that are compared may differ in it"]
 LARGEST = 1_000_000_000
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -55,17 +63,28 @@ class Optimizer:
 
 @dataclass(frozen=True)
 class Scoring:
-    """max_failed: the share of an epoch's rewards that may be missing, those of samples that are
-    not finite included; they are masked, and never stand for 0. Where more are missing, the run
-    asks again and again if that may help, and else stops, its state saved.
+    """How rewards are computed and combined.
 
-    timeout_seconds: of one call of the reward
-    deadline_seconds: of asking again without a single reward before it stops.
+    Attributes:
+        max_failed: The share of an epoch's rewards that may be missing, those of samples that are
+            not finite included. Missing rewards are masked and never count as 0. If more are
+            missing, the run retries while that may help, else it saves its state and stops.
+        timeout_seconds: For one call of a reward.
+        deadline_seconds: How long the run retries without a single reward before it stops.
+        untrained_seconds: How long a batch of samples waits for a reward of weight 0. Where that
+            fails or is late, its value is missing; it is not retried, and no run stops for it.
+        normalize: With several rewards, subtract each one's mean over the epoch and divide by its
+            standard deviation before it is weighted, so that weights mean the same whatever the
+            units. The mean of the sum is then 0 in every epoch: the parts say what rose.
+        clip_at: Where each normalised reward is clipped, in standard deviations.
     """
 
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.05
     timeout_seconds: Positive = 1800.0
     deadline_seconds: Positive = 1800.0
+    untrained_seconds: Positive = 60.0
+    normalize: bool = True
+    clip_at: Positive | None = 5.0
 
 
 @dataclass(frozen=True)
@@ -82,25 +101,34 @@ class Logging:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Pictures of the first prompts, with seeds that never change, every so many epochs; 0: only
-    first and last.
+    """Evaluations of the policy along a run, on fixed prompts and noise.
 
-    held_out: rewards to ask of these pictures and never to train on, as names or as `{name: …,
-    option: …}`
-    on_overoptimisation: where the trained reward rises and a held-out one falls, say so; stop
-    there; or train on and export the best checkpoint before it.
-    kl: measure the divergence from the pretrained model; where all of a model is trained, that
-    loads it a second time
+    Rewards of weight 0 score these images; `held_out` is the short form that lists them.
+
+    Attributes:
+        every: In epochs; 0: only before training and at the end.
+        num_prompts: The first of the run's prompts, each with `images_per_prompt` images.
+        sampler: With which images are made, as options over the run's own or as another sampler;
+            None: as in training. It is also that of `rediffuse sample` and `rediffuse evaluate`.
+        guidance_scale: Of classifier-free guidance in these images; None: as in training.
+        on_overoptimisation: What to do if the trained reward rises and a held-out one falls: report
+            it, stop, or train on and export the best checkpoint before it.
+        kl: Measure the divergence from the pretrained model. If all weights of a model are trained,
+            that loads it a second time.
     """
 
     every: NonNegativeInt = 1
     num_prompts: PositiveInt = 12
     images_per_prompt: PositiveInt = 2
-    held_out: Annotated[list[Options], BeforeValidator(lambda given: listed(given))] = field(
-        default_factory=list
-    )
+    sampler: Options | None = None
+    guidance_scale: Positive | None = None
     on_overoptimisation: Literal["warn", "stop", "keep_best"] = "warn"
     kl: bool = True
+
+    @property
+    def is_as_in_training(self) -> bool:
+        """Whether its images are made as those that are trained on."""
+        return self.sampler is None and self.guidance_scale is None
 
     def is_due(self, epoch: int) -> bool:
         """Whether the policy is evaluated after so many epochs; after the last epoch it always
@@ -133,7 +161,7 @@ class Config:
     model: Options = field(default_factory=lambda: {"name": "emoji"})
     sampler: Options = field(default_factory=lambda: {"name": "ddim"})
     algorithm: Options = field(default_factory=lambda: {"name": "ddpo_is"})
-    reward: Options = field(default_factory=lambda: {"name": "jpeg_incompressibility"})
+    rewards: list[Options] = field(default_factory=lambda: [{"name": DEFAULT_REWARD}])
     prompts: Options = field(default_factory=lambda: {"name": "animals"})
     optimizer: Optimizer = field(default_factory=Optimizer)
     scoring: Scoring = field(default_factory=Scoring)
@@ -145,17 +173,17 @@ class Config:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
 
+    @property
+    def evaluation_sampler(self) -> Options:
+        """The sampler of evaluations, with the options of the run's own where it says nothing."""
+        over = {"sampler": self.evaluation.sampler or {}}
+        sampler: Options = _deep({"sampler": self.sampler}, over)["sampler"]
+        return sampler
 
-def listed(given: Any) -> Any:
-    """A name or a mapping, or several, as a list of mappings; anything else as it is, to be
-    refused.
-    """
-    listed = [given] if isinstance(given, str | Mapping) else given
-    return (
-        [{"name": each} if isinstance(each, str) else each for each in listed]
-        if isinstance(listed, list)
-        else listed
-    )
+    @property
+    def goal(self) -> str:
+        """What is trained on: the name of the reward, or the sum of several."""
+        return rewards.title(self.rewards)
 
 
 @cache
@@ -166,9 +194,10 @@ def validator(kind: type) -> TypeAdapter[Any]:
 
 def from_mapping(raw: Mapping[str, Any]) -> Config:
     """Raises ConfigError, naming the key, for anything that is not a run."""
-    _refuse_unknown(raw, Config, "")
+    plain = merge({}, raw)
+    _refuse_unknown(plain, Config, "")
     try:
-        config: Config = validator(Config).validate_python(dict(raw))
+        config: Config = validator(Config).validate_python(_with_rewards(plain, raw))
     except ValidationError as error:
         raise ConfigError(problems(error)) from error
     if config.updates_per_epoch > config.num_samples:
@@ -177,12 +206,30 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
             f" {config.prompts_per_epoch} prompts x {config.images_per_prompt} images ="
             f" {config.num_samples}. Raise those, or make fewer updates."
         )
-    if config.evaluation.on_overoptimisation == "stop" and not config.evaluation.held_out:
+    held_out = [each for each in config.rewards if use_of(each).is_held_out]
+    if config.evaluation.on_overoptimisation == "stop" and not held_out:
         raise ConfigError(
             "evaluation.on_overoptimisation: stop needs a reward to go by; name one in"
             " evaluation.held_out."
         )
     return config
+
+
+def _with_rewards(plain: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The default reward where only others are listed by their short form, and every entry's use
+    checked.
+    """
+    entries = list(plain.get("rewards", ()))
+    if not trained(entries):
+        if "rewards" in raw:
+            raise ConfigError(
+                "rewards: none is trained on. Give at least one a weight other than 0, as in"
+                " [{name: aesthetic, weight: 2}, {name: redness}]."
+            )
+        entries = [{"name": DEFAULT_REWARD}, *entries]
+    for number, entry in enumerate(entries):
+        use_of(entry, f"rewards.{number}")
+    return {**plain, "rewards": entries}
 
 
 def to_yaml(config: Config) -> str:
@@ -227,7 +274,7 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
             f" file.{near}"
         )
     if "extends" not in recipe:
-        return recipe
+        return merge({}, recipe)
     base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
     return merge(_by_its_algorithm(base, recipe), recipe)
 
@@ -305,15 +352,29 @@ def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Key by key, nested mappings too. A component whose name changes keeps none of the other's
-    options.
+    """Returns a configuration with another over it, key by key, nested mappings too. A component
+    whose name changes keeps none of the other's options. All rewards then stand in `rewards`.
     """
+    merged = _deep(_without_rewards(under), _without_rewards(over))
+    entries = rewards.layered({}, under, _deep)
+    entries = rewards.layered({"rewards": entries}, over, _deep)
+    return {**merged, "rewards": entries} if entries or "rewards" in over else merged
+
+
+def _without_rewards(raw: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {key: value for key, value in raw.items() if key not in ("reward", "rewards")}
+    if isinstance(evaluation := raw.get("evaluation"), Mapping) and "held_out" in evaluation:
+        plain["evaluation"] = {k: v for k, v in evaluation.items() if k != "held_out"}
+    return plain
+
+
+def _deep(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)
         if isinstance(value, Mapping) and isinstance(below, Mapping):
             other = "name" in value and value["name"] != below.get("name")
-            merged[key] = dict(value) if other else merge(below, value)
+            merged[key] = dict(value) if other else _deep(below, value)
         else:
             merged[key] = value
     return merged
@@ -338,7 +399,7 @@ def problems(error: ValidationError, prefix: str = "") -> str:
 
 def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:
     hints = get_type_hints(kind)
-    known = [f.name for f in fields(kind)]
+    known = [*(f.name for f in fields(kind)), *SHORT_FORMS.get(prefix, ())]
     for key, value in raw.items():
         if key not in known:
             raise ConfigError(

@@ -19,12 +19,13 @@ from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
+from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import finite_or_none
-from rediffuse.scoring.judging import name_of, prepare
 from rediffuse.scoring.scorer import Scorer
-from rediffuse.types import HasFeatures, Prompt, Reward, Rollout
+from rediffuse.scoring.terms import Term
+from rediffuse.types import HasFeatures, Prompt, Rollout, Transitions
 
 ALIKE = 0.25
 """Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures
@@ -71,35 +72,33 @@ class Base:
 
 
 class Monitor:
-    """held_out: by name
-    reward: the trained one, which is not asked, but may know how alike pictures are.
+    """Scores and measures the fixed images of each evaluation.
+
+    Args:
+        rewards: Those of the run. Those of weight 0 score the images; of the others, the first that
+            knows how alike images are is used for that, if no held-out reward does.
     """
 
     def __init__(
         self,
         policy: DiffusionPolicy,
-        held_out: Mapping[str, Reward],
-        reward: Reward,
+        rewards: Sequence[Term],
         config: Config,
         run: RunFolder,
         world: World,
         tell: Callable[[str], None],
         caller: Caller,
     ) -> None:
-        self._policy, self._held_out, self._config = policy, held_out, config
+        self._policy, self._config = policy, config
+        self._held_out = {term.name: term for term in rewards if term.use.is_held_out}
         self._run, self._world, self._tell, self._caller = run, world, tell, caller
-        self._eye = next(
-            (each for each in (*held_out.values(), reward) if isinstance(each, HasFeatures)), None
-        )
+        by_use = [*self._held_out.values(), *rewards]
+        self._eye = next((each for each in by_use if isinstance(each.reward, HasFeatures)), None)
         self._modality = policy.denoiser.modality
         self.view = View(self._modality)
         self._base: Base | None = None
         self._said: set[str] = set()
         self._hung: set[str] = set()
-
-    def prepare(self) -> None:
-        for reward in self._held_out.values():
-            prepare(reward, self._world.device, self._caller)
 
     def look(self, epoch: int, pictures: Rollout) -> None:
         """A row about the policy after so many epochs. pictures: of the same prompts and noise
@@ -146,13 +145,16 @@ class Monitor:
         if name in self._hung:
             return torch.full((len(seen.prompts),), torch.nan), {}
         usual = self._config.scoring
-        times = {
-            "deadline_seconds": min(PATIENCE_SECONDS, usual.deadline_seconds),
-            "timeout_seconds": min(LONGEST_CALL_SECONDS, usual.timeout_seconds),
-        }
+        options = replace(
+            usual,
+            max_failed=1.0,
+            deadline_seconds=min(PATIENCE_SECONDS, usual.deadline_seconds),
+            timeout_seconds=min(LONGEST_CALL_SECONDS, usual.timeout_seconds),
+        )
         scorer = Scorer(
-            self._held_out[name],
-            replace(usual, max_failed=1.0, **times),
+            self._held_out[name].judged,
+            options,
+            name=name,
             num_samples=len(seen.prompts),
             caller=self._caller,
             stop_if_asked=self._world.stop_here_if_asked,
@@ -222,7 +224,7 @@ class Monitor:
         """
         if self._eye is not None:
             try:
-                features = self._eye.features(images).float().cpu()
+                features: Tensor = self._eye.reward.features(images).float().cpu()
                 if (
                     features.ndim == 2
                     and len(features) == len(images)
@@ -237,22 +239,30 @@ class Monitor:
                 problem = f"{type(error).__name__}: {error}"
             self._say_once(
                 "features",
-                f"features of {name_of(type(self._eye))} cannot be used ({problem}); thumbnails"
-                " are",
+                f"features of {self._eye.name} cannot be used ({problem}); thumbnails are",
             )
             self._eye = None
         return appearance.thumbnails(images)
+
+    def _trajectories(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> Rollout:
+        """Samples of the same noise, made as in training, where evaluations use another sampler or
+        guidance.
+        """
+        key = (self._config.seed, "pictures")
+        draws = Draws(rows, [prompts[i] for i in rows], key)
+        size = self._config.micro_batch_size
+        return joined(collect(self._policy, draws, size, self._world, Transitions), len(rows))
 
     def _kl(self, pictures: Rollout) -> dict[str, float | None]:
         """In nats, of the first prompts' first pictures."""
         if not self._config.evaluation.kl:
             return {}
+        apart = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
+        if not self._config.evaluation.is_as_in_training:
+            pictures = self._trajectories(pictures.prompts, apart[:WAYS])
+            apart = range(len(pictures.prompts))
         whole = set(pictures.whole)
-        first = [
-            i
-            for i in range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
-            if i in whole
-        ][:WAYS]
+        first = [i for i in apart if i in whole][:WAYS]
         if not first:
             return {"kl": None}
         found = kl_to_pretrained(

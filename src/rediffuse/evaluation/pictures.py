@@ -24,7 +24,17 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined, sampled
 from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Batch, CleanSamples, Prompt, PromptSet, Rollout, Transitions
+from rediffuse.types import (
+    Batch,
+    CleanSamples,
+    Denoiser,
+    Guided,
+    Prompt,
+    PromptSet,
+    Rollout,
+    SamplerFamily,
+    Transitions,
+)
 
 INPUT_SIDE = 128
 """Pixels of an input image beside the samples."""
@@ -47,10 +57,12 @@ class Pictures:
         """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
         it where that is another; beside the folder, the columns' prompts.
 
-        The rollout holds the way to them where the divergence along it is to be measured.
+        The rollout holds their trajectories if the divergence along them is to be measured.
         """
         draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
-        keep: type[Batch] = Transitions if self._config.evaluation.kl else CleanSamples
+        evaluation = self._config.evaluation
+        with_steps = evaluation.kl and evaluation.is_as_in_training
+        keep: type[Batch] = Transitions if with_steps else CleanSamples
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
         made = joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
@@ -105,7 +117,7 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
     or a number of epochs.
     """
     config = run.config()
-    family, sampler = build("model", config.model), build("sampler", config.sampler)
+    family, sampler = build("model", config.model), build("sampler", config.evaluation_sampler)
     before = files.read_json(run.path / "environment.json").get("files", {})
     for each in fingerprint.changes(before, config, "model."):
         warnings.warn(
@@ -121,7 +133,22 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
         if not name.startswith(PREFIX)
     }
     checkpoint.put_back(shown, denoiser.parameters())
-    return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule))
+    return evaluated_policy(denoiser, sampler, config)
+
+
+def evaluated_policy(denoiser: Denoiser, sampler: SamplerFamily, config: Config) -> DiffusionPolicy:
+    """Returns the policy with the sampler and the guidance of evaluations.
+
+    Raises:
+        ConfigError: If the model knows no guidance, but the configuration asks for some.
+    """
+    scale = config.evaluation.guidance_scale
+    if scale is not None and not isinstance(denoiser, Guided):
+        raise ConfigError(
+            f"evaluation.guidance_scale: {config.model['name']} has no classifier-free guidance."
+            " Leave it out."
+        )
+    return DiffusionPolicy(denoiser, sampler.bind(denoiser.schedule), scale)
 
 
 def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from rediffuse.config.rewards import Use, component_of, term_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluation import lengths
@@ -34,10 +35,10 @@ from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import files, folder, log
 from rediffuse.scoring.journal import finite_or_none
-from rediffuse.scoring.judging import distinct_names, prepare
 from rediffuse.scoring.scorer import Scorer
+from rediffuse.scoring.terms import Term, load_all
 from rediffuse.terminal.output import console, printable
-from rediffuse.types import Combines, Prompt, PromptSet, Reward, Rollout
+from rediffuse.types import Prompt, PromptSet, Rollout
 
 OWN = "own"
 """The run's own prompts, with seeds that no training saw."""
@@ -81,8 +82,7 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
     files.make_folder(run.evaluation)
     rows = []
     with World.joined(num_samples=1) as world, closing(Caller()) as caller:
-        for reward in rewards.values():
-            prepare(reward, world.device, caller)
+        terms = load_all(rewards, world.device, caller)
         policy = tuned(run, question.checkpoint)
         for number, (name, prompts) in enumerate(suites.items(), start=1):
             draws, picture = _draws(prompts, question), f"suite-{number}.png"
@@ -90,9 +90,9 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
             pair = Pair.sampled(policy, draws, config, world, name)
             view = View(policy.denoiser.modality, prompts)
             save(pair.picture(view), run.evaluation / picture)
-            compared = pair.compared(rewards, config, question, caller)
+            compared = pair.compared(terms, config, question, caller)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
-    found = {**vars(question), "suites": rows, "rewards": list(rewards)}
+    found = {**vars(question), "suites": rows, "rewards": [term.name for term in rewards]}
     files.write_json(run.evaluation / "evaluation.json", found)
     return found
 
@@ -130,19 +130,18 @@ class Pair:
         return cls(before, sample("after"), draws.prompts)
 
     def compared(
-        self, rewards: Mapping[str, Reward], config: Config, question: Question, caller: Caller
+        self, terms: Sequence[Term], config: Config, question: Question, caller: Caller
     ) -> dict[str, Any]:
         """Returns each reward's means before and after, and the interval of their difference."""
         generator = noise.generator(question.seed, "bootstrap")
         found: dict[str, Any] = {}
-        for name, reward in rewards.items():
+        for term in terms:
             try:
                 was, now = (
-                    _values(name, reward, each, config, caller)
-                    for each in (self.before, self.after)
+                    _values(term, each, config, caller) for each in (self.before, self.after)
                 )
             except RewardError as error:
-                found[name] = {"error": str(error)}
+                found[term.name] = {"error": str(error)}
                 continue
             both = [value for value in was if value in now]
             found |= {
@@ -238,17 +237,24 @@ def _suite(name: str, config: Config) -> PromptSet:
     return prompts
 
 
-def _rewards(config: Config, names: Sequence[str]) -> dict[str, Reward]:
-    listed = [{"name": name} for name in names] or [config.reward, *config.evaluation.held_out]
-    known = [each for each in listed if not str(each["name"]).startswith(GIVEN_IN_PYTHON)]
+def _rewards(config: Config, names: Sequence[str]) -> list[Term]:
+    """Those that are named, or those of the run that score images as they are."""
+    listed = [{"name": name} for name in names] or config.rewards
+    known = [
+        each
+        for each in listed
+        if not str(each["name"]).startswith(GIVEN_IN_PYTHON) and not each.get("copy")
+    ]
     if not known:
         raise ConfigError(
             "--rewards: the run's own reward was given in Python and is gone; name one to judge by."
         )
-    for options in known:
-        check_names("reward", options)
-    built = [build("reward", options) for options in known]
-    return dict(zip(distinct_names(str(each["name"]) for each in known), built, strict=True))
+    for entry in known:
+        check_names("reward", component_of(entry))
+    built = [build("reward", component_of(entry)) for entry in known]
+    return [
+        Term(name, Use(), reward) for name, reward in zip(term_names(known), built, strict=True)
+    ]
 
 
 def _draws(prompts: PromptSet, question: Question) -> Draws:
@@ -258,19 +264,19 @@ def _draws(prompts: PromptSet, question: Question) -> Draws:
 
 
 def _values(
-    name: str, reward: Reward, rollouts: Sequence[Rollout], config: Config, caller: Caller
+    term: Term, rollouts: Sequence[Rollout], config: Config, caller: Caller
 ) -> dict[str, Tensor]:
     """(N,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
     n = sum(len(rollout.prompts) for rollout in rollouts)
-    scorer = Scorer(reward, replace(config.scoring, max_failed=1.0), num_samples=n, caller=caller)
+    options = replace(config.scoring, max_failed=1.0)
+    scorer = Scorer(term.judged, options, name=term.name, num_samples=n, caller=caller)
     _, scores = scorer.score(rollouts, n)
     if len(scores.faults) == n:
         raise RewardError(f"None of the pictures is finite. {told(scores.faults)}", "broken_sample")
     if not scores.rewards.isfinite().any():
-        raise RewardError(str(scorer.failure or f"The reward {name} gave no number."))
-    # a sum over an epoch has no meaning without one
-    whole = {} if isinstance(reward, Combines) else {name: scores.rewards}
-    return {**whole, **{f"{name}: {part}": values for part, values in scores.parts.items()}}
+        raise RewardError(str(scorer.failure or f"The reward {term.name} gave no number."))
+    parts = {f"{term.name}: {part}": values for part, values in scores.parts.items()}
+    return {term.name: scores.rewards, **parts}
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:

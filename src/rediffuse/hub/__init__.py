@@ -1,1 +1,1 @@
-"""Files of weights: models of the Hub, and whether a file holds all that it should."""
+"""Weights from the Hugging Face Hub, and checks that they are complete."""

@@ -1,5 +1,5 @@
-"""The Hugging Face Hub: asked once what a revision stands for, with a limit on its time; if it is
-silent, the cache answers.
+"""Downloads from the Hugging Face Hub: a revision is resolved once, with a timeout; offline, the
+cache is used.
 """
 
 from collections.abc import Sequence
@@ -18,14 +18,26 @@ from huggingface_hub.errors import (
 from rediffuse.errors import ConfigError
 
 SECONDS = 5
+"""The timeout for resolving a revision, in seconds."""
 NO_CONNECTION = (errors.HTTPError, ConnectionError)  # type: ignore[attr-defined]
-"""The first is that of whichever HTTP library huggingface_hub stands on."""
+"""The first is the error class of the HTTP library that huggingface_hub uses."""
 
 
 def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    """The folder, named by its commit, of a repository's files that match.
+    """Downloads files of a model repository.
 
-    Raises ConfigError under `key`, the option that named the place, with what to do about it.
+    Args:
+        key: The configuration option that names the repository, for error messages.
+        place: The repository, as in "owner/name".
+        revision: A commit, tag or branch; None: the default branch.
+        patterns: Which files to download.
+
+    Returns:
+        The local folder, whose name is the commit.
+
+    Raises:
+        ConfigError: The repository or revision does not exist, access is refused, or it is neither
+            reachable nor cached.
     """
     try:
         commit = HfApi().model_info(place, revision=revision, timeout=SECONDS).sha
@@ -71,5 +83,7 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
 
 
 def made_of(snapshot: Path) -> Path:
-    """A folder beside the Hub's cache for what was made of a snapshot, by its commit."""
+    """Returns the cache folder for files derived from a snapshot, named by its repository and
+    commit.
+    """
     return cached_assets_path("rediffuse", snapshot.parents[1].name, snapshot.name)

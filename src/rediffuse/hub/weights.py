@@ -1,5 +1,5 @@
-"""Whether a whole model was loaded: libraries make up values of tensors that a file lacks, and drop
-those they do not know.
+"""Checks that a model was loaded completely. Libraries initialise missing tensors and drop unknown
+ones.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from rediffuse.errors import ConfigError
 
 OTHERWISE = "It is another model, or a damaged copy of this one."
 NOT_WEIGHTS = ("position_ids", "inv_freq")
-"""Ends of the names of constants that older files hold."""
+"""Suffixes of the names of constants that older files contain."""
 
 
 def refuse_incomplete(
@@ -23,13 +23,19 @@ def refuse_incomplete(
     *,
     heads: bool = False,
 ) -> None:
-    """Raises ConfigError under `key` unless every tensor of `network` came from the files at
-    `where`, and is finite.
+    """Checks that every tensor of a network was loaded from its files and is finite.
 
     Args:
-        info: what `from_pretrained(output_loading_info=True)` says of it.
-        unused: words in the names of tensors that may be missing, since nothing here uses them.
-        heads: whether the files may hold more than the network, such as the head of another task.
+        key: The configuration option that names the files, for error messages.
+        where: The files' location, for error messages.
+        network: The network that was loaded.
+        info: The loading info of `from_pretrained(output_loading_info=True)`.
+        unused: Substrings of the names of tensors that may be missing because they are not used.
+        heads: Whether the files may contain more than the network, such as the head of another
+            task.
+
+    Raises:
+        ConfigError: A tensor is missing, unknown, of another shape or not finite.
     """
     missing = [
         name for name in map(str, info["missing_keys"]) if not any(word in name for word in unused)
@@ -58,7 +64,9 @@ def refuse_incomplete(
 def refuse_not_filled(
     key: str, where: object, network: nn.Module, unused: Collection[str] = ()
 ) -> None:
-    """Raises ConfigError where a tensor has no value, or one that is not finite."""
+    """Raises ConfigError if a tensor was not loaded or is not finite; the arguments are as in
+    `refuse_incomplete`.
+    """
     for name, value in network.state_dict().items():
         if any(word in name for word in unused):
             continue

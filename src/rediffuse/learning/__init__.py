@@ -1,1 +1,1 @@
-"""From scores to new weights: training rows, the update, the moving average."""
+"""Policy updates: training rows, optimizer steps and the moving average of the weights."""

@@ -1,5 +1,6 @@
-"""A moving average of what learns, from which pictures and exports are made; sampling and training
-never see it.
+"""The exponential moving average of the trained weights.
+
+Pictures and exports use it; sampling and training do not.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,12 +11,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 PREFIX = "average/"
-"""Of its names in a checkpoint, beside those of the weights."""
+"""The prefix of its tensors' names in a checkpoint, where they are stored beside the weights."""
 
 
 class Average:
-    """decay: the share that stays at each update; None: there is no average, and what learns is
-    shown itself.
+    """The exponential moving average of parameters.
+
+    Args:
+        parameters: The trained parameters, by name.
+        decay: The share of the average that is kept at each update, in [0, 1]; None disables the
+            average, and the parameters themselves are used instead.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float | None) -> None:
@@ -27,13 +32,13 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Moves the average towards what was learned, after an update."""
+        """Moves the average towards the parameters, after an optimizer step."""
         if self._mix:
             self._mix(list(self._values.values()), list(self._parameters.values()), 0)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """Inside, the network's weights are the average."""
+        """Replaces the network's weights by the average inside the context."""
         self._exchange()
         try:
             yield
@@ -41,7 +46,7 @@ class Average:
             self._exchange()
 
     def state(self) -> dict[str, Tensor]:
-        """The average itself, to be saved or put back."""
+        """Returns the average's tensors, not copies, by prefixed name; empty without an average."""
         return {PREFIX + name: value for name, value in self._values.items()}
 
     def _exchange(self) -> None:

@@ -1,6 +1,4 @@
-"""What an algorithm learns from: the rows of a rollout, and the tensors that a micro-batch of them
-needs.
-"""
+"""Training batches: rows chosen from a rollout, and the tensors of a micro-batch of them."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,12 +16,13 @@ from rediffuse.types import Algorithm, CleanSamples, Conditioning, Rollout, Tran
 
 @dataclass(frozen=True)
 class Rows:
-    """N choices of a sample of this process and one of its random steps; of clean samples, of the
-    times it is noised to.
+    """N training rows: each is a sample of this process with one of its random steps, or one of its
+    noising times if clean samples are trained on.
 
-    sample: (N,) positions in the rollout
-    k: (N,) positions among the random steps
-    key: of the noise of clean samples
+    Attributes:
+        sample: Shape (N,), positions in the rollout.
+        k: Shape (N,), positions among the random steps, or numbers of the noising times.
+        key: The random key of the time and noise of clean samples.
     """
 
     sample: Tensor
@@ -31,8 +30,9 @@ class Rows:
     key: tuple[int | str, ...] = ()
 
     def split(self, size: int) -> list["Rows"]:
-        """None at all where there are no rows: a process may have drawn no sample of a small
-        minibatch.
+        """Splits the rows into parts of at most `size`; no parts if there are no rows.
+
+        A process has no rows of a minibatch if it drew none of its samples.
         """
         return [
             Rows(self.sample[i : i + size], self.k[i : i + size], self.key)
@@ -42,7 +42,16 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batches(ABC):
-    """Of one epoch. advantages: (B,), of the samples that this process drew."""
+    """The training batches of one epoch.
+
+    Attributes:
+        policy: The policy that is trained.
+        algorithm: Defines the loss and how many rows each sample has.
+        config: The run's configuration.
+        world: This process's device and worker threads.
+        rollout: The samples that this process drew.
+        advantages: Shape (B,), of the samples in `rollout`.
+    """
 
     policy: DiffusionPolicy
     algorithm: Algorithm
@@ -54,21 +63,32 @@ class Batches(ABC):
     @property
     @abstractmethod
     def choices(self) -> tuple[int, int]:
-        """(rows that each sample makes, out of how many)."""
+        """How many rows each sample gives, and from how many they are chosen."""
 
     @abstractmethod
     def batch(self, rows: Rows, reference: Tensor | None) -> Transitions | CleanSamples:
-        """reference: what `references` gave for these rows."""
+        """Returns the tensors of some rows.
+
+        Args:
+            rows: The rows.
+            reference: The result of `references` for these rows.
+        """
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
-        """The means under the weights that the algorithm refers to, (N, *L) of each part, if it
-        does.
+        """Returns the means (N, *L) of each part under the algorithm's reference weights, or None
+        for each part if it has none.
         """
         return [None] * len(parts)
 
     def rows(self, samples: Tensor, key: tuple[int, int]) -> Rows:
-        """The rows of those samples that this process drew, with steps chosen by each sample's own
-        key.
+        """Chooses the training rows of a minibatch.
+
+        Args:
+            samples: Numbers of the minibatch's samples in the epoch, of all processes.
+            key: The epoch and the inner epoch; each sample's steps are drawn from its own key.
+
+        Returns:
+            The rows of those samples that this process drew.
         """
         position = {index: place for place, index in enumerate(self.rollout.indices.tolist())}
         num_chosen, num_choices = self.choices
@@ -86,7 +106,11 @@ class Batches(ABC):
         )
 
     def conditioning(self, rows: Rows) -> Conditioning:
-        """Made anew: kept for every sample, it would be larger than the latents."""
+        """Encodes the prompts of the rows.
+
+        They are encoded again for each batch, because storing the result for every sample would
+        take more memory than the latents.
+        """
         with torch.no_grad():
             return self.policy.denoiser.encode(
                 [self.rollout.prompts[i] for i in rows.sample.tolist()]
@@ -94,7 +118,7 @@ class Batches(ABC):
 
 
 class TransitionBatches(Batches):
-    """Rows of single denoising steps, for policy gradients."""
+    """Batches of single denoising steps, for policy gradients."""
 
     @property
     def choices(self) -> tuple[int, int]:
@@ -103,7 +127,9 @@ class TransitionBatches(Batches):
         return min(asked or num_random, num_random), num_random
 
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
-        """All lanes at once: they share the network whose weights are exchanged."""
+        """Computes all parts in one exchange of the weights, since the worker threads share the
+        network.
+        """
         weights = self.algorithm.passes.reference
         if weights is None:
             return [None] * len(parts)
@@ -131,7 +157,7 @@ class TransitionBatches(Batches):
 
 
 class CleanBatches(Batches):
-    """Rows of clean samples to which noise is added again, for regression."""
+    """Batches of clean samples to which noise is added again, for regression."""
 
     @property
     def choices(self) -> tuple[int, int]:
@@ -139,7 +165,9 @@ class CleanBatches(Batches):
         return times, times
 
     def batch(self, rows: Rows, reference: Tensor | None) -> CleanSamples:
-        """Each row's time and noise come from a generator of its own."""
+        """Returns the tensors of some rows; each row's time and noise come from its own
+        generator.
+        """
         trajectory, device = self.rollout.trajectory, self.world.device
         schedule, shape = self.policy.denoiser.schedule, self.policy.denoiser.latent_shape
         keys = zip(self.rollout.indices[rows.sample].tolist(), rows.k.tolist(), strict=True)
@@ -158,5 +186,5 @@ class CleanBatches(Batches):
 
 
 def kind_for(algorithm: Algorithm) -> type[Batches]:
-    """Returns the batches of what an algorithm trains on."""
+    """Returns the class of batches that the algorithm trains on."""
     return TransitionBatches if issubclass(algorithm.trains_on, Transitions) else CleanBatches

@@ -1,4 +1,4 @@
-"""Rollouts and advantages in, a better policy out."""
+"""The policy update: optimizer steps on the advantages of a rollout."""
 
 import math
 from collections.abc import Sequence
@@ -19,16 +19,18 @@ from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.types import Algorithm, HasRatio, Loss, Metrics, Remembers, Rollout
 
 MOST_SKIPPED = 3
-"""Updates in a row without a finite loss and gradient; then the run ends."""
+"""The run ends after this many consecutive updates without a finite loss and gradient."""
 SMALLEST_SCALE = 1.0
-"""Of the loss in fp16: down to here, gradients that overflow are the search for it."""
+"""The loss scale in fp16 down to which overflowing gradients are part of the search for the
+scale.
+"""
 
 
 class Learner:
-    """Improves the policy, and owns what learning remembers: optimizer, loss scale, average and the
-    algorithm's memory.
+    """Updates the policy. Owns the optimizer, the loss scale and the moving average of the weights.
 
-    skipped: what was not finite, for each of the last updates in a row that were skipped
+    Attributes:
+        skipped: For each of the latest consecutive skipped updates, what was not finite in it.
     """
 
     def __init__(
@@ -50,9 +52,7 @@ class Learner:
         self.skipped: list[str] = []
 
     def state(self, epoch: int) -> Checkpoint:
-        """Returns all that a run needs to go on after so many epochs. The tensors are those in use:
-        copy them to keep them.
-        """
+        """Returns everything needed to resume after `epoch` epochs. Its tensors are not copies."""
         parameters = self.policy.denoiser.parameters()
         memory = {
             "algorithm_name": self.config.algorithm["name"],
@@ -63,8 +63,10 @@ class Learner:
         return Checkpoint(epoch, {**parameters, **self.average.state()}, moments, memory)
 
     def load(self, saved: Checkpoint) -> None:
-        """Puts back what `state` gave. Raises ConfigError where it belongs to another algorithm or
-        to a model of other shapes.
+        """Restores the result of `state`.
+
+        Raises:
+            ConfigError: It belongs to another algorithm or to a model with other shapes.
         """
         name = saved.state["algorithm_name"]
         if name != self.config.algorithm["name"]:
@@ -81,20 +83,27 @@ class Learner:
             self.algorithm.load(saved.state["algorithm"])
 
     def load_weights(self, saved: Checkpoint) -> None:
-        """Puts back the weights and their average alone, to export them: the run cannot go on from
-        there.
+        """Restores only the weights and their average. This suffices to export them, not to
+        resume.
         """
         checkpoint.put_back(
             saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()}
         )
 
     def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> Metrics:
-        """advantages: (num_samples,) of the whole epoch, NaN for the masked ones, which are never
-        trained on.
+        """Makes the updates of an epoch.
 
-        The gradient of each minibatch is that of its mean over all processes' rows, however many
-        rows go through the network at a time. Raises NonFiniteError, in all processes, where too
-        many updates in a row are not finite, and where what was learned gives no finite numbers.
+        Each gradient is that of the mean over the minibatch's rows of all processes, regardless of
+        the micro-batch size.
+
+        Args:
+            rollout: The samples of this process.
+            advantages: Shape (num_samples,), of all processes; samples with NaN are not trained on.
+            epoch: The number of the epoch.
+
+        Raises:
+            NonFiniteError: In all processes, if MOST_SKIPPED consecutive updates are skipped or the
+                updated policy is not finite.
         """
         batches = self._batches(rollout, advantages)
         limit = {}
@@ -188,8 +197,8 @@ class Learner:
 
     @torch.no_grad()
     def _try_out(self, batches: Batches, epoch: int) -> None:
-        """What was learned, before anything is sampled from it or saved. batches: with advantages
-        of 1, which cannot overflow.
+        """Checks the updated policy before it is sampled from or saved. The advantages in `batches`
+        are 1, which cannot overflow.
         """
         parameters = self.policy.denoiser.parameters()
         moments = checkpoint.optimizer_state(self.optimizer, parameters)
@@ -204,8 +213,8 @@ class Learner:
             raise NonFiniteError(f"The updates of epoch {epoch} left {where}. {self._advice()}")
 
     def _gives_numbers(self, batches: Batches, epoch: int) -> bool:
-        """Of the rows of one sample that this process drew, for any: a healthy policy is asked
-        once.
+        """Whether any row of one sample of this process has a finite loss; usually the first
+        has.
         """
         mine = batches.rollout.indices[batches.advantages.isfinite()][:1]
         rows = batches.rows(mine, (epoch, 0)).split(1)
@@ -226,8 +235,8 @@ class Learner:
         )
 
     def _decay_first_moments(self) -> None:
-        """What AdamW will multiply by beta in fp32 gives their product in bf16, beta rounded too,
-        as the authors' TPU code.
+        """Changes the first moments such that AdamW's fp32 product with beta is their bf16 product
+        with beta rounded to bf16, as in the authors' TPU code.
         """
         if self.config.optimizer.first_moment == "bf16":
             beta = self.config.optimizer.betas[0]
@@ -242,7 +251,7 @@ class Learner:
 
 
 class Totals:
-    """Sums over rows, to become the epoch's means."""
+    """Sums of losses and metrics over rows, from which the epoch's means are computed."""
 
     def __init__(self, metric_names: Sequence[str], *, has_ratio: bool) -> None:
         self.has_ratio = has_ratio
@@ -254,7 +263,7 @@ class Totals:
         self.grad_norms: list[float] = []
 
     def add(self, loss: Loss, num_rows: int, *, first: bool) -> None:
-        """Counts it as lost, and adds nothing, where it is not finite."""
+        """Adds the loss of a micro-batch; one that is not finite only increments `lost`."""
         metrics = {"loss": loss.value.item(), **loss.metrics}
         approx_kl = None if loss.log_ratio is None else 0.5 * loss.log_ratio.square().mean().item()
         if not math.isfinite(metrics["loss"]) or not math.isfinite(approx_kl or 0.0):
@@ -271,7 +280,7 @@ class Totals:
         self.num_rows += num_rows
 
     def means(self, world: World) -> Metrics:
-        """Returns the means over the rows of all processes; all must call it together."""
+        """Returns the means over the rows of all processes; all of them must call it together."""
         local = torch.tensor([self.num_rows, *self.sums.values()], dtype=torch.float64)
         num_rows, *sums = world.summed([local])[0].tolist()
         drifts = torch.zeros(world.size, dtype=torch.float64)

@@ -17,18 +17,34 @@ from pydantic import ValidationError
 
 from rediffuse.config.declared import KEYS, declared_options, names, purpose
 from rediffuse.config.reading import other_kind
-from rediffuse.config.schema import Config, problems, validator
+from rediffuse.config.rewards import (
+    OF_THE_USE,
+    component_of,
+    is_trained,
+    place_of,
+    term_names,
+    use_of,
+)
+from rediffuse.config.schema import Config, Options, problems, validator
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 from rediffuse.scoring import cures
 
 if TYPE_CHECKING:
-    from rediffuse.types import Algorithm, ModelFamily, PromptSet, Reward, SamplerFamily
+    from rediffuse.scoring.terms import Term
+    from rediffuse.types import (
+        Algorithm,
+        ModelFamily,
+        PromptSet,
+        Reward,
+        RewardFamily,
+        SamplerFamily,
+    )
 
 MEMBERS = {
     "model": ["load"],
     "sampler": ["bind"],
     "algorithm": ["loss", "advantages", "check", "trains_on", "passes", "metric_names", "groups"],
-    "reward": ["__call__"],
+    "reward": [],
     "prompts": ["draw"],
 }
 """What every component of that key has (rediffuse.types)."""
@@ -49,6 +65,13 @@ __all__ = [
     "text_options",
 ]
 
+REPLACED = {
+    "weighted_sum": "List its rewards and their weights as the run's own: rewards: [{name: vqa},"
+    " {name: text_penalty, weight: 0.5}].",
+    "second_judge": "List the second judge as one of the run's rewards, with weight 0 and a share"
+    " of the samples: rewards: [{name: alignment}, {name: clip_score, weight: 0, share: 0.25}].",
+}
+"""What configurations of earlier versions name, and how it is said now."""
 GIVEN_IN_PYTHON = "python:"
 """How a configuration names a reward that only the caller of `rediffuse.train` has."""
 
@@ -60,34 +83,71 @@ class Parts:
     family: "ModelFamily"
     sampler: "SamplerFamily"
     prompts: "PromptSet"
-    reward: "Reward"
     algorithm: "Algorithm"
-    held_out: "Sequence[Reward]" = ()
+    rewards: "Sequence[Term]"
+    evaluation_sampler: "SamplerFamily"
 
 
 def assemble(config: Config, reward: "Reward | None" = None) -> Parts:
-    """Raises ConfigError for anything that cannot be; names are looked at first, which needs no
-    torch.
+    """Builds all components of a run. Names are checked first, which needs no torch.
+
+    Args:
+        reward: The one that the configuration says was given in Python.
+
+    Raises:
+        ConfigError: For anything that cannot be.
     """
-    for key in KEYS:
-        if not (key == "reward" and reward):
-            check_names(key, getattr(config, key))
-    for options in config.evaluation.held_out:
-        check_names("reward", options)
+    for _, key, options in components_of(config):
+        if not _is_given_in_python(options) or reward is None:
+            check_names(key, options)
     algorithm = build("algorithm", config.algorithm)
     algorithm.check(config)
-    parts = Parts(
-        build("model", config.model),
+    family = build("model", config.model)
+    return Parts(
+        family,
         build("sampler", config.sampler),
         build("prompts", config.prompts),
-        _given(reward) if reward else build("reward", config.reward),
         algorithm,
-        [_held_out_reward(options) for options in config.evaluation.held_out],
+        _terms(config, reward, modality_of(family)),
+        build("sampler", config.evaluation_sampler),
     )
-    _refuse_another_modality("reward.name", parts.reward, parts.family)
-    for each in parts.held_out:
-        _refuse_another_modality("evaluation.held_out", each, parts.family)
-    return parts
+
+
+def given_in_python(config: Config, reward: "Reward") -> Config:
+    """The configuration with a reward that only the caller has as the one that is trained on."""
+    name = GIVEN_IN_PYTHON + getattr(reward, "__name__", type(reward).__name__)
+    others = [entry for entry in config.rewards if not is_trained(entry)]
+    return replace(config, rewards=[{"name": name}, *others])
+
+
+def _is_given_in_python(options: Mapping[str, Any]) -> bool:
+    return str(options.get("name", "")).startswith(GIVEN_IN_PYTHON)
+
+
+def _terms(config: Config, reward: "Reward | None", modality: str) -> "list[Term]":
+    """The rewards of a run, built; equal ones are one object, so that a model is loaded once."""
+    from rediffuse.scoring.terms import Term  # with torch, which a built model has imported
+
+    terms: list[Term] = []
+    known: list[tuple[Options, Any]] = []
+    for number, entry in enumerate(config.rewards):
+        place, use = place_of(config.rewards, number), use_of(entry, f"rewards.{number}")
+        if reward is not None and _is_given_in_python(entry):
+            _refuse_another_signature(getattr(reward, "__name__", type(reward).__name__), reward)
+            built = reward
+        else:
+            options = component_of(entry)
+            same = [made for each, made in known if each == options]
+            built = same[0] if same else build("reward", options)
+            known.append((options, built))
+        _refuse_another_modality(f"{place}.name", str(entry["name"]), built, modality)
+        if use.copy and modality != "image":
+            raise ConfigError(
+                f"rewards.{number}.copy: copies are made of images, but the model makes {modality}"
+                " samples. Leave it out."
+            )
+        terms.append(Term(term_names(config.rewards)[number], use, built))
+    return terms
 
 
 def modality_of(family: "ModelFamily") -> str:
@@ -95,40 +155,19 @@ def modality_of(family: "ModelFamily") -> str:
     return getattr(family, "modality", "image")
 
 
-def _refuse_another_modality(key: str, reward: "Reward", family: "ModelFamily") -> None:
-    """Raises ConfigError where a reward, or one that it is made of, judges another kind of sample
-    than the model makes.
-    """
-    from rediffuse.scoring.judging import name_of  # with torch, which a built reward has imported
-
-    made = modality_of(family)
-    for each in (reward, *(term.reward for term in getattr(reward, "rewards", ()))):
-        judged = getattr(each, "judges", made)
-        if judged != made:
-            raise ConfigError(
-                f"{key}: {name_of(each)!r} judges {judged} samples, but the model makes {made}"
-                " samples. Choose another reward; a function of your own may judge any."
-            )
-
-
-def _given(reward: "Reward") -> "Reward":
-    _refuse_another_signature(getattr(reward, "__name__", type(reward).__name__), reward)
-    return reward
-
-
-def _held_out_reward(options: Mapping[str, Any]) -> "Reward":
-    reward: Reward = build("reward", options)
-    from rediffuse.types import Combines  # with torch, which a built reward has imported
-
-    if isinstance(reward, Combines):
+def _refuse_another_modality(
+    key: str, name: str, reward: "Reward | RewardFamily", made: str
+) -> None:
+    """Raises ConfigError where a reward judges another kind of sample than the model makes."""
+    judged = getattr(reward, "judges", made)
+    if judged != made:
         raise ConfigError(
-            f"evaluation.held_out: {options['name']} is made of a whole epoch; name its terms"
-            " instead."
+            f"{key}: {quoted(name)} judges {judged} samples, but the model makes {made}"
+            " samples. Choose another reward; a function of your own may judge any."
         )
-    return reward
 
 
-def completed(config: Config, parts: Parts, *, given_in_python: bool = False) -> Config:
+def completed(config: Config, parts: Parts) -> Config:
     """The same run with every option spelt out, whatever its default may be one day, and every path
     absolute.
     """
@@ -138,35 +177,31 @@ def completed(config: Config, parts: Parts, *, given_in_python: bool = False) ->
         "algorithm": parts.algorithm,
         "prompts": parts.prompts,
     }
-    if not given_in_python:
-        built["reward"] = parts.reward
     spelt: dict[str, Any] = {
         key: {"name": _anywhere(getattr(config, key)["name"]), **_options(part)}
         for key, part in built.items()
     }
-    if given_in_python:
-        reward = parts.reward
-        spelt["reward"] = {
-            "name": GIVEN_IN_PYTHON + getattr(reward, "__name__", type(reward).__name__)
+    rewards = [
+        {
+            "name": _anywhere(entry["name"]),
+            **({} if _is_given_in_python(entry) else _options(term.reward)),
+            **term.use.spelt(),
         }
-    held_out = [
-        {"name": _anywhere(options["name"]), **_options(part)}
-        for options, part in zip(config.evaluation.held_out, parts.held_out, strict=True)
+        for entry, term in zip(config.rewards, parts.rewards, strict=True)
     ]
-    return replace(config, **spelt, evaluation=replace(config.evaluation, held_out=held_out))
+    if config.evaluation.sampler is not None:
+        name = _anywhere(config.evaluation_sampler["name"])
+        sampler = {"name": name, **_options(parts.evaluation_sampler)}
+        spelt["evaluation"] = replace(config.evaluation, sampler=sampler)
+    return replace(config, **spelt, rewards=rewards)
 
 
-def _options(part: Any) -> dict[str, Any]:
+def _options(part: Any) -> Options:
     given = (
         {f.name: getattr(part, f.name) for f in fields(part) if f.init}
         if is_dataclass(part)
         else {}
     )
-    if "rewards" in given:
-        given["rewards"] = [
-            {**_options(term.reward), "name": _anywhere(term.name), "weight": term.weight}
-            for term in given["rewards"]
-        ]
     return {
         name: str(value.resolve()) if isinstance(value, Path) else value
         for name, value in given.items()
@@ -198,6 +233,8 @@ def check_name(key: str, name: object) -> str:
             f"{key}.name: this run was given {quoted(text)} in Python; go on with"
             f" rediffuse.resume(run, {key}=…)."
         )
+    if text in REPLACED:
+        raise ConfigError(f"{key}.name: there is no {text} any more. {REPLACED[text]}")
     if not isinstance(name, str) or (":" not in name and name not in names(room)):
         known = names(room)
         raise ConfigError(
@@ -213,8 +250,6 @@ def check_names(key: str, options: Mapping[str, Any]) -> None:
     if ":" not in name:
         _check_options(key, options, list(declared_options(KEYS[key], name)))
         _refuse_devices(key, options)
-    for each in nested(options):
-        check_names("reward", _without_weight(each))
 
 
 def text_options(key: str, name: str, *, import_it: bool) -> dict[str, bool]:
@@ -260,54 +295,22 @@ def _check_options(key: str, options: Mapping[str, Any], known: Sequence[str]) -
             )
 
 
-def nested(options: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The components that a reward is made of. Raises ConfigError for anything else in their
-    place.
-    """
-    nested = options.get("rewards", [])
-    if not isinstance(nested, list) or not all(isinstance(each, Mapping) for each in nested):
-        raise ConfigError(
-            f"reward.rewards: must be a list like [{{name: aesthetic, weight: 2}}, …], not"
-            f" {quoted(nested)}."
-        )
-    return nested
-
-
 def components_of(config: Config) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(where it stands, its key of KEYS, its options) of each component of a run:
-    `evaluation.held_out.0` and `reward.rewards.1` too.
+    """(the key that it is reported under, its key of KEYS, its options) of each component of a run:
+    `model`, `reward` or `rewards.1`, `evaluation.held_out.0`.
     """
     for key in KEYS:
-        yield from _with_nested(key, key, getattr(config, key))
-    for number, options in enumerate(config.evaluation.held_out):
-        yield from _with_nested(f"evaluation.held_out.{number}", "reward", options)
-
-
-def _with_nested(
-    place: str, key: str, options: Mapping[str, Any]
-) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    yield place, key, options
-    for number, each in enumerate(nested(options)):
-        yield from _with_nested(f"{place}.rewards.{number}", "reward", each)
-
-
-def _without_weight(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {option: value for option, value in options.items() if option != "weight"}
+        if key != "reward":
+            yield key, key, getattr(config, key)
+    if config.evaluation.sampler is not None:
+        yield "evaluation.sampler", "sampler", config.evaluation_sampler
+    for number, entry in enumerate(config.rewards):
+        yield place_of(config.rewards, number), "reward", component_of(entry)
 
 
 def build(key: str, options: Mapping[str, Any]) -> Any:
-    """options: `name`, and the fields of what it names, checked by their types; those under
-    `rewards` are built first.
-    """
+    """options: `name`, and the fields of what it names, checked by their types."""
     given = dict(options)
-    if "rewards" in given:
-        given["rewards"] = [
-            {
-                **{k: each[k] for k in ("name", "weight") if k in each},
-                "reward": build("reward", _without_weight(each)),
-            }
-            for each in nested(options)
-        ]
     kind = find(key, given.pop("name", ""))
     with_options = kind if isinstance(kind, type) and is_dataclass(kind) else None
     _check_options(
@@ -331,17 +334,37 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         ) from error
     missing = [each for each in MEMBERS[key] if getattr(built, each, None) is None]
     if missing:
-        cure = (
-            " A reward is called with (images, prompts): name that method __call__, or name a"
-            " function."
-        ) * (key == "reward")
         raise ConfigError(
             f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no"
-            f" {', '.join(map(repr, missing))}.{cure}"
+            f" {', '.join(map(repr, missing))}."
         )
     if key == "reward":
-        _refuse_another_signature(str(options["name"]), built)
+        _refuse_what_is_no_reward(str(options["name"]), built)
     return built
+
+
+def _refuse_what_is_no_reward(name: str, built: Any) -> None:
+    """Raises ConfigError for what neither scores nor loads what scores."""
+    clash = [f.name for f in fields(built) if f.name in OF_THE_USE] if is_dataclass(built) else []
+    if clash:
+        raise ConfigError(
+            f"reward.name: {quoted(name)} has an option {clash[0]!r}, which in a list of rewards"
+            f" says how a reward is used ({', '.join(OF_THE_USE)}). Rename the option."
+        )
+    if callable(getattr(built, "load", None)):
+        return
+    if not callable(built):
+        raise ConfigError(
+            f"reward.name: {quoted(name)} is not what rewards are: it has no '__call__'. A reward"
+            " is called with (samples, prompts): name that method __call__; or give it"
+            " load(device), which returns what is called; or name a function."
+        )
+    if callable(getattr(built, "prepare", None)):
+        raise ConfigError(
+            f"reward.name: {quoted(name)} has prepare(device), which nothing calls. Name it load,"
+            " and return what scores: def load(self, device): …; return lambda samples, prompts: …"
+        )
+    _refuse_another_signature(name, built)
 
 
 def _refuse_another_signature(name: str, reward: Any) -> None:

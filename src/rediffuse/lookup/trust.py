@@ -16,6 +16,7 @@ from typing import Any
 
 from rediffuse.config import inputs
 from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
+from rediffuse.config.rewards import place_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.lookup.build import GIVEN_IN_PYTHON, components_of
@@ -43,7 +44,7 @@ def unallowed(
     config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None
 ) -> dict[str, str]:
     """What `refuse` would name."""
-    typed = set(_leaves(flags or {}))
+    typed = set(_typed(flags or {}, config))
     allowed = _remembered(run) if run else {}
     return {
         place: value
@@ -96,6 +97,19 @@ def _memory(run: Path) -> Path:
     )
 
 
+def _typed(flags: Mapping[str, Any], config: Config) -> Iterator[str]:
+    """The places that flags speak of, as `components_of` names them."""
+    for leaf in _leaves(flags):
+        first, _, rest = leaf.partition(".")
+        number, _, option = rest.partition(".")
+        if first != "rewards":
+            yield leaf
+        elif number.isdecimal():
+            yield f"{place_of(config.rewards, int(number))}.{option}"
+        else:
+            yield from ("reward", "rewards", "evaluation.held_out")
+
+
 def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """`{"reward": {"url": …}}` -> `reward.url`."""
     for key, value in flags.items():
@@ -115,7 +129,7 @@ def _asked(
         yield f"{place}.name", name
     declared = declared_options(KEYS[key], name)
     for option, value in options.items():
-        if option != "rewards" and option in declared and _reaches(declared[option], value, run):
+        if option in declared and _reaches(declared[option], value, run):
             yield f"{place}.{option}", str(value).lower() if isinstance(value, bool) else str(value)
         if option in declared and declared[option].kind == "FilePath" and value:
             named = inputs.named_in(Path(str(value)))

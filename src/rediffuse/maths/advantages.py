@@ -1,4 +1,8 @@
-"""From rewards to advantages. Rewards (B,) and groups (B,) cover the samples of all processes."""
+"""Advantages computed from rewards.
+
+Rewards and groups have shape (B,), where B counts the samples of all processes. Equal entries of
+`groups` mark samples of the same group.
+"""
 
 from collections import deque
 
@@ -6,37 +10,60 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6  # as in ddpo-pytorch's stat_tracking.py
-BATCH_EPS = 1e-8  # as in its train.py, where there are no statistics of prompts
+BATCH_EPS = 1e-8  # as in its train.py without per-prompt statistics
 
 
 def standardized(rewards: Tensor) -> Tensor:
-    """(B,) -> (B,), zero mean and unit variance over the batch. In fp64: equal rewards in fp32 may
-    differ from their mean.
+    """Standardises rewards over the whole batch to zero mean and unit variance.
+
+    The computation is in float64, because in float32 the mean of equal rewards may differ from
+    them.
+
+    Args:
+        rewards: Shape (B,).
+
+    Returns:
+        The advantages, shape (B,), in the dtype of the rewards.
     """
     exact = rewards.double()
     return ((exact - exact.mean()) / (exact.std(correction=0) + BATCH_EPS)).to(rewards)
 
 
 def standardized_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
-    """Each group against itself (GRPO, Shao et al. 2024, sec. 4.1). A lone sample gets 0."""
+    """Standardises each reward by the mean and standard deviation of its group (GRPO, Shao et al.
+    2024, sec. 4.1).
+
+    Args:
+        rewards: Shape (B,).
+        groups: Shape (B,).
+
+    Returns:
+        The advantages, shape (B,); 0 for a sample that is alone in its group.
+    """
     gap, group, size = _gaps(rewards, groups)
     variance = torch.zeros_like(size).index_add(0, group, gap**2) / size
     return gap / (variance.sqrt()[group] + EPS)
 
 
 def centered_by_group(rewards: Tensor, groups: Tensor) -> Tensor:
-    """Less each group's mean, in the deviation of the whole batch (Flow-GRPO's `global_std`, Liu et
-    al. 2025).
+    """Subtracts each group's mean and divides by the standard deviation of the whole batch
+    (Flow-GRPO's `global_std`, Liu et al. 2025).
 
-    A group in which all samples are nearly as good then teaches nearly nothing. A lone sample gets
-    0.
+    A group whose rewards are nearly equal therefore contributes almost no gradient.
+
+    Args:
+        rewards: Shape (B,).
+        groups: Shape (B,).
+
+    Returns:
+        The advantages, shape (B,); 0 for a sample that is alone in its group.
     """
     gap, _, _ = _gaps(rewards, groups)
     return gap / (rewards.std(correction=0) + EPS)
 
 
 def _gaps(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(B,) less their groups' means; (B,) the groups numbered from 0; and each one's size."""
+    """Returns rewards minus their group means (B,), group numbers from 0 (B,), and group sizes."""
     _, group = groups.unique(return_inverse=True)
     size = torch.bincount(group).to(rewards)
     mean = torch.zeros_like(size).index_add(0, group, rewards) / size
@@ -44,11 +71,16 @@ def _gaps(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 class PromptStatistics:
-    """Standardises each reward by its prompt's recent rewards (Black et al. 2023, sec. 4.3 and app.
-    D).
+    """Standardises each reward by the recent rewards of its prompt (Black et al. 2023, sec. 4.3 and
+    app. D).
 
-    A prompt with fewer than `min_count` rewards in its buffer of `buffer_size` is measured against
-    the whole batch instead. The buffers hold only finite numbers: the caller leaves the rest out.
+    As long as a prompt has fewer than `min_count` rewards in its buffer, its rewards are
+    standardised over the whole batch. The caller must leave out rewards that are not finite.
+
+    Attributes:
+        buffer_size: How many rewards are kept for each prompt; older ones are dropped.
+        min_count: How many rewards a prompt needs before its own statistics are used.
+        buffers: The recent rewards of each prompt, by the prompt's group number.
     """
 
     def __init__(self, buffer_size: int, min_count: int) -> None:
@@ -57,7 +89,15 @@ class PromptStatistics:
         self.buffers: dict[int, deque[float]] = {}
 
     def standardized(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """Adds the rewards (B,) to their groups' buffers, then gives advantages (B,)."""
+        """Adds the rewards to the buffers of their groups, then computes the advantages.
+
+        Args:
+            rewards: Shape (B,), finite.
+            groups: Shape (B,), int64.
+
+        Returns:
+            The advantages, shape (B,).
+        """
         advantages = torch.empty_like(rewards)
         for group in groups.unique().tolist():
             mine = groups == group
@@ -68,9 +108,11 @@ class PromptStatistics:
         return advantages
 
     def state(self) -> dict[str, list[float]]:
+        """Returns the buffers as JSON-compatible values."""
         return {str(group): list(buffer) for group, buffer in self.buffers.items()}
 
     def load(self, state: dict[str, list[float]]) -> None:
+        """Restores the buffers from the result of `state`."""
         self.buffers = {
             int(group): deque(values, maxlen=self.buffer_size) for group, values in state.items()
         }

@@ -1,6 +1,6 @@
-"""What can be told of pictures without knowing what they show: colours, edges, how alike they are.
+"""Image statistics that do not depend on the content: colours, edges and similarity.
 
-Of a picture that is not finite nothing can be told: NaN.
+A statistic of an image that is not finite is NaN.
 """
 
 import math
@@ -10,28 +10,47 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EDGE = 0.1
-"""The least step of brightness between neighbours, of 1, that counts as an edge."""
+"""The smallest difference in luma (in [0, 1]) between neighbouring pixels that counts as an edge.
+"""
 LEVELS = 8
-"""Of each colour channel, for the entropy."""
+"""The number of bins for each colour channel in `colour_entropy`."""
 THUMBNAIL_PIXELS = 8
 
 
 def brightness(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: mean luma (ITU-R BT.601)."""
+    """Returns the mean luma (ITU-R BT.601) of each image.
+
+    Args:
+        images: Shape (B, 3, H, W), in [0, 1].
+
+    Returns:
+        Shape (B,), in [0, 1].
+    """
     return _luma(images).mean((1, 2))
 
 
 def saturation(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the mean of each pixel's (max - min) /
-    max.
+    """Returns the mean over pixels of (max - min) / max of the channels.
+
+    Args:
+        images: Shape (B, 3, H, W), in [0, 1].
+
+    Returns:
+        Shape (B,), in [0, 1].
     """
     most, least = images.amax(1), images.amin(1)
     return _of_finite(images, ((most - least) / most.clamp(min=1e-6)).mean((1, 2)))
 
 
 def edge_density(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in [0, 1]: the share of pixels where the luma takes a
-    step of EDGE or more.
+    """Returns the share of pixels whose luma differs by EDGE or more from the next pixel to the
+    right or below.
+
+    Args:
+        images: Shape (B, 3, H, W), in [0, 1].
+
+    Returns:
+        Shape (B,), in [0, 1].
     """
     luma = _luma(images)
     across = F.pad(luma.diff(dim=2), (0, 1)).abs()
@@ -40,8 +59,13 @@ def edge_density(images: Tensor) -> Tensor:
 
 
 def colour_entropy(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) in bits, at most 9: of each picture's colours, LEVELS
-    to a channel.
+    """Returns the entropy of each image's colour histogram, with LEVELS bins for each channel.
+
+    Args:
+        images: Shape (B, 3, H, W), in [0, 1].
+
+    Returns:
+        Shape (B,), in bits, between 0 and 9.
     """
     levels = (images.where(images.isfinite(), 0.0) * LEVELS).long().clamp(0, LEVELS - 1)
     colours = (levels * torch.tensor([LEVELS**2, LEVELS, 1]).view(1, 3, 1, 1)).sum(1).flatten(1)
@@ -51,13 +75,20 @@ def colour_entropy(images: Tensor) -> Tensor:
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> features (B, D): a small copy of each."""
+    """Returns features (B, D) of images (B, 3, H, W) in [0, 1]: a flattened 8 x 8 copy of each."""
     return F.interpolate(images, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), mode="area").flatten(1)
 
 
 def diversity(features: Tensor, groups: Tensor) -> Tensor:
-    """features (N, D), groups (N,) -> scalar: the mean Euclidean distance of two different pictures
-    of one group, every group alike; NaN where no group has two.
+    """Returns the mean Euclidean distance between two images of the same group, averaged over the
+    groups.
+
+    Args:
+        features: Shape (N, D).
+        groups: Shape (N,).
+
+    Returns:
+        A scalar; NaN if no group has two images.
     """
     each = [torch.pdist(features[groups == group]) for group in groups.unique()]
     means = [distances.mean() for distances in each if len(distances)]
@@ -65,15 +96,20 @@ def diversity(features: Tensor, groups: Tensor) -> Tensor:
 
 
 def nearest(features: Tensor) -> Tensor:
-    """features (N, D) -> (N,): the Euclidean distance to the nearest other picture, infinite where
-    there is none.
+    """Returns each image's Euclidean distance to its nearest neighbour.
+
+    Args:
+        features: Shape (N, D).
+
+    Returns:
+        Shape (N,); infinite if there is no other image.
     """
     apart = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
     return apart.fill_diagonal_(torch.inf).amin(1)
 
 
 def _of_finite(images: Tensor, values: Tensor) -> Tensor:
-    """values (B,), NaN for an image that is not finite."""
+    """Sets the values (B,) of images that are not finite to NaN."""
     return values.where(images.isfinite().all(3).all(2).all(1), torch.nan)
 
 

@@ -1,4 +1,4 @@
-"""How far a mean may be from what more samples would give."""
+"""Bootstrap confidence intervals of a mean."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,17 @@ from torch import Tensor
 def interval(
     values: Tensor, generator: torch.Generator, *, coverage: float = 0.95, draws: int = 10_000
 ) -> tuple[float, float]:
-    """values (N,), independent -> (low, high), which hold the mean's percentile interval (Efron
-    1979).
+    """Returns the percentile bootstrap interval of the mean (Efron 1979).
 
-    Where samples belong together, such as several of one prompt, give their means: they are not
-    independent.
+    Args:
+        values: Shape (N,), independent. Average dependent samples, such as several of one prompt,
+            first.
+        generator: Draws the resamples.
+        coverage: The probability that the interval should cover, in (0, 1).
+        draws: The number of resamples.
+
+    Returns:
+        The lower and the upper end of the interval.
     """
     chosen = torch.randint(len(values), (draws, len(values)), generator=generator)
     means = values.double()[chosen].mean(1)

@@ -1,4 +1,4 @@
-"""The law of one denoising step."""
+"""The distribution of one denoising step."""
 
 import math
 from dataclasses import dataclass
@@ -11,32 +11,39 @@ from rediffuse.maths.schedules import wide
 
 @dataclass(frozen=True)
 class Gaussian:
-    """An isotropic Gaussian over next states, one per row.
+    """An isotropic Gaussian distribution over the next state, one for each row.
 
-    mean: (N, *L)
-    std: (N,), zero where nothing is drawn (and nothing has a density)
+    Attributes:
+        mean: Shape (N, *L).
+        std: Shape (N,); 0 for a deterministic step, which has no density.
     """
 
     mean: Tensor
     std: Tensor
 
     def sample(self, noise: Tensor) -> Tensor:
-        """noise (N, *L), standard normal -> (N, *L)."""
+        """Transforms standard normal noise (N, *L) into a sample (N, *L) of the distribution."""
         return self.mean + wide(self.std, self.mean) * noise
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of x (N, *L), averaged over the entries of L: (N,).
+        """Returns the log-density of x, averaged over the elements of a latent.
 
-        The mean instead of the sum, as in both public codes of DDPO (Black et al. 2023): published
-        clip ranges of 1e-4 are for this mean; the true log-ratio is larger by the number of
-        entries.
+        The average replaces the sum, as in both public implementations of DDPO (Black et al. 2023):
+        the published clip ranges of 1e-4 refer to this average. The true log-ratio is larger by a
+        factor of the number of elements.
+
+        Args:
+            x: Shape (N, *L).
+
+        Returns:
+            Shape (N,).
         """
         z = (x - self.mean) / wide(self.std, self.mean)
         density = -0.5 * z**2 - wide(self.std, self.mean).log() - 0.5 * math.log(2 * math.pi)
         return density.flatten(1).mean(1)
 
     def kl(self, other: "Gaussian") -> Tensor:
-        """KL(self || other), averaged over the entries of L: (N,)."""
+        """Returns KL(self || other), averaged over the elements of a latent: shape (N,)."""
         ratio = wide(self.std / other.std, self.mean)
         gap = (self.mean - other.mean) / wide(other.std, self.mean)
         return (0.5 * (gap**2 + ratio**2 - 1) - torch.log(ratio)).flatten(1).mean(1)

@@ -1,5 +1,5 @@
-"""Randomness by key: every draw comes from a generator seeded by what it is for, never by what came
-before.
+"""Random generators seeded by a key that names their purpose, so that draws never depend on earlier
+draws.
 """
 
 import hashlib
@@ -10,11 +10,13 @@ from torch import Tensor
 
 
 def generator(*key: int | str) -> torch.Generator:
-    """A CPU generator that depends on the key alone, e.g. (seed, epoch, "noise", sample index)."""
+    """Returns a CPU generator seeded by a hash of the key, e.g. (seed, epoch, "noise", sample
+    index).
+    """
     digest = hashlib.blake2b("/".join(map(str, key)).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
 
 
 def draw(generators: Sequence[torch.Generator], shape: Sequence[int]) -> Tensor:
-    """(B, *shape) standard normal: one row from each generator, whoever its neighbours are."""
+    """Draws standard normal noise (B, *shape), each row from its own generator."""
     return torch.stack([torch.randn(tuple(shape), generator=each) for each in generators])

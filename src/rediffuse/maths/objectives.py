@@ -1,12 +1,17 @@
-"""Policy objectives, one number per row, to be minimised. All arguments and results are (N,)."""
+"""Policy-gradient losses, one number for each row. All tensors have shape (N,)."""
 
 import torch
 from torch import Tensor
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
-    """DDPO-IS: PPO's pessimistic surrogate (Schulman et al. 2017, eq. 7; Black et al. 2023, sec.
-    4.3).
+    """Returns PPO's clipped loss, as DDPO-IS uses it (Schulman et al. 2017, eq. 7; Black et al.
+    2023, sec. 4.3).
+
+    Args:
+        log_ratio: Log-probability under the current policy minus that under the sampling policy.
+        advantage: The advantage of each row.
+        clip_range: The ratio is clipped to 1 ± clip_range.
     """
     ratio = log_ratio.exp()
     bounded = ratio.clamp(1 - clip_range, 1 + clip_range)
@@ -14,5 +19,7 @@ def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -
 
 
 def score_function(log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """DDPO-SF: REINFORCE over denoising steps (Williams 1992; Black et al. 2023, sec. 4.3)."""
+    """Returns the REINFORCE loss of denoising steps (DDPO-SF; Williams 1992; Black et al. 2023,
+    sec. 4.3).
+    """
     return -log_prob * advantage

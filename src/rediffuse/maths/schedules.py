@@ -1,5 +1,5 @@
-"""Noise schedules: how noisy a state is at each time, and what a network's output says of its
-parts.
+"""Noise schedules: noise levels by time, and how a network's output relates to clean sample and
+noise.
 """
 
 from collections.abc import Callable
@@ -15,36 +15,34 @@ Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """How noisy states are: state = alpha · clean + sigma · noise.
+    """The noise level of states: state = alpha · clean + sigma · noise.
 
     Attributes:
-        alpha: shape (N,), or broadcastable to the states (N, *L).
-        sigma: the same shape.
+        alpha: Shape (N,), or broadcastable to the states (N, *L).
+        sigma: The same shape.
     """
 
     alpha: Tensor
     sigma: Tensor
 
     def __getitem__(self, step: Tensor) -> "NoiseLevel":
-        """The levels of some steps: step (N,) -> (N,)."""
+        """Returns the levels (N,) at step indices (N,)."""
         return NoiseLevel(self.alpha[step], self.sigma[step])
 
     def like(self, state: Tensor) -> "NoiseLevel":
-        """The levels (N,) on the device and in the dtype of states (N, *L), broadcastable to
-        them.
-        """
+        """Returns the levels with the device and dtype of states (N, *L), broadcastable to them."""
         return NoiseLevel(wide(self.alpha, state), wide(self.sigma, state))
 
 
 @dataclass(frozen=True)
 class Steps:
-    """The way from noise to a clean sample in T steps.
+    """Times and noise levels of the T denoising steps.
 
     Attributes:
-        times: shape (T,); what `Denoiser.predict` is told at each step. Only the schedule
-            interprets it.
-        here: the noise levels (T,) before each step, float64.
-        after: the noise levels (T,) after each step, float64.
+        times: Shape (T,); passed to `Denoiser.predict` at each step. Only the schedule interprets
+            them.
+        here: The noise levels (T,) before each step, float64.
+        after: The noise levels (T,) after each step, float64.
     """
 
     times: Tensor
@@ -53,11 +51,11 @@ class Steps:
 
 
 class NoiseSchedule(Protocol):
-    """What a diffusion model was trained to undo.
+    """The noise schedule that a diffusion model was trained with.
 
     Attributes:
-        prediction: what the network predicts.
-        clip_sample_range: predicted clean samples are clamped to ± this; None: never.
+        prediction: The quantity that the network predicts.
+        clip_sample_range: Predicted clean samples are clamped to ± this value; None disables it.
     """
 
     @property
@@ -65,17 +63,19 @@ class NoiseSchedule(Protocol):
     @property
     def clip_sample_range(self) -> float | None: ...
     def steps(self, num_steps: int) -> Steps:
-        """The steps that the model is sampled in. Raises ValueError for a number of steps that it
-        does not have.
+        """Returns the times and noise levels for sampling in `num_steps` steps.
+
+        Raises:
+            ValueError: The schedule cannot be divided into that number of steps.
         """
         ...
 
     def level(self, time: Tensor) -> NoiseLevel:
-        """time (N,) -> levels (N,)."""
+        """Returns the noise levels (N,) at times (N,)."""
         ...
 
     def training_time(self, generator: torch.Generator) -> Tensor:
-        """Shape (1,): a time drawn as in pretraining."""
+        """Draws one time, shape (1,), from the distribution used in pretraining."""
         ...
 
 
@@ -84,14 +84,16 @@ class Discrete:
     """The schedule of DDPM: x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps for t in 0 …
     T_train - 1.
 
-    The steps are those of diffusers' `DDIMScheduler`, which steps down by T_train // T from every
-    time, whatever the spacing.
+    The steps equal those of diffusers' `DDIMScheduler`, where each step goes from time t to t -
+    T_train // T, whatever the spacing.
 
     Attributes:
-        alpha_bar: shape (T_train,), cumulative products of 1 - beta (Ho et al. 2020, eq. 4).
-        final_alpha_bar: the value after the last step; 1 for a clean sample.
-        spacing: how the times of the steps are chosen.
-        steps_offset: added to the times of leading spacing.
+        alpha_bar: Shape (T_train,), cumulative products of 1 - beta (Ho et al. 2020, eq. 4).
+        final_alpha_bar: The value after the last step; 1 for a clean sample.
+        prediction: The quantity that the network predicts.
+        spacing: How the times of the steps are spaced; see `spaced_times`.
+        steps_offset: Added to the times if the spacing is "leading".
+        clip_sample_range: Predicted clean samples are clamped to ± this value; None disables it.
     """
 
     alpha_bar: Tensor
@@ -130,12 +132,14 @@ class Flow:
     """The schedule of flow matching: x_t = (1 - t) x_0 + t eps for t in [0, 1] (Lipman et al. 2023;
     Liu et al. 2023).
 
-    The network predicts the velocity eps - x_0. A family that tells its network another number,
+    The network predicts the velocity eps - x_0. A model family whose network expects another time,
     such as 1000 t, converts it in `predict`.
 
     Attributes:
-        sigmas: num_steps -> shape (num_steps + 1,), descending from at most 1 to 0; shifts are the
-            family's affair.
+        sigmas: Maps num_steps to times of shape (num_steps + 1,), descending from at most 1 to 0.
+            Time shifts are applied by the model family.
+        prediction: The quantity that the network predicts.
+        clip_sample_range: Predicted clean samples are clamped to ± this value; None disables it.
     """
 
     sigmas: Callable[[int], Tensor]
@@ -154,14 +158,14 @@ class Flow:
 
 
 class Meaning(NamedTuple):
-    """What one kind of prediction says of a state's two parts, the clean sample and the noise.
+    """How one type of prediction relates to the clean sample and the noise of a state.
 
     Attributes:
-        coefficients: a level -> a, b, each broadcastable to the states: output = a · clean + b ·
-            noise.
-        solve: output, state, level -> clean, noise: that equation and the state's, solved for both.
-            The closed forms lose fewer digits than the general inverse, and their results stay as
-            they were.
+        coefficients: Maps a noise level to (a, b), each broadcastable to the states, such that
+            output = a · clean + b · noise.
+        solve: Maps (output, state, level) to (clean, noise), which solve this equation and that of
+            the state. The closed forms are more accurate than a general inverse of the 2 x 2
+            system.
     """
 
     coefficients: Callable[[NoiseLevel], tuple[Tensor | float, Tensor | float]]
@@ -195,8 +199,12 @@ MEANINGS: dict[Prediction, Meaning] = {
 
 
 def noised(clean: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
-    """The state (N, *L) made of a clean sample and noise of that shape; level: broadcastable to
-    them.
+    """Returns the noisy state alpha · clean + sigma · noise.
+
+    Args:
+        clean: Shape (N, *L).
+        noise: Shape (N, *L).
+        level: Broadcastable to both.
     """
     return level.alpha * clean + level.sigma * noise
 
@@ -204,7 +212,7 @@ def noised(clean: Tensor, noise: Tensor, level: NoiseLevel) -> Tensor:
 def training_target(
     prediction: Prediction, clean: Tensor, noise: Tensor, level: NoiseLevel
 ) -> Tensor:
-    """What a perfect network outputs for the state, (N, *L); arguments as in `noised`."""
+    """Returns the regression target (N, *L) of the network; the arguments are as in `noised`."""
     of_clean, of_noise = MEANINGS[prediction].coefficients(level)
     return of_clean * clean + of_noise * noise
 
@@ -212,31 +220,35 @@ def training_target(
 def clean_and_noise(
     prediction: Prediction, output: Tensor, state: Tensor, level: NoiseLevel
 ) -> tuple[Tensor, Tensor]:
-    """What a network's output says of the clean sample and of the noise, each (N, *L).
+    """Computes the clean sample and the noise that a network's output implies.
 
     Args:
-        output: shape (N, *L).
-        state: shape (N, *L).
-        level: broadcastable to them.
+        prediction: The quantity that the network predicts.
+        output: Shape (N, *L).
+        state: Shape (N, *L).
+        level: Broadcastable to both.
+
+    Returns:
+        The clean sample and the noise, each of shape (N, *L).
     """
     return MEANINGS[prediction].solve(output, state, level)
 
 
 def wide(values: Tensor, state: Tensor) -> Tensor:
-    """values (N,) -> the same on the device and in the dtype of states (N, *L), broadcastable to
-    them.
-    """
+    """Reshapes values (N,) to broadcast to states (N, *L), on their device and in their dtype."""
     return values.to(state).view(-1, *[1] * (state.ndim - 1))
 
 
 def alpha_bar_linear(num_times: int, beta_start: float, beta_end: float) -> Tensor:
-    """Shape (num_times,), of betas that are evenly spaced (Ho et al. 2020, sec. 4)."""
+    """Returns alpha_bar, shape (num_times,), for evenly spaced betas (Ho et al. 2020, sec. 4)."""
     return (1 - torch.linspace(beta_start, beta_end, num_times)).cumprod(0)
 
 
 def shifted(sigmas: Tensor, shift: float) -> Tensor:
-    """Times of flow matching moved towards noise for larger latents (Esser et al. 2024, eq. 23); a
-    shift of 1 changes nothing.
+    """Shifts the times of flow matching towards noise, for larger latents (Esser et al. 2024, eq.
+    23).
+
+    A shift of 1 leaves them unchanged.
     """
     return shift * sigmas / (1 + (shift - 1) * sigmas)
 
@@ -244,8 +256,10 @@ def shifted(sigmas: Tensor, shift: float) -> Tensor:
 def spaced_times(
     spacing: Spacing, num_steps: int, num_train_times: int, steps_offset: int = 0
 ) -> Tensor:
-    """Shape (num_steps,) int64, descending (Lin et al. 2024, table 2; the rounding is
-    diffusers').
+    """Returns the times of the denoising steps (Lin et al. 2024, table 2, rounded as in diffusers).
+
+    Returns:
+        Shape (num_steps,), int64, descending.
     """
     if spacing == "linspace":
         gap = (num_train_times - 1) / max(1, num_steps - 1)
@@ -254,7 +268,7 @@ def spaced_times(
         return torch.arange(num_steps).flip(0) * (num_train_times // num_steps) + steps_offset
     gap = (
         num_train_times - num_train_times / num_steps
-    ) - num_train_times  # as numpy's arange has it, to the last bit
+    ) - num_train_times  # rounds as numpy.arange does, bit for bit
     return (num_train_times + torch.arange(num_steps, dtype=torch.float64) * gap).round().long() - 1
 
 

@@ -1,11 +1,17 @@
-"""How surely a mean of few values is not nought."""
+"""Quantiles of Student's t-distribution."""
 
 from statistics import NormalDist
 
 
 def quantile(share: float, freedom: int) -> float:
-    """Of Student's t with so many degrees of freedom, by its expansion about the normal one
-    (Abramowitz & Stegun 1964, 26.7.5): within 1 % from 10 on for shares up to 1 - 1e-5.
+    """Returns a quantile of Student's t-distribution, by an expansion about the normal quantile.
+
+    The relative error is at most 1 % from 10 degrees of freedom on, for shares up to 1 - 1e-5
+    (Abramowitz & Stegun 1964, eq. 26.7.5).
+
+    Args:
+        share: The probability below the quantile, in (0, 1).
+        freedom: The degrees of freedom.
     """
     z = NormalDist().inv_cdf(share)
     return (

@@ -1,4 +1,4 @@
-"""Whether values rise along a run, against their own noise."""
+"""Linear trends of values along a run, tested against their noise."""
 
 import math
 from collections.abc import Sequence
@@ -7,15 +7,19 @@ from statistics import fmean
 from typing import Literal
 
 FEW = 8
-"""Values, of which a bend looks like noise about a line."""
+"""With fewer values than this, curvature cannot be told from noise about a line."""
 SURE = 4.0
-"""Of a slope, in its own standard errors."""
+"""The slope, in its standard errors, from which a trend counts as rising or falling."""
 
 
 @dataclass(frozen=True)
 class Trend:
-    """Of values along epochs. sure: the slope in its own standard errors
-    first, last: means of the first and last quarter
+    """The linear trend of values over epochs.
+
+    Attributes:
+        sure: The slope divided by its standard error; signed.
+        first: The mean of the first quarter of the values.
+        last: The mean of the last quarter of the values.
     """
 
     sure: float
@@ -24,14 +28,23 @@ class Trend:
 
     @property
     def way(self) -> Literal["rises", "falls", "flat"]:
-        """What the line does, judged by its slope in standard errors."""
+        """The direction of the trend: "flat" if the slope is within SURE standard errors of 0."""
         return "rises" if self.sure >= SURE else "falls" if self.sure <= -SURE else "flat"
 
 
 def trend(values: Sequence[float], noise: Sequence[float] = ()) -> Trend:
-    """noise: the standard error of each value, if it is known; the slope's error is never taken for
-    less than it gives. Of fewer than FEW values, the last against the first may be surer than the
-    slope.
+    """Fits a line to the values and tests its slope.
+
+    With fewer than FEW values and known noise, the difference of the last and the first quarter is
+    tested too, and the result with the larger magnitude is returned.
+
+    Args:
+        values: The values in order, evenly spaced; at least one.
+        noise: The standard error of each value, if known. It is a lower bound of the residual
+            noise.
+
+    Returns:
+        The trend; `sure` is infinite if the values lie on a sloped line and the noise is unknown.
     """
     n, quarter = len(values), max(1, len(values) // 4)
     centre, mean = (n - 1) / 2, fmean(values)

@@ -1,5 +1,6 @@
-"""From rewards to the weights of reward-weighted regression. Rewards (B,) and groups (B,) cover the
-samples of all processes.
+"""Sample weights and selections for reward-weighted regression, computed from rewards.
+
+Rewards and groups have shape (B,), where B counts the samples of all processes.
 """
 
 import torch
@@ -7,14 +8,21 @@ from torch import Tensor
 
 
 def softmax_weights(rewards: Tensor, inverse_temperature: float) -> Tensor:
-    """(B,) -> (B,), proportional to exp(inverse_temperature * reward), of mean 1 (Black et al.
+    """Returns weights proportional to exp(inverse_temperature * reward), with mean 1 (Black et al.
     2023, sec. 4.2).
+
+    Args:
+        rewards: Shape (B,).
+        inverse_temperature: In 1 / unit of the reward.
+
+    Returns:
+        Shape (B,).
     """
     return len(rewards) * torch.softmax(inverse_temperature * rewards, 0)
 
 
 def softmax_weights_by_group(rewards: Tensor, groups: Tensor, inverse_temperature: float) -> Tensor:
-    """The same within each group, so that every group's mean is 1."""
+    """Applies `softmax_weights` within each group, so that the mean weight of every group is 1."""
     weights = torch.empty_like(rewards)
     for group in groups.unique():
         weights[groups == group] = softmax_weights(rewards[groups == group], inverse_temperature)
@@ -22,12 +30,20 @@ def softmax_weights_by_group(rewards: Tensor, groups: Tensor, inverse_temperatur
 
 
 def above_percentile(rewards: Tensor, percentile: float) -> Tensor:
-    """(B,) bool: not below the percentile, in [0, 100], of all of them, interpolated linearly."""
+    """Selects the rewards that are not below a percentile of all rewards, interpolated linearly.
+
+    Args:
+        rewards: Shape (B,).
+        percentile: In [0, 100].
+
+    Returns:
+        Shape (B,), bool.
+    """
     return rewards >= torch.quantile(rewards, percentile / 100)
 
 
 def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
-    """The same within each group: the best of each are kept, at least one."""
+    """Applies `above_percentile` within each group; at least one sample of each is selected."""
     kept = torch.empty_like(rewards, dtype=torch.bool)
     for group in groups.unique():
         kept[groups == group] = above_percentile(rewards[groups == group], percentile)
@@ -35,8 +51,18 @@ def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float
 
 
 def above_percentile_so_far(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
-    """Groups come one after another, in the order of their numbers, each held against its own
-    rewards and those of all before.
+    """Selects the rewards of each group that are not below a percentile of all rewards so far.
+
+    The groups follow one another in ascending order of their numbers; the percentile of a group is
+    taken over its own rewards and those of all earlier groups.
+
+    Args:
+        rewards: Shape (B,).
+        groups: Shape (B,).
+        percentile: In [0, 100].
+
+    Returns:
+        Shape (B,), bool.
     """
     kept = torch.empty_like(rewards, dtype=torch.bool)
     for group in groups.unique():

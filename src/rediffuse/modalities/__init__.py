@@ -1,3 +1,1 @@
-"""Kinds of sample: how each is shown on a page, kept in a file, and read back from it. One file a
-kind.
-"""
+"""The modalities: how each kind of sample is previewed, quantised and saved; one in each file."""

@@ -1,4 +1,4 @@
-"""Sound: (B, C, N) in [-1, 1], kept as 16-bit WAV."""
+"""Sound: waveforms (B, C, N) in [-1, 1], saved as 16-bit WAV."""
 
 import wave
 from dataclasses import dataclass
@@ -12,17 +12,19 @@ from rediffuse.config.schema import PositiveInt
 __all__ = ["Audio"]
 
 LOUDEST = 32767
+"""The 16-bit integer that an amplitude of 1 is saved as."""
 SIDE = 64
-"""Pixels of a preview."""
+"""The width and height of a preview in pixels."""
 QUIETEST_DECIBELS = -80.0
+"""The level that a spectrogram shows as black, in decibels."""
 
 
 @dataclass(frozen=True)
 class Audio:
-    """Samples (B, C, N) in [-1, 1]: C channels of N values.
+    """Waveforms (B, C, N) in [-1, 1], with C channels of N values.
 
     Attributes:
-        sample_rate: values of a channel in a second, in hertz.
+        sample_rate: Values of a channel per second, in hertz.
     """
 
     sample_rate: PositiveInt = 16_000
@@ -30,8 +32,9 @@ class Audio:
     suffix = ".wav"
 
     def preview(self, samples: Tensor) -> Tensor:
-        """A spectrogram of the mean of the channels, (B, 3, 64, 64): time from left to right, low
-        notes below, loud is bright.
+        """Returns spectrograms (B, 3, 64, 64) in [0, 1] of the mean over the channels.
+
+        Time runs from left to right, frequency from bottom to top; louder is brighter.
         """
         mono, bins = samples.mean(1), 2 * SIDE
         hop = max(1, mono.shape[1] // SIDE)
@@ -49,7 +52,7 @@ class Audio:
         return (samples.clamp(-1, 1) * LOUDEST).round() / LOUDEST
 
     def save(self, sample: Tensor, stem: Path) -> None:
-        """Values that are not finite are silence."""
+        """Saves a WAV file; waveform values that are not finite become 0."""
         values = (self.quantized(sample.nan_to_num(0)) * LOUDEST).round().to(torch.int16)
         with wave.open(str(stem.with_suffix(self.suffix)), "wb") as file:
             file.setnchannels(len(sample))

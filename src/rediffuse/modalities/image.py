@@ -1,4 +1,4 @@
-"""Still pictures: (B, 3, H, W) in [0, 1], kept as PNG."""
+"""Images: (B, 3, H, W) in [0, 1], saved as PNG."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ __all__ = ["Image"]
 
 @dataclass(frozen=True)
 class Image:
-    """Samples (B, 3, H, W) in [0, 1]."""
+    """Images (B, 3, H, W) in [0, 1]."""
 
     name = "image"
     suffix = ".png"

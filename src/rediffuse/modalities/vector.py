@@ -1,4 +1,4 @@
-"""Numbers: (B, D), such as an action, a plan or a design, kept as JSON."""
+"""Numbers: (B, D), such as an action, a plan or a design, saved as JSON."""
 
 import json
 import math
@@ -13,15 +13,15 @@ from rediffuse.config.schema import Positive
 __all__ = ["Vector"]
 
 SIDE = 64
-"""Pixels of a preview."""
+"""The width and height of a preview in pixels."""
 
 
 @dataclass(frozen=True)
 class Vector:
-    """Samples (B, *S) of any numbers.
+    """Arrays of numbers (B, *S), in any range.
 
     Attributes:
-        largest: the absolute value that a bar of full height shows in a preview.
+        largest: The absolute value at which a bar of a preview has its full height.
     """
 
     largest: Positive = 3.0
@@ -29,8 +29,8 @@ class Vector:
     suffix = ".json"
 
     def preview(self, samples: Tensor) -> Tensor:
-        """A bar for each number, up from the middle where it is positive and down where it is
-        negative: (B, 3, 64, 64).
+        """Returns bar charts (B, 3, 64, 64) in [0, 1], with bars up for positive and down for
+        negative values.
         """
         values = samples.flatten(1)
         columns = values[:, torch.arange(SIDE) * values.shape[1] // SIDE] / self.largest
@@ -44,7 +44,7 @@ class Vector:
         return samples
 
     def save(self, sample: Tensor, stem: Path) -> None:
-        """Values that are not finite are null."""
+        """Saves shape and values as JSON; values that are not finite become null."""
         values = [value if math.isfinite(value) else None for value in sample.flatten().tolist()]
         stem.with_suffix(self.suffix).write_text(
             json.dumps({"shape": list(sample.shape), "values": values})

@@ -1,4 +1,4 @@
-"""Moving pictures: (B, F, 3, H, W) in [0, 1], kept as animated WebP."""
+"""Videos: (B, F, 3, H, W) in [0, 1], saved as animated WebP."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +12,15 @@ from rediffuse.images import picture, rounded
 __all__ = ["Video"]
 
 SHOWN = 4
-"""Frames of a preview, in two rows of two."""
+"""The number of frames in a preview, arranged in two rows of two."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """Samples (B, F, 3, H, W) in [0, 1]: F frames, one after another.
+    """Videos (B, F, 3, H, W) in [0, 1] of F frames.
 
     Attributes:
-        frames_per_second: how fast the file plays.
+        frames_per_second: The playback speed of the saved file.
     """
 
     frames_per_second: Positive = 8.0
@@ -28,7 +28,9 @@ class Video:
     suffix = ".webp"
 
     def preview(self, samples: Tensor) -> Tensor:
-        """Four frames, evenly spaced in time, in reading order: (B, 3, 2 H, 2 W)."""
+        """Returns four frames, evenly spaced in time and in reading order, as images (B, 3, 2 H, 2
+        W).
+        """
         at = torch.linspace(0, samples.shape[1] - 1, SHOWN).round().long()
         first, second, third, fourth = samples[:, at].unbind(1)
         return torch.cat([torch.cat([first, second], 3), torch.cat([third, fourth], 3)], 2)

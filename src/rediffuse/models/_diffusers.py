@@ -81,16 +81,18 @@ class LatentDiffusion(FineTuned):
         return len(self.tokenizer(text, verbose=False).input_ids)
 
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        if self.options.guidance_scale == 1:
-            return self.predict_unguided(x, time, conditioning)
+        return self.predict_guided(x, time, conditioning, self.options.guidance_scale)
+
+    def predict_guided(
+        self, x: Tensor, time: Tensor, conditioning: Conditioning, scale: float
+    ) -> Tensor:
         text = conditioning["text"]
+        if scale == 1:
+            return self._denoise(x, time, text)
         nothing = self._embedding("").expand_as(text)
         both = self._denoise(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
         unguided, guided = both.chunk(2)
-        return torch.lerp(unguided, guided, self.options.guidance_scale)
-
-    def predict_unguided(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        return self._denoise(x, time, conditioning["text"])
+        return torch.lerp(unguided, guided, scale)
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
         with self._autocast():

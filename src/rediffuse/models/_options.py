@@ -5,7 +5,7 @@ imported.
 from dataclasses import dataclass
 from typing import Literal
 
-from rediffuse.config.schema import Positive, PositiveInt, Text
+from rediffuse.config.schema import Method, Positive, PositiveInt, Text
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class TrainingOptions:
         gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
     """
 
-    train: Literal["lora", "full"] = "lora"
-    lora_rank: PositiveInt = 4
-    lora_alpha: Positive | None = None
-    lora_targets: tuple[Text, ...] = ("to_q", "to_k", "to_v", "to_out.0")
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    gradient_checkpointing: bool = False
+    train: Method[Literal["lora", "full"]] = "lora"
+    lora_rank: Method[PositiveInt] = 4
+    lora_alpha: Method[Positive | None] = None
+    lora_targets: Method[tuple[Text, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
+    precision: Method[Literal["fp32", "bf16", "fp16"]] = "fp32"
+    gradient_checkpointing: Method[bool] = False
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,3 @@
-"""Processes and threads: ranks, devices, cores, signals, and the watch over processes that hang."""
+"""Processes and threads: ranks, devices, cores, signals, and the detection of processes that
+hang.
+"""

@@ -1,4 +1,4 @@
-"""Micro-batches side by side, on the cores of a CPU."""
+"""Parallel micro-batches on the cores of a CPU."""
 
 import os
 from collections import deque
@@ -13,26 +13,26 @@ Result = TypeVar("Result")
 
 
 class Lanes:
-    """Runs micro-batches side by side, each in one torch thread.
+    """Worker threads ("lanes") that run micro-batches in parallel, each with one torch thread.
 
-    For small networks that is faster than one micro-batch on many threads, and as fast as a process
-    per core (benchmarks/lanes.py). The number of lanes never changes a result.
+    For small networks this is faster than one micro-batch on many threads, and as fast as one
+    process for each core (benchmarks/lanes.py). Results do not depend on the number of lanes.
     """
 
     def __init__(self, number: int) -> None:
         self.number = number
-        # of each lane, whatever a reward asks of torch while a lane starts
+        # read here, since a reward may change torch's setting while the threads start
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(
             number, initializer=torch.set_num_threads, initargs=(threads,)
         )
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yields the results in the order of the items; it works at most a few items ahead of its
-        reader.
+        """Yields the results in the order of the items, computing at most 2 * number + 1 items
+        ahead.
 
-        It raises what `function` raises; a StopIteration becomes a RuntimeError, as in any
-        generator, and ends no epoch.
+        It raises what `function` raises, except that a StopIteration becomes a RuntimeError, as in
+        any generator.
         """
         if self.number == 1:
             return (function(item) for item in items)
@@ -54,10 +54,10 @@ class Lanes:
                 future.cancel()
 
     def close(self) -> None:
-        """Ends the threads, once what they have begun is done."""
+        """Ends the threads after the items that have started."""
         self._pool.shutdown(cancel_futures=True)
 
 
 def num_cores() -> int:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,5 +1,5 @@
-"""A watch over the processes of a run, outside their collectives: none waits for one that has gone
-silent.
+"""Heartbeats between the processes of a run, outside their collectives, so that none waits for a
+process that hangs.
 """
 
 import json
@@ -20,23 +20,28 @@ from rediffuse.errors import LostProcessError
 from rediffuse.terminal.output import say
 
 LONGEST_SECONDS = 3600.0
-"""Of one operation that cannot tell of its progress: loading a model, writing a checkpoint or the
-page.
+"""The longest duration of an operation without progress reports: loading a model, writing a
+checkpoint or report.
 """
 GRACE_SECONDS = 5.0
-"""After a signal, for a process that is waited for to hear of it and stop at a good place."""
+"""How long after a signal a process that waits in a collective may still stop regularly."""
 RESCUE_SECONDS = 60.0
-"""To save what the last whole epoch left, before a process ends from outside of its own work."""
+"""How long the state of the last completed epoch may take to save before a process is ended."""
 LEAVING_SECONDS = 5.0
+"""How long to wait for each of the threads at the end."""
 
 
 @dataclass(frozen=True)
 class Word:
-    """What a process tells of itself. beats: work that was done
-    alive: grows while it waits, or is busy with one long operation
+    """The heartbeat message of a process.
 
-    asked: the signal that it was sent, or 0
-    where: its number on its machine
+    Attributes:
+        beats: Counts completed work.
+        alive: Increases while the process waits or runs one long operation.
+        waits: Whether the process waits in a collective.
+        phase: What it works on.
+        asked: The number of the stop signal that it received, or 0.
+        where: Its process id and machine.
     """
 
     beats: int = 0
@@ -48,12 +53,19 @@ class Word:
 
 
 class Heart:
-    """Of one process. It beats with the work that is done; one thread tells the others and hears
-    what they tell, another judges.
+    """The heartbeat of a process. One thread exchanges messages with the other processes, another
+    checks them.
 
-    rescue: saves what can be saved; called from a thread when the process is ended from outside of
-        its own work, never while `saving` is held.
-    hear: told the number of the signal that another process was sent.
+    Args:
+        rank: The number of this process.
+        size: The number of processes.
+        stall_seconds: The time without progress after which a process counts as lost.
+        hear: Called with the number of a stop signal that another process received.
+
+    Attributes:
+        rescue: Saves the last completed epoch; called from a thread before the process is ended,
+            unless `saving` is held.
+        saving: A lock to hold while saving.
     """
 
     _runs = 0
@@ -80,13 +92,13 @@ class Heart:
         self._broken = ""
 
     def beat(self, phase: str | None = None) -> None:
-        """Some work is done. phase: what is worked on from now on."""
+        """Counts completed work; `phase` names what is worked on from now on."""
         self._beats += 1
         self._phase = phase or self._phase
 
     @contextmanager
     def busy(self, phase: str) -> Iterator[None]:
-        """Inside, one long operation counts as work as long as the process runs at all."""
+        """Inside the context, one long operation counts as progress as long as the process runs."""
         before, self._busy_since = (self._phase, self._busy_since), time.monotonic()
         self.beat(phase)
         try:
@@ -97,20 +109,20 @@ class Heart:
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Inside, this process waits for the others."""
+        """Inside the context, this process counts as waiting for the others."""
         self.beat()
         self._waiting_since = time.monotonic()
         try:
             yield
         finally:
-            with self._ending:  # once the process is being ended, its work does not go on
+            with self._ending:  # work must not continue while the process is being ended
                 self._waiting_since = None
             self.beat()
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Inside, a process that is silent for `stall_seconds` ends all; so does a signal while
-        this one waits for another.
+        """Inside the context, the process ends if one of the run makes no progress for
+        `stall_seconds`, or on a signal while it waits for another.
         """
         if self.size == 1:
             yield
@@ -120,7 +132,7 @@ class Heart:
         hears, told = socket.socketpair()
         for each in (hears, told):
             each.setblocking(False)
-        # Python's handlers do not run inside a collective; the signal's number is written at once.
+        # Python's signal handlers do not run during a collective, but the wakeup fd is written.
         on_main = threading.current_thread() is threading.main_thread()
         before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False) if on_main else -1
         threads = [
@@ -133,7 +145,7 @@ class Heart:
             yield
         finally:
             self._left.set()
-            # one that holds the store when the interpreter ends would abort the process
+            # a thread that still uses the store at interpreter exit would abort the process
             for thread in threads:
                 thread.join(LEAVING_SECONDS)
             if on_main:
@@ -142,7 +154,7 @@ class Heart:
             told.close()
 
     def most_silent(self) -> str:
-        """The other process that has told of nothing for the longest time."""
+        """Returns the name of the other process whose last progress is longest ago."""
         return self.name(
             min(
                 (rank for rank in self._known if rank != self.rank),
@@ -151,6 +163,7 @@ class Heart:
         )
 
     def name(self, rank: int) -> str:
+        """Returns a description of a process for messages."""
         word = self._known[rank][0]
         return (
             f"process {rank + 1} of {self.size} (rank {rank}, {word.where}, last phase:"
@@ -162,7 +175,7 @@ class Heart:
         return min(1.0, self.stall_seconds / 8)
 
     def _talk(self) -> None:
-        """With the others, through the store that they met at."""
+        """Exchanges messages through the store that the processes connected to."""
         try:
             address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
             store = TCPStore(
@@ -176,9 +189,7 @@ class Heart:
                     if rank != self.rank and store.check([self._key(rank)]):
                         self._take(rank, Word(**json.loads(store.get(self._key(rank)))))
                 self._exchanged = time.monotonic()
-        except (
-            Exception
-        ) as error:  # whatever it is, the judge tells of it, unless the run is over before
+        except Exception as error:  # of any kind; `_judge` reports it
             self._broken = f" ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
 
     def _key(self, rank: int) -> str:
@@ -211,11 +222,11 @@ class Heart:
         )
 
     def _judge(self, signals: socket.socket) -> None:
-        """It asks nobody, so that nothing can hold it up."""
+        """Checks all processes, without any call that could block."""
         before = time.monotonic()
         while not self._left.wait(self._tick):
             now = time.monotonic()
-            if now - before > self.stall_seconds / 2:  # it was itself stopped, and heard nothing
+            if now - before > self.stall_seconds / 2:  # this process itself was suspended
                 self._forgive(now)
             before = now
             with suppress(BlockingIOError):
@@ -271,7 +282,7 @@ class Heart:
             os._exit(code)
 
     def _rescue(self) -> None:
-        # the process stalled while it saved, which may have been the reason
+        # the process hangs in saving, which may be the reason why it is ended
         if not self.saving.acquire(blocking=False):
             return
         try:

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks a run to stop in good order, the second ends the process."""
+"""SIGTERM and Ctrl-C: the first requests the run to save and stop, the second ends the process."""
 
 import signal
 import threading
@@ -9,13 +9,14 @@ from types import FrameType
 
 STOPS = (signal.SIGTERM, signal.SIGINT)
 SAME_SIGNAL_SECONDS = 1.0
+"""Signals within this time after the first belong to the same request."""
 
 
 class StopSignal:
-    """Notes that this process, or another one of its world, was asked to stop.
+    """Records whether this process or another one of the run received a stop signal.
 
     Attributes:
-        number: The signal that asked; 0 until one does.
+        number: The number of the first signal; 0 if there was none.
     """
 
     def __init__(self) -> None:
@@ -24,8 +25,8 @@ class StopSignal:
 
     @contextmanager
     def noted(self) -> Iterator[None]:
-        """Inside, a signal only sets `number`. Signals reach the main thread alone: in any other,
-        nothing changes.
+        """Inside the context, the first signal only sets `number`. Without effect outside the main
+        thread, which alone receives signals.
         """
         here = threading.current_thread() is threading.main_thread()
         before = {number: signal.signal(number, self._note) for number in STOPS} if here else {}
@@ -36,19 +37,19 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def hear(self, number: int) -> None:
-        """Takes over a signal that another process was sent, so that none has to wait for that
-        process to say so.
+        """Records a signal that another process received, so that this one need not wait for it to
+        stop.
         """
         self.number = self.number or number
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        """What comes within SAME_SIGNAL_SECONDS is the same request: a launcher forwards what its
-        processes were sent as well.
+        """Ignores signals within SAME_SIGNAL_SECONDS: a launcher forwards what its processes also
+        received directly.
         """
         if self._noted:
             return
         self._noted = True
         self.number = number
-        time.sleep(SAME_SIGNAL_SECONDS)  # Python calls this again, for other signals, meanwhile
+        time.sleep(SAME_SIGNAL_SECONDS)  # meanwhile, Python calls this handler for further signals
         for each in STOPS:
             signal.signal(each, signal.SIG_DFL)

@@ -1,5 +1,5 @@
-"""Calls of foreign code on threads that neither keep the process from ending nor change the state
-that it shares.
+"""Daemon threads for foreign code, such as rewards: calls never block interpreter exit, and
+process-wide state is restored.
 """
 
 import asyncio
@@ -19,7 +19,11 @@ Queue = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
 
 
 class Pool:
-    """`size` calls at a time, begun in the order they came."""
+    """A pool of daemon threads, which starts calls in the order of submission.
+
+    Args:
+        size: The number of threads.
+    """
 
     def __init__(self, size: int) -> None:
         self._queue: Queue = SimpleQueue()
@@ -28,13 +32,13 @@ class Pool:
             threading.Thread(target=self._work, daemon=True).start()
 
     def submit(self, call: Callable[[], Result]) -> "Future[Result]":
-        """Queues a call; its result or its exception comes through the future."""
+        """Queues a call and returns the future of its result."""
         future: Future[Result] = Future()
         self._queue.put((future, call))
         return future
 
     def stop(self) -> None:
-        """What has not begun never will."""
+        """Discards the calls that have not started."""
         self._stopped = True
         for _ in range(self._size):
             self._queue.put(None)
@@ -45,17 +49,17 @@ class Pool:
 
 
 class Abandoned(Exception):
-    """A call took longer than it was given. It may still be running, on a thread that nothing else
-    uses any more.
+    """A call exceeded its time limit. It may still be running, on a thread that is not used any
+    more.
     """
 
 
 class Caller:
-    """Makes the calls of a run's rewards in turn, on one thread that lasts until a call is
-    abandoned or the Caller is gone.
+    """Makes the calls of a run's rewards one after another on one thread, which lasts until a call
+    is abandoned or the Caller is deleted.
 
-    What a reward keeps for its thread is therefore kept for the run: a client, an SQLite
-    connection, an event loop.
+    Thread-local state of a reward, such as a client, an SQLite connection or an event loop,
+    therefore lasts for the run.
     """
 
     def __init__(self) -> None:
@@ -63,7 +67,7 @@ class Caller:
         self._queue: Queue | None = None
 
     def submit(self, work: Callable[[], Result]) -> "Future[Result]":
-        """The first call starts the thread."""
+        """Queues a call and returns its future; the first call starts the thread."""
         if self._queue is None:
             self._queue = SimpleQueue()
             weakref.finalize(self, self._queue.put, None)
@@ -73,8 +77,14 @@ class Caller:
         return future
 
     def call(self, work: Callable[[], Result], seconds: float | None = None) -> Result:
-        """What `work` returns or raises. Raises Abandoned after that many seconds; the next call
-        then has a new thread.
+        """Makes a call and waits for its result.
+
+        Args:
+            work: The call.
+            seconds: The time limit; None: no limit.
+
+        Raises:
+            Abandoned: The time limit was exceeded. The next call uses a new thread.
         """
         with self._turn, undisturbed():
             future = self.submit(work)
@@ -85,7 +95,7 @@ class Caller:
         return future.result()
 
     def close(self) -> None:
-        """The thread ends after the calls that it was given; a later call starts another one."""
+        """Ends the thread after the calls that are queued; a later call starts a new one."""
         if self._queue is not None:
             self._queue.put(None)
             self._queue = None
@@ -93,8 +103,8 @@ class Caller:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Restores at the end what foreign code may change for the whole process or its thread: the
-    working directory, and torch's default dtype, gradients, precision and number of threads.
+    """Restores process-wide and thread-local settings on exit: the working directory, and torch's
+    default dtype, gradient mode, matmul precision and number of threads.
     """
     before = [read() for read, _ in AMBIENT]
     try:
@@ -106,7 +116,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def _working_directory() -> str:
-    """Empty where it has been removed."""
+    """Returns the working directory; empty if it has been deleted."""
     try:
         return os.getcwd()
     except FileNotFoundError:
@@ -125,21 +135,22 @@ AMBIENT: Sequence[tuple[Callable[[], Any], Callable[[Any], Any]]] = (
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.get_num_threads, torch.set_num_threads),
 )
+"""Pairs of functions that read and restore a setting."""
 
 
 def _work_alone(queue: Queue) -> None:
-    """With an event loop, for rewards that use asyncio."""
+    """Runs queued calls on a thread with an event loop, for rewards that use asyncio."""
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     while item := queue.get():
         with undisturbed():
             _settle(*item)
-        del item  # so that the images of a call are not kept until the next one
+        del item  # frees the images of the call before the next one
     loop.close()
 
 
 def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:
     try:
         future.set_result(call())
-    except BaseException as error:  # whoever asks for the result is told
+    except BaseException as error:  # raised again where the result is read
         future.set_exception(error)

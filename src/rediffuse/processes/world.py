@@ -1,4 +1,4 @@
-"""The processes of a run and their devices: the only file that imports accelerate."""
+"""The processes of a run and their devices. The only module that imports accelerate."""
 
 import os
 import resource
@@ -33,25 +33,34 @@ Result = TypeVar("Result")
 
 
 MOST_BYTES = 300
-"""Of a text that processes tell one another."""
+"""The most bytes of a text that processes exchange."""
 JOIN_SECONDS = 50.0
-"""For all processes to come together at the start, where no launcher has already seen that they are
-there.
+"""How long the processes have to connect at the start, unless a launcher already checks that they
+do.
 """
 PATIENCE = timedelta(days=1)
-"""Of one process with another, which may be waiting for its rewards; one that is silent is noticed
-by its heartbeat.
+"""The timeout of collectives. It is long because rewards may be slow; processes that hang are
+detected by their heartbeat.
 """
 STALL_SECONDS = 120.0
+"""The default time without progress after which a process counts as lost."""
 LOST_SECONDS = 3.0
-"""Until those that are still there have told so, after a connection broke."""
+"""How long to wait, after a connection broke, for the heartbeats of the remaining processes."""
 
 _AT_WORK = threading.Lock()
-"""Models are seeded by torch's one generator, and signals and threads belong to the process."""
+"""Only one run at a time: models are initialised with torch's global generator, and signals and
+threads belong to the process.
+"""
 
 
 class World:
-    """Rank, size, device and lanes of this process, and what it does together with the others."""
+    """Rank, world size, device and worker threads of this process, and its collective operations.
+
+    Attributes:
+        stop: Records stop signals.
+        heart: Exchanges heartbeats with the other processes.
+        lanes: The worker threads for micro-batches.
+    """
 
     def __init__(self, lanes: int | None = None, stall_seconds: float = STALL_SECONDS) -> None:
         wants_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
@@ -70,7 +79,13 @@ class World:
     @classmethod
     @contextmanager
     def joined(cls, num_samples: int, stall_seconds: float = STALL_SECONDS) -> Iterator["World"]:
-        """Join the other processes, watch them, listen to signals, and leave in the end."""
+        """Connects the processes and, inside the context, exchanges heartbeats and records signals.
+
+        Raises:
+            ConfigError: torch's default dtype is not float32, or there are fewer samples than
+                processes.
+            RunError: This process is already training or evaluating.
+        """
         if torch.get_default_dtype() != torch.float32:
             raise ConfigError(
                 f"torch's default dtype is {torch.get_default_dtype()} in this process, and"
@@ -97,13 +112,13 @@ class World:
             _AT_WORK.release()
 
     def share(self, num_samples: int) -> range:
-        """This process's sample indices; the shares of all processes differ by at most one."""
+        """Returns this process's sample indices; the shares of all processes differ by at most
+        one.
+        """
         return range(self.rank, num_samples, self.size)
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-        """Yields the results in the order of the items, worked on in lanes; each item is a beat of
-        the heart.
-        """
+        """Applies a function to items in the worker threads and yields the results in order."""
 
         def beating(item: Item) -> Result:
             self.heart.beat()
@@ -112,15 +127,15 @@ class World:
         return self.lanes.map(beating, items)
 
     def gathered(self, values: Tensor, indices: Tensor, num_samples: int) -> Tensor:
-        """(B,) of this process -> (num_samples,) of all, each at its index."""
+        """Gathers values (B,) of all processes in a float64 tensor (num_samples,), each at its
+        index.
+        """
         whole = torch.zeros(num_samples, dtype=torch.float64)
         whole[indices] = values.double()
         return self.summed([whole])[0]
 
     def gathered_texts(self, texts: Sequence[str], indices: Tensor, num_samples: int) -> list[str]:
-        """B of this process -> num_samples of all, each at its index; what is longer than a few
-        lines is cut.
-        """
+        """Gathers texts of all processes, each at its index and cut to MOST_BYTES bytes."""
         whole = torch.zeros(num_samples, MOST_BYTES, dtype=torch.uint8)
         for index, text in zip(indices.tolist(), texts, strict=True):
             raw = text.encode("utf-8", "replace")[:MOST_BYTES]
@@ -133,7 +148,7 @@ class World:
         ]
 
     def names_of_all(self, names: Iterable[str]) -> list[str]:
-        """Those of any process, in one order for all, so that all gather the same things."""
+        """Returns the sorted union of the names of all processes."""
         mine = sorted(names)
         if self.size == 1:
             return mine
@@ -144,14 +159,14 @@ class World:
         return sorted(set(self.gathered_texts(mine, slots, sum(counts)))) if sum(counts) else []
 
     def summed(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Each tensor added up over all processes."""
+        """Returns the sum of each tensor over all processes."""
         if self.size == 1:
             return list(tensors)
         flat = torch.cat([each.flatten() for each in tensors])
-        on_device = flat.to(self.device)  # where the processes' backend can add
+        on_device = flat.to(self.device)  # the backend adds tensors of this device
         with self._collective():
             torch.distributed.all_reduce(on_device)
-            if on_device.is_cuda:  # there, it returns before it is done
+            if on_device.is_cuda:  # there, all_reduce is asynchronous
                 torch.cuda.current_stream(on_device.device).synchronize()
         flat = on_device.to(flat.device)
         return [
@@ -160,20 +175,22 @@ class World:
         ]
 
     def stop_if_asked(self) -> None:
-        """Raises Interrupted in every process if any was asked to stop; all must call it
-        together.
+        """Raises Interrupted in every process if any of them received a stop signal; all must call
+        it together.
         """
         self.together(self.stop_here_if_asked)
 
     def stop_here_if_asked(self) -> None:
-        """For work inside `together`, at places that processes reach at different times."""
+        """Raises Interrupted if this process received a stop signal. For use inside `together`,
+        without synchronisation.
+        """
         self.heart.beat()
         if self.stop.number:
             raise Interrupted(self.stop.number)
 
     def together(self, work: Callable[[], Result]) -> Result:
-        """What `work` gives; a signal, a failed reward or numbers that are not finite in one
-        process are raised in all, so that none waits for it.
+        """Runs `work` in every process. If it raises Interrupted, RewardError or NonFiniteError in
+        any of them, all raise that class, so that none waits for another.
         """
         failure: Interrupted | RewardError | NonFiniteError | None = None
         try:
@@ -196,19 +213,19 @@ class World:
         return result
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process; all must ask together."""
+        """Whether the condition holds in any process; all must call it together."""
         return self.summed([torch.tensor([float(here)])])[0].item() > 0
 
     def wait_for_all(self) -> None:
-        """Returns when all processes have come here."""
+        """Waits until all processes have called it."""
         if self.size > 1:
             with self._collective():
                 torch.distributed.barrier()
 
     @contextmanager
     def _collective(self) -> Iterator[None]:
-        """Inside, it waits for the others. Raises LostProcessError, or Interrupted if it was asked
-        to stop, where that fails.
+        """Marks this process as waiting. If the collective inside fails, raises Interrupted after a
+        stop signal, else LostProcessError.
         """
         try:
             with self.heart.waiting():
@@ -226,7 +243,7 @@ class World:
             ) from error
 
     def peak_memory_bytes(self) -> int:
-        """The most this process has held: of GPU memory where there is one, else of main memory."""
+        """The peak memory use of this process: GPU memory on CUDA, else main memory."""
         if self.device.startswith("cuda"):
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
@@ -236,8 +253,8 @@ class World:
 
 @contextmanager
 def _joining() -> Iterator[None]:
-    """Ends the process where the others that the environment tells of do not come; raises
-    ConfigError where it tells half.
+    """Ends the process if the others that the environment announces do not connect; raises
+    ConfigError if it is incomplete.
     """
     size = os.environ.get("WORLD_SIZE", "1")
     variables = (

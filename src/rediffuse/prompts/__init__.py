@@ -1,1 +1,1 @@
-"""One file per prompt set. See `rediffuse.types.PromptSet`."""
+"""The prompt sets, one in each file. See `rediffuse.types.PromptSet`."""

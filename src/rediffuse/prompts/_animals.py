@@ -1,5 +1,5 @@
-"""The 45 common animals of the paper, in the order of its list, and what is kept apart from
-them.
+"""The paper's 45 common animals, in its order, and animals and activities outside its training
+prompts.
 """
 
 NAMES = (
@@ -14,6 +14,6 @@ UNSEEN = (
     "penguin", "elephant", "owl", "crab", "octopus", "snail", "panda", "koala", "flamingo",
     "hippopotamus", "giraffe", "crocodile", "rooster", "peacock",
 )  # fmt: skip
-"""Not among them, and known to the embedded model from its pretraining."""
+"""Animals not among the 45. The embedded model knows them from its pretraining."""
 UNSEEN_ACTIVITIES = ("playing the guitar", "eating a pizza", "reading a book")
-"""Not among the paper's three."""
+"""Activities other than the paper's three."""

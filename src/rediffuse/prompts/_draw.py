@@ -1,4 +1,4 @@
-"""Ways to choose n of a list of prompts, and the words they share."""
+"""Drawing prompts from a list, and the construction of prompts that several sets share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,8 +16,15 @@ def pick(
     balanced: bool = False,
     weights: Sequence[float] | None = None,
 ) -> list[Prompt]:
-    """Independent draws, as likely as their weights; or, balanced, every prompt as often as every
-    other, give or take one.
+    """Draws n prompts.
+
+    Args:
+        prompts: The prompts to draw from.
+        n: The number of prompts to draw.
+        generator: Makes the draws.
+        balanced: Whether all prompts are drawn equally often, up to a difference of one, instead of
+            independently.
+        weights: The relative probability of each prompt in independent draws; None: equal.
     """
     if balanced:
         rounds = -(-n // len(prompts))
@@ -34,17 +41,22 @@ def pick(
 
 
 def with_questions(text: str, answers: Mapping[str, str]) -> Prompt:
-    """A prompt whose metadata holds questions and, in their order, the answers; answers: by
-    question.
+    """Returns a prompt whose metadata holds "questions" and, in the same order, "answers".
+
+    Args:
+        text: The prompt's text.
+        answers: The answer to each question.
     """
     return Prompt(text, {"questions": list(answers), "answers": list(answers.values())})
 
 
 def nouns(names: Sequence[str], *, article: bool) -> list[Prompt]:
-    """With its article, "a cat", or bare."""
+    """Returns a prompt for each name, with an article ("a cat") or without ("cat")."""
     return [Prompt(with_article(name) if article else name) for name in names]
 
 
 def doing(names: Sequence[str], deeds: Sequence[str]) -> list[Prompt]:
-    """Each at each, "a cat riding a bike"; where the deed is "", "a cat"."""
+    """Returns a prompt for each pair of name and activity, "a cat riding a bike"; an empty activity
+    gives "a cat".
+    """
     return [Prompt(f"{with_article(name)} {deed}".strip()) for name in names for deed in deeds]

@@ -14,9 +14,11 @@ __all__ = ["Animals"]
 
 @dataclass(frozen=True)
 class Animals:
-    """article: "a cat" and "an ant"; the published aesthetic task has the bare noun.
+    """The 45 animals of the paper.
 
-    balanced: every animal equally often in an epoch, instead of independent draws.
+    Attributes:
+        article: Whether prompts have an article, "a cat"; the published aesthetic task uses "cat".
+        balanced: Whether each animal is drawn equally often in an epoch, instead of independently.
     """
 
     article: bool = True

@@ -18,9 +18,12 @@ ACTIVITIES = ("washing the dishes", "riding a bike", "playing chess")
 
 @dataclass(frozen=True)
 class AnimalsActivities:
-    """alone: also each animal doing nothing, "a cat".
+    """The 45 animals of the paper, each with its three activities.
 
-    balanced: each of the 135, or 180, equally often in an epoch, instead of independent draws.
+    Attributes:
+        alone: Whether each animal without an activity, "a cat", is a prompt too.
+        balanced: Whether each of the 135 (or 180) prompts is drawn equally often in an epoch,
+            instead of independently.
     """
 
     alone: bool = False

@@ -20,10 +20,12 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
 
 @dataclass(frozen=True)
 class Counting:
-    """Each prompt's metadata holds the published questions and their answers, for a reward that
-    asks.
+    """Numbers of animals. The metadata of each prompt holds the published questions and their
+    answers, for rewards that ask a vision-language model.
 
-    balanced: each of the 154 equally often in an epoch, instead of independent draws.
+    Attributes:
+        balanced: Whether each of the 154 prompts is drawn equally often in an epoch, instead of
+            independently.
     """
 
     balanced: bool = False

@@ -1,6 +1,4 @@
-"""Forty everyday objects, none of them alive, to see whether what was learned on animals carries
-over.
-"""
+"""Forty everyday objects, to test whether training on animals generalises."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +21,11 @@ NAMES = (
 
 @dataclass(frozen=True)
 class EverydayObjects:
-    """article: "a car" and "an apple"
-    balanced: every object equally often, instead of independent draws.
+    """Forty everyday objects, such as "a car" or "an apple".
+
+    Attributes:
+        article: Whether prompts have an article, "a car".
+        balanced: Whether each object is drawn equally often, instead of independently.
     """
 
     article: bool = True

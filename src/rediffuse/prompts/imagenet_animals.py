@@ -1,4 +1,4 @@
-"""The 398 animals of ImageNet, in its words ("tench, Tinca tinca"): the paper's JPEG tasks."""
+"""The 398 animals of ImageNet, by its labels ("tench, Tinca tinca"): the paper's JPEG tasks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,17 @@ __all__ = ["ImagenetAnimals"]
 LABELS = Path(__file__).with_suffix(".txt")
 """The full synset labels of ImageNet's first 398 classes, in their order."""
 DOGS = slice(151, 269)
+"""The labels from Chihuahua to Mexican hairless."""
 
 
 @dataclass(frozen=True)
 class ImagenetAnimals:
-    """only: dogs, the 118 labels from Chihuahua to Mexican hairless that the authors' code draws
-    for its task of dogs.
-    balanced: each equally often in an epoch, instead of independent draws.
+    """The labels of ImageNet's animals.
+
+    Attributes:
+        only: "dogs" restricts the prompts to the 118 labels that the authors' code draws for its
+            task on dogs.
+        balanced: Whether each label is drawn equally often in an epoch, instead of independently.
     """
 
     only: Literal["animals", "dogs"] = "animals"

@@ -1,4 +1,4 @@
-"""One prompt, drawn every time: the paper's code trains on "a dog" alone."""
+"""A single prompt that is drawn every time: the paper's code trains on "a dog" alone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,11 @@ __all__ = ["OnePrompt"]
 
 @dataclass(frozen=True)
 class OnePrompt:
-    """text: the prompt."""
+    """A single prompt.
+
+    Attributes:
+        text: The text of the prompt.
+    """
 
     text: Text = "a dog"
 

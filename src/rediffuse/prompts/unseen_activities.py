@@ -1,6 +1,4 @@
-"""The 45 common animals at three activities other than the paper's, to see whether what was learned
-carries over.
-"""
+"""The 45 common animals with three activities other than the paper's, to test generalisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ __all__ = ["UnseenActivities"]
 
 @dataclass(frozen=True)
 class UnseenActivities:
-    """Playing the guitar, eating a pizza, reading a book: beside the three of `animals_activities`.
+    """The 45 animals playing the guitar, eating a pizza and reading a book.
 
-    balanced: each of the 135 equally often, instead of independent draws.
+    Attributes:
+        balanced: Whether each of the 135 prompts is drawn equally often, instead of independently.
     """
 
     balanced: bool = False

@@ -1,4 +1,4 @@
-"""Fourteen animals that are not among the 45, to see whether what was learned carries over."""
+"""Fourteen animals that are not among the paper's 45, to test generalisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ __all__ = ["UnseenAnimals"]
 
 @dataclass(frozen=True)
 class UnseenAnimals:
-    """Not among the 45 of `animals`; the embedded model knows them from its pretraining, real
-    models do too.
+    """Fourteen animals that are not among the 45 of `animals`. The embedded model knows them from
+    its pretraining.
 
-    article: "a penguin" and "an owl"
-    balanced: every animal equally often, instead of independent draws.
+    Attributes:
+        article: Whether prompts have an article, "a penguin".
+        balanced: Whether each animal is drawn equally often, instead of independently.
     """
 
     article: bool = True

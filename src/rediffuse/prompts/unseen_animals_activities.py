@@ -1,4 +1,6 @@
-"""Fourteen animals that are not among the 45 at three activities other than the paper's."""
+"""Fourteen animals that are not among the paper's 45, with three activities other than the
+paper's.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +16,11 @@ __all__ = ["UnseenAnimalsActivities"]
 
 @dataclass(frozen=True)
 class UnseenAnimalsActivities:
-    """balanced: each of the 42 equally often, instead of independent draws."""
+    """Fourteen animals with three activities, none of which occur in the paper's prompts.
+
+    Attributes:
+        balanced: Whether each of the 42 prompts is drawn equally often, instead of independently.
+    """
 
     balanced: bool = False
 

@@ -1,5 +1,5 @@
-"""Subjects doing things to objects, each with three questions: the paper's prompts for visual
-question answering.
+"""Subjects, verbs and objects, each with three questions: the paper's prompts for visual question
+answering.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from rediffuse.types import Prompt
 
 __all__ = ["QuestionPrompts"]
 
-# Each: subject, verb, object.
+# Each prompt is (subject, verb, object).
 _ANIMALS = ("monkey", "squirrel", "raccoon", "dog", "bear")
 V2 = [
     (animal, *deed)
@@ -30,16 +30,18 @@ V0 = [
     ("turtle", "playing", "guitar"), ("dog", "carrying", "clothes"),
     ("giraffe", "knitting", "a sweater"), ("whale", "painting", "a mural"),
 ]  # fmt: skip
-# What questions call objects that stand in their prompts without an article.
+# How questions refer to objects that have no article in the prompt.
 _DEFINITE = {"dishes": "the dishes", "piano": "the piano"}
 
 
 @dataclass(frozen=True)
 class QuestionPrompts:
-    """Each prompt's metadata holds its questions and answers, for a reward that asks.
+    """Prompts whose metadata holds questions and answers, for rewards that ask a vision-language
+    model.
 
-    version: v2, five animals at three activities, or v0, fourteen mixed prompts.
-    balanced: each prompt equally often in an epoch, instead of independent draws.
+    Attributes:
+        version: "v2" has five animals with three activities, "v0" fourteen mixed prompts.
+        balanced: Whether each prompt is drawn equally often in an epoch, instead of independently.
     """
 
     version: Literal["v2", "v0"] = "v2"

@@ -1,1 +1,1 @@
-"""From run folders to a page. Imports nothing that trains."""
+"""Reports on run folders. Imports no training code."""

@@ -1,5 +1,5 @@
-"""Curves as SVG that stands in a page: its colours are the page's, light or dark, and its words are
-never anyone else's.
+"""Charts as inline SVG that use the page's colours, in light or dark mode, and contain no foreign
+markup.
 """
 
 import base64
@@ -24,7 +24,7 @@ PAGE_COLOURS = {
     RULE: "var(--rule)",
     **{code: f"var(--series-{i})" for i, code in enumerate(SERIES)},
 }
-"""Colours nobody draws with stand for those that the page's style decides."""
+"""Placeholder colours in drawings, with the CSS values that replace them."""
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "rediffuse",
@@ -46,18 +46,25 @@ NEEDLESS = "|".join(
         r"^ +",
     )
 )
-"""What a file needs and a drawing in a page does not."""
+"""Parts of an SVG file that inline SVG does not need."""
 MOST_MARKERS = 40
+"""Lines with more points are drawn without markers."""
 POINTS_AN_INCH = 72
 SMALL = 350
-"""A chart as wide as this has no room for words beside its marks."""
+"""Charts up to this width have no room for labels of marks."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """label: shown beside the chart, not in it
-    low, high: of a band about it, or empty
-    tone: which of the page's colours.
+    """A line of a chart.
+
+    Attributes:
+        x: Horizontal values, in epochs.
+        y: Vertical values.
+        label: Shown in the legend, outside of the chart.
+        low: The lower bounds of a band, or empty.
+        high: The upper bounds of a band, or empty.
+        tone: The index of the page's series colour.
     """
 
     x: Sequence[float]
@@ -70,9 +77,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """width, height: CSS pixels at which it reads best
-    marks: words at epochs
-    zero: a line at 0 to compare with.
+    """A chart of lines over epochs.
+
+    Attributes:
+        lines: The lines.
+        width: The width in CSS pixels for which it is designed.
+        height: The height in CSS pixels.
+        marks: Epochs with labels, drawn as vertical lines.
+        zero: Whether to draw a line at 0.
     """
 
     lines: Sequence[Line]
@@ -83,16 +95,16 @@ class Chart:
 
 
 def svg(chart: Chart, prefix: str) -> Markup:
-    """To stand in a page.
-
-    prefix: of its ids, which must be no other chart's.
-    """
+    """Returns a chart as inline SVG; `prefix` makes its ids unique in the page."""
     return in_page(lambda: _figure(chart), prefix)
 
 
 def in_page(draw: Callable[[], Figure], prefix: str) -> Markup:
-    """A figure's drawing without what a file needs, in the page's colours. `draw` is called where
-    those are in force.
+    """Returns a figure as inline SVG in the page's colours.
+
+    Args:
+        draw: Creates the figure; called with the required matplotlib settings.
+        prefix: Makes the ids unique in the page.
     """
     with matplotlib.rc_context(SETTINGS):
         figure = draw()
@@ -113,7 +125,7 @@ def in_page(draw: Callable[[], Figure], prefix: str) -> Markup:
 
 
 def sparkline(values: Sequence[float], width: int = 120, height: int = 28) -> Markup:
-    """A curve as small as a word."""
+    """Returns a small curve without axes as inline SVG; empty with fewer than two finite values."""
     known = [(i, value) for i, value in enumerate(values) if math.isfinite(value)]
     if len(known) < 2:
         return Markup("")
@@ -129,17 +141,17 @@ def sparkline(values: Sequence[float], width: int = 120, height: int = 28) -> Ma
 
 
 def drawn(figure: Figure, kind: str) -> bytes:
-    """kind: svg or png."""
+    """Renders a figure as "svg" or "png"."""
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type")) if kind == "svg" else {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a browser has other fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # browsers use fonts of their own
         figure.savefig(buffer, format=kind, dpi=150, metadata=nothing)
     return buffer.getvalue()
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Returns content as a data: address for a page; kind is its media type."""
+    """Returns content as a data URI; `kind` is its media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
@@ -181,7 +193,7 @@ def _mark(axes: Axes, chart: Chart) -> None:
 
 
 def _write(axes: Axes, epoch: float, word: str, level: int) -> None:
-    """Beside a mark, on its side that has more room."""
+    """Labels a mark, on the side with more room."""
     leftward = epoch > sum(axes.get_xlim()) / 2
     axes.annotate(
         word,

@@ -1,6 +1,4 @@
-"""Several runs of one task side by side: reward against reward queries, a table, the same
-pictures.
-"""
+"""Comparison of several runs on one task: reward against reward queries, a table, and images."""
 
 import csv
 import io
@@ -14,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from rich.table import Table
 
+from rediffuse.config.declared import KEYS, declared_options, result_options
+from rediffuse.config.rewards import trained, use_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import RunError
 from rediffuse.report.charts import drawn, in_page
@@ -23,40 +23,25 @@ from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder, existing
 from rediffuse.terminal.commands import command
 
-TASK = ("reward", "prompts", "sampler")
-HOW_IT_LEARNS = {
-    "train",
-    "lora_rank",
-    "lora_alpha",
-    "lora_targets",
-    "precision",
-    "gradient_checkpointing",
-}
-"""Options of a model in which methods may differ and still be compared."""
-WHERE_IT_IS = {
-    "url",
-    "server",
-    "key_variable",
-    "concurrency",
-    "timeout_seconds",
-    "deadline_seconds",
-    "images_per_request",
-}
-"""Options of a reward behind a server that do not change what it says."""
+TASK = ("rewards", "prompts", "sampler", "model")
 MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
+"""Options that do not distinguish methods."""
 NUM_PICTURES = 12
+"""The number of prompts whose images are shown."""
 
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """A run as the comparison reads it from its folder."""
+    """A run to compare, read from its folder."""
 
     folder: RunFolder
     config: Config
     metrics: Sequence[Mapping[str, float]]
 
     def curve(self) -> list[tuple[int, float]]:
-        """(queries that the policy had learned from, mean reward of its samples) of each epoch."""
+        """Returns for each epoch the number of reward queries trained on before, and the mean
+        reward.
+        """
         return [
             (int(row["reward_queries"]) - self.config.num_samples, row["reward_mean"])
             for row in self.metrics
@@ -64,19 +49,21 @@ class ComparedRun:
 
     @property
     def seconds(self) -> float:
-        """How long its epochs took in all."""
+        """The duration of all its epochs in seconds."""
         return sum(row["seconds_sampling"] + row["seconds_training"] for row in self.metrics)
 
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     label: str
     runs: Sequence[ComparedRun]
 
     def curve(self) -> list[tuple[int, float, float, float]]:
-        """(queries, mean over seeds, least, most), as far as every seed went."""
+        """Returns (queries, mean over seeds, minimum, maximum) of each epoch that all seeds have
+        completed.
+        """
         points = zip(*(run.curve() for run in self.runs), strict=False)
         return [
             (
@@ -91,7 +78,7 @@ class Method:
 
 @dataclass(frozen=True)
 class Standing:
-    """A row of the table. queries_to_reach: None where the mean never got there."""
+    """A row of the table. `queries_to_reach` is None if the mean never reached the target."""
 
     label: str
     seeds: Sequence[int]
@@ -107,8 +94,12 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """standings: the best first
-    reach: the reward of "queries to reach"
+    """The result of a comparison.
+
+    Attributes:
+        methods: The compared methods.
+        standings: One row for each method, sorted by descending final reward.
+        reach: The target of `queries_to_reach`.
     """
 
     methods: Sequence[Method]
@@ -121,7 +112,7 @@ class Comparison:
         return [run for method in self.methods for run in method.runs]
 
     def table(self) -> Table:
-        """For a terminal."""
+        """Returns the table for a terminal."""
         rewards = ("first", "final", "least", "most")
         table = Table(
             "method", "seeds", *rewards, "queries", f"to {self.reach:.3f}", "s a run", box=None
@@ -141,9 +132,14 @@ class Comparison:
 
 
 def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
-    """Raises RunError for runs that cannot be compared.
+    """Compares runs.
 
-    reach: None: half way from where all begin to where the best ends.
+    Args:
+        paths: The folders of the runs; duplicates are ignored.
+        reach: The target reward; None: halfway between the mean initial and the best final reward.
+
+    Raises:
+        RunError: The runs are not comparable.
     """
     runs = [_read(path) for path in {path.resolve(): path for path in paths}.values()]
     refuse_incomparable(runs)
@@ -157,10 +153,12 @@ def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
 
 
 def write(comparison: Comparison, out: Path) -> Path:
-    """compare.html, .png, .svg and .csv in `out`."""
+    """Writes compare.html, .png, .svg and .csv to the folder `out`, and returns the path of the
+    page.
+    """
     runs, methods = comparison.runs, comparison.methods
     with matplotlib.rc_context({"text.parse_math": False}):
-        figure = chart(methods, runs[0].config.reward["name"])
+        figure = chart(methods, runs[0].config.goal)
     if out.exists() and not out.is_dir():
         raise RunError(f"--out: {out} is a file; name a folder.")
     files.make_folder(out)
@@ -178,7 +176,7 @@ def write(comparison: Comparison, out: Path) -> Path:
     page = rendered(
         "compare.html.jinja",
         config=runs[0].config,
-        curve=in_page(lambda: chart(methods, runs[0].config.reward["name"]), "curve"),
+        curve=in_page(lambda: chart(methods, runs[0].config.goal), "curve"),
         standings=comparison.standings,
         reach=comparison.reach,
         pictures=_pictures(methods),
@@ -193,14 +191,15 @@ def write(comparison: Comparison, out: Path) -> Path:
 
 
 def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
-    """Raises RunError, naming the key, if two runs differ in their task, their prompts or their
-    model.
+    """Raises RunError if the rewards are normalised, or if two runs differ in their task, prompts
+    or model.
     """
     first, *others = runs
-    if first.config.reward.get("normalize"):
+    if first.config.scoring.normalize and len(trained(first.config.rewards)) > 1:
         raise RunError(
-            f"{first.folder.path} cannot be compared: its reward is normalised over each epoch, so"
-            " its mean is 0 in every one. Compare runs with reward.normalize false."
+            f"{first.folder.path} cannot be compared: its rewards are normalised over each epoch,"
+            " so that the mean of their sum is 0 in every one. Compare runs with scoring.normalize"
+            " false."
         )
     for other in others:
         ours, theirs = _task(first.config), _task(other.config)
@@ -214,7 +213,9 @@ def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
 
 
 def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
-    """Runs that differ in their seed alone are one method; its label says what sets it apart."""
+    """Groups runs that differ only in their seed; labels name the options in which methods
+    differ.
+    """
     groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
         groups.setdefault(str(_settings(run.config)), []).append(run)
@@ -235,7 +236,7 @@ def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
 
 
 def chart(methods: Sequence[Method], reward: str) -> Figure:
-    """The mean over seeds, and from the least to the most of them."""
+    """Draws the mean over seeds and the range from minimum to maximum, against reward queries."""
     figure = Figure(figsize=(8, 4.4), layout="constrained")
     axes = figure.subplots()
     for method in methods:
@@ -266,26 +267,50 @@ def _read(path: Path) -> ComparedRun:
 
 
 def _task(config: Config) -> dict[str, Any]:
-    whole = _flat(asdict(config))
-    hidden = {f"model.{option}" for option in HOW_IT_LEARNS} | {
-        f"reward.{option}" for option in WHERE_IT_IS
-    }
-    return {
-        key: value
-        for key, value in whole.items()
-        if key.split(".")[0] in (*TASK, "model") and key not in hidden
-    }
+    """What compared runs must have in common."""
+    flat = _flat(_compared(config))
+    return {key: value for key, value in flat.items() if key.split(".")[0] in TASK}
 
 
 def _settings(config: Config) -> dict[str, Any]:
-    """What may set one method apart from another."""
+    """Returns the options that may distinguish methods."""
     own = ("evaluation", "logging", "scoring")
-    mute = MUTE | {f"reward.{option}" for option in WHERE_IT_IS}
     return {
         key: value
-        for key, value in _flat(asdict(config)).items()
-        if key not in mute and key.split(".")[0] not in own
+        for key, value in _flat(_compared(config, methods=True)).items()
+        if key not in MUTE and key.split(".")[0] not in own
     }
+
+
+def _compared(config: Config, *, methods: bool = False) -> dict[str, Any]:
+    """The configuration without what does not change a result: how servers are reached, and rewards
+    that are not trained on. Options that are younger than the run have their defaults.
+
+    Args:
+        methods: With the options in which methods may differ.
+    """
+    found = asdict(config)
+    for key in KEYS.keys() - {"reward"}:
+        known = declared_options(KEYS[key], str(found[key].get("name")))
+        found[key] = {
+            option: value
+            for option, value in _complete(key, found[key]).items()
+            if methods or option not in known or not known[option].is_of_a_method
+        }
+    found["rewards"] = {
+        str(number): {**_complete("reward", entry), **use_of(entry).spelt()}
+        for number, entry in enumerate(trained(config.rewards))
+    }
+    return found
+
+
+def _complete(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    known = declared_options(KEYS[key], str(options.get("name")))
+    defaults = {
+        name: list(each.default) if isinstance(each.default, tuple) else each.default
+        for name, each in known.items()
+    }
+    return result_options(key, {**defaults, **options})
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -312,8 +337,8 @@ def _standing(method: Method, reach: float) -> Standing:
 
 
 def _common_seed(methods: Sequence[Method]) -> int | None:
-    """The least seed of which every method has pictures, of the same prompts; None if there is
-    none.
+    """Returns the smallest seed for which every method has images of the same prompts; None if
+    there is none.
     """
     if (
         len(
@@ -331,8 +356,8 @@ def _common_seed(methods: Sequence[Method]) -> int | None:
 
 
 def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """(label, data URI): before, then each method's last pictures of the seed that all have; one
-    image a prompt.
+    """Returns (label, data URI) pairs: the images before training, then each method's last images
+    for a common seed.
     """
     seed = _common_seed(methods)
     if seed is None:
@@ -348,12 +373,12 @@ def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
 
 
 def _grids(run: ComparedRun) -> list[Path]:
-    """Of the stages of training, in their order."""
+    """Returns the grids of a run's evaluations, ordered by epoch."""
     return sorted(run.folder.samples.glob("epoch-*/grid.png"))
 
 
 def _row(grid: Path) -> str:
-    """The first picture of each prompt."""
+    """Returns the first image of each prompt, as a data URI."""
     with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
         return embedded(
             whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height))

@@ -1,4 +1,6 @@
-"""A run's page while it trains, on this machine alone: made anew when the run's files change."""
+"""A local web server that shows a run's report during training and updates it when the run's files
+change.
+"""
 
 import hashlib
 import threading
@@ -24,6 +26,7 @@ WATCHED = (
     "evaluation/evaluation.json",
     "samples/*/grid.png",
 )
+"""The files whose changes update the page."""
 HEADERS = {
     "Content-Type": "text/html; charset=utf-8",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -35,14 +38,14 @@ HEADERS = {
 
 
 class Live:
-    """The page and its version, by the run's files as they are."""
+    """The page of a run and its version, which depends on the present state of the run's files."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run, self._lock = run, threading.Lock()
         self._html, self._version, self._said = "", "", ""
 
     def version(self) -> str:
-        """Another one whenever a file has changed."""
+        """Returns a hash that changes when a watched file changes."""
         found = [
             (path.name, _stamp(path))
             for pattern in WATCHED
@@ -51,7 +54,7 @@ class Live:
         return hashlib.sha256(repr(found).encode()).hexdigest()[:24]
 
     def html(self) -> str:
-        """Returns the page as it is now, or the last one that could be made."""
+        """Returns the current page, or the last one that could be rendered."""
         with self._lock:
             version = self.version()
             if version != self._version:
@@ -59,7 +62,7 @@ class Live:
             return self._html
 
     def _rendered(self, version: str) -> str:
-        """The last page, where the files cannot be read now."""
+        """Renders the page; if the files cannot be read at present, returns the previous one."""
         try:
             told = page.read(self._run)
             if said := verdict.of_run(self._run):
@@ -69,8 +72,8 @@ class Live:
             return self._html or self._waiting(version, self._trouble(error))
 
     def _trouble(self, error: Exception) -> str:
-        """Why the files cannot be read, also printed once; nothing where no epoch is finished
-        yet.
+        """Returns why the files cannot be read, and prints it once; empty before the first
+        completed epoch.
         """
         trouble = str(error) if self._run.metrics.is_symlink() or self._run.metrics.exists() else ""
         if trouble and trouble != self._said:
@@ -91,22 +94,22 @@ class Live:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GET and HEAD of /, and nothing else."""
+    """Answers GET and HEAD requests to / only."""
 
     live: Live
 
     def do_GET(self) -> None:
-        """Answers with the page, or with its version."""
+        """Responds with the page, and its version as ETag."""
         if self._welcome():
             self._answer(HTTPStatus.OK, self.live.html().encode())
 
     def do_HEAD(self) -> None:
-        """Answers as GET does, without a body."""
+        """Responds as GET does, without a body."""
         if self._welcome():
             self._answer(HTTPStatus.OK)
 
     def log_message(self, format: str, *args: object) -> None:
-        """A terminal that shows a training has no room for every look at it."""
+        """Disables the log of requests, which would disturb the training's output."""
 
     def _welcome(self) -> bool:
         hosts = self.headers.get_all("Host") or []
@@ -130,14 +133,21 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """An HTTP server on loopback that shows one run."""
+    """An HTTP server on the loopback interface that shows one run."""
 
     daemon_threads = True
 
 
 def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
-    """Bound, and not yet serving. port: 0: one that is free. Raises RunError where it cannot be
-    had.
+    """Binds a server without starting it.
+
+    Args:
+        run: The run to show.
+        port: The port; 0: any free one.
+        host: A loopback address.
+
+    Raises:
+        RunError: The host is not a loopback address, or the port is not available.
     """
     if host not in LOOPBACK:
         names = " or ".join(LOOPBACK)
@@ -153,7 +163,7 @@ def server(run: RunFolder, port: int, host: str = "127.0.0.1") -> Server:
 
 
 def follow(run: RunFolder, port: int, host: str = "127.0.0.1") -> None:
-    """Until Ctrl-C. Raises RunError where the port cannot be had."""
+    """Serves a run's page until Ctrl-C. Raises RunError if the port is not available."""
     with server(run, port, host) as ready:
         show(f"Following {run.path} at http://{host}:{ready.server_port}/ until Ctrl-C")
         try:

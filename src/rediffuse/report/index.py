@@ -1,6 +1,4 @@
-"""One page over a folder of runs: what each was for, what came of it, and the way to its own
-page.
-"""
+"""An overview page of a folder of runs, with links to their reports."""
 
 import os
 from collections.abc import Mapping
@@ -24,12 +22,17 @@ from rediffuse.verdict.changes import finite
 NUM_THUMBNAILS = 3
 THUMBNAIL_PIXELS = 96
 QUALITY = 80
+"""The WebP quality of thumbnails."""
 
 
 @dataclass(frozen=True)
 class Card:
-    """link: to the run's own page, None where there is none
-    thumbnail: first pictures above, last ones below.
+    """One run on the overview page.
+
+    Attributes:
+        link: The path to the run's report; None if there is none.
+        trouble: Why the run could not be read; empty otherwise.
+        thumbnail: Images before training above those of the last evaluation, as a data URI.
     """
 
     name: str
@@ -42,7 +45,7 @@ class Card:
 
     @property
     def ends(self) -> tuple[float, float]:
-        """The mean reward of the first and of the last epoch."""
+        """The mean rewards of the first and the last epoch."""
         assert self.told is not None
         return finite(self.told.metrics[0].get("reward_mean")), finite(
             self.told.metrics[-1].get("reward_mean")
@@ -50,19 +53,23 @@ class Card:
 
     @property
     def names(self) -> dict[str, object]:
-        """What the template of a card needs, by name."""
+        """The names of the run's components."""
         assert self.told is not None
-        return {
-            kind: page.component(self.told.config, kind)
-            for kind in ("reward", "algorithm", "model", "prompts")
-        }
+        return page.names(self.told.config)
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """index.html in `folder`, and its runs' verdicts and pages where they are missing or old.
-    Raises RunError if it has none.
+    """Writes index.html, and the runs' verdicts and reports where they are missing or outdated.
 
-    out: the file to write instead; then nothing is written into `folder` or its runs.
+    Args:
+        folder: The folder of runs.
+        out: The file to write instead; then nothing is written into `folder`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: The folder contains no run.
     """
     runs = sorted(path.parent for path in folder.glob("*/config.yaml"))
     if not runs:
@@ -82,7 +89,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def _card(run: RunFolder, out: Path | None) -> Card:
-    """A run that cannot be read stands there too, with the reason."""
+    """Returns the card of a run; if the run cannot be read, the card states the reason."""
     link = f"{quote(run.path.name)}/report.html"
     if out is not None:
         link = quote(os.path.relpath(run.report.resolve(), out.resolve().parent))
@@ -101,7 +108,7 @@ def _card(run: RunFolder, out: Path | None) -> Card:
 
 
 def _made_anew(run: RunFolder, told: page.Told) -> page.Told:
-    """Its verdict and its page, where they are older than its metrics."""
+    """Updates the verdict and the report if they are older than the metrics."""
     if _older(run.verdict, run.metrics):
         verdicts.write(run)
         told = page.read(run)
@@ -111,12 +118,14 @@ def _made_anew(run: RunFolder, told: page.Told) -> page.Told:
 
 
 def _older(path: Path, source: Path) -> bool:
-    """Or not there at all."""
+    """Whether a file is older than another, or missing."""
     return not path.exists() or path.stat().st_mtime < source.stat().st_mtime
 
 
 def _thumbnail(told: page.Told) -> str | None:
-    """The first pictures of the first prompts, before and after."""
+    """Returns the first image of each of the first prompts, before training and at the last
+    evaluation.
+    """
     found = pictures.stages(told.run.samples)
     try:
         rows = [

@@ -1,5 +1,5 @@
-"""Text that is safe to show: all of it escaped, what is invisible made visible, one script allowed
-by its hash.
+"""HTML rendering: all text is escaped, invisible characters are shown, and only one script,
+identified by its hash, may run.
 """
 
 import base64
@@ -16,23 +16,26 @@ from rediffuse.terminal.output import printable
 
 HERE = Path(__file__).parent
 LONGEST = 240
+"""The default length at which `short` cuts a text."""
 
 
 def shown(text: str) -> str:
-    """Control characters, terminal colours, text that turns direction, half characters, accents
-    piled up: by their escapes.
+    """Escapes control characters, terminal sequences, bidirectional controls, lone surrogates and
+    stacked accents.
     """
     return printable(text, newlines=True, most=None)
 
 
 def short(text: object, longest: int = LONGEST) -> str:
-    """Returns a text cut at so many letters, with an ellipsis."""
+    """Cuts a text to `longest` characters, with an ellipsis."""
     whole = str(text)
     return whole if len(whole) <= longest else whole[: longest - 1] + "…"
 
 
 def number(value: object) -> str:
-    """Three digits that count; a dash for what is not a finite number."""
+    """Formats a number with three significant digits; anything but a finite number becomes a
+    dash.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
     digits = f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:#.3g}"
@@ -40,17 +43,17 @@ def number(value: object) -> str:
 
 
 def signed(value: object) -> str:
-    """Returns what `number` does, with a plus sign where it is positive."""
+    """Formats a number as `number` does, with a plus sign if it is positive."""
     return ("+" if isinstance(value, int | float) and value > 0 else "") + number(value)
 
 
 def fixed(value: float, places: int, sign: str = "-") -> str:
-    """Returns a number with so many decimal places and a true minus sign."""
+    """Formats a number with `places` decimal places and a typographic minus sign."""
     return f"{value:{sign},.{places}f}".replace("-", "−") if math.isfinite(value) else "–"
 
 
 def duration(seconds: float) -> str:
-    """Returns seconds as words such as 3 min 10 s."""
+    """Formats a duration in seconds, as in "3 min 10 s"."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -61,9 +64,13 @@ def duration(seconds: float) -> str:
 def rendered(
     template: str, *, scripts: Sequence[str] = (), live: bool = False, **contents: Any
 ) -> str:
-    """A page of a template; `scripts` are files beside it, and nothing else in the page can run.
+    """Renders a template as a page.
 
-    live: it may ask the server it came from.
+    Args:
+        template: The template's file.
+        scripts: JavaScript files beside it. No other script can run in the page.
+        live: Whether the page may send requests to its own server.
+        contents: The template's variables.
     """
     script = "".join((HERE / name).read_text(encoding="utf-8") for name in scripts)
     page = ENVIRONMENT.get_template(template)
@@ -71,7 +78,7 @@ def rendered(
 
 
 def policy(script: str, *, live: bool = False) -> str:
-    """The page's Content-Security-Policy."""
+    """Returns the page's Content-Security-Policy."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     rules = [
         "default-src 'none'",
@@ -85,7 +92,7 @@ def policy(script: str, *, live: bool = False) -> str:
 
 
 def _finalized(value: Any) -> Any:
-    """What an expression gives, before it is escaped; markup made by a template is left alone."""
+    """Converts the result of a template expression before it is escaped, except for markup."""
     return value if isinstance(value, Markup) else shown(str(value))
 
 

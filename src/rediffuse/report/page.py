@@ -1,6 +1,4 @@
-"""One HTML file from a run's folder: what came of it in words, its curves, its pictures on the way.
-Works offline.
-"""
+"""The report of a run: one HTML file with its verdict, curves and images, which works offline."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config.rewards import read_entries, title
 from rediffuse.config.schema import read_yaml
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
@@ -22,14 +21,27 @@ from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import Rows
 
 STRIP_LENGTH = 8
+"""The number of stages of training in the strip of images."""
 NUM_STRIPS = 6
+"""The number of prompts in the strip of images."""
 SCRIPTS = ("slider.js",)
 LIVE_SCRIPTS = (*SCRIPTS, "follow.js")
 
 
 @dataclass(frozen=True)
 class Told:
-    """A run's files as they were read; what is not there is empty."""
+    """The content of a run's files; missing files are empty.
+
+    Attributes:
+        run: The run.
+        config: The content of config.yaml.
+        metrics: One row for each epoch.
+        rewards: One row for each sample.
+        looks: One row for each evaluation on the fixed prompts and seeds.
+        verdict: The content of verdict.json.
+        evaluation: The content of evaluation.json.
+        prompts: The texts of the evaluation prompts.
+    """
 
     run: RunFolder
     config: Mapping[str, Any]
@@ -42,11 +54,12 @@ class Told:
 
     @property
     def name(self) -> str:
+        """The name of the run's folder."""
         return self.run.path.resolve().name
 
     @property
     def marks(self) -> list[tuple[int, str]]:
-        """Epochs that the verdict points at."""
+        """The epochs that the verdict names, each with a label."""
         words = {"best": "best", "overoptimised_at": "over-optimised from here"}
         return [
             (int(self.verdict[key]), word)
@@ -58,12 +71,15 @@ class Told:
 def write(
     run: RunFolder, out: Path | None = None, verdict: Mapping[str, Any] | None = None
 ) -> Path:
-    """Raises RunError if the run has no epoch yet.
+    """Writes the report of a run and returns its path.
 
     Args:
-        out: the file to write, for a run whose folder cannot be written; RUN/report.html without
-            it.
-        verdict: instead of the one that stands in the run's folder.
+        run: The run.
+        out: The file to write, e.g. if the run's folder is read-only; None: RUN/report.html.
+        verdict: Replaces the verdict in the run's folder.
+
+    Raises:
+        RunError: The run has no completed epoch.
     """
     told = read(run)
     text = render(replace(told, verdict=verdict) if verdict is not None else told)
@@ -74,8 +90,11 @@ def write(
 
 
 def read(run: RunFolder) -> Told:
-    """Raises RunError if the run has no epoch yet, or a link where its page would show what stands
-    elsewhere.
+    """Reads a run's files.
+
+    Raises:
+        RunError: The run has no completed epoch, or contains a link, which could expose other
+            files.
     """
     files.refuse_linked_folders(run.path)
     files.refuse_links(run.path / "config.yaml")
@@ -98,11 +117,13 @@ def read(run: RunFolder) -> Told:
 
 
 def render(told: Told, *, version: str | None = None) -> str:
-    """version: of a page that asks the server it came from whether there is another by now; None:
-    of a file.
+    """Returns the report as HTML.
+
+    Args:
+        told: The run.
+        version: The version of a page that asks its server for updates; None for a file.
     """
     drawing = Drawing(told.marks)
-    main_reward = str(component(told.config, "reward"))
     shown = slider_frames(told)
     table = tables.per_prompt(told.rewards)
     measured, silent = panels.diagnostics(told.metrics, told.looks, drawing)
@@ -112,16 +133,13 @@ def render(told: Told, *, version: str | None = None) -> str:
         live=version is not None,
         version=version,
         told=told,
-        names={
-            kind: component(told.config, kind)
-            for kind in ("model", "reward", "algorithm", "prompts")
-        },
+        names=names(told.config),
         verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs")),
         reward=panels.reward(told.metrics, told.marks),
         held_out=panels.held_out_rewards(told.looks, drawing),
-        parts=panels.components(told.metrics, told.rewards, main_reward, drawing),
-        disagreement=panels.disagreement(gaps(told.rewards), drawing),
+        parts=panels.components(told.metrics, told.rewards, told.config, drawing),
+        disagreement=panels.disagreement(gaps(told.rewards, told.config), drawing),
         frames=shown,
         captions=captions(shown, told),
         marks=_on_the_slider(shown, told),
@@ -141,8 +159,8 @@ def render(told: Told, *, version: str | None = None) -> str:
 
 
 def _with_commands(told: Told) -> Mapping[str, Any]:
-    """The verdict; its suggestion names the run's folder. Its reader decides whether to trust it:
-    no --trust-code here.
+    """Returns the verdict with the run's folder in its suggestion. It has no --trust-code: the
+    reader must decide that.
     """
     suggestion = told.verdict.get("suggestion")
     if not isinstance(suggestion, str):
@@ -150,22 +168,29 @@ def _with_commands(told: Told) -> Mapping[str, Any]:
     return {**told.verdict, "suggestion": pasteable(suggestion, Path(told.name), lambda _: False)}
 
 
+def names(config: Mapping[str, Any]) -> dict[str, object]:
+    """What a run's heading names: its components, and what it is trained on."""
+    kinds = ("model", "algorithm", "prompts")
+    found = {kind: component(config, kind) for kind in kinds}
+    return {**found, "reward": title(read_entries(config))}
+
+
 def component(config: Mapping[str, Any], kind: str) -> object:
-    """A component's name."""
+    """Returns the name of a component in the configuration."""
     options = config.get(kind)
     return options.get("name", "") if isinstance(options, Mapping) else options
 
 
 def slider_frames(told: Told) -> list[Frame]:
-    """The stages that the slider goes through."""
+    """Returns the stages of training that the slider shows."""
     found = pictures.stages(told.run.samples)
     shown = pictures.milestones(found, pictures.MOST_FRAMES, [epoch for epoch, _ in told.marks])
     return pictures.frames(shown, len(told.prompts))
 
 
 def captions(shown: Sequence[Frame], told: Told) -> list[str]:
-    """What is said of each frame: after how many epochs, what the verdict marks, what the held-out
-    judges think.
+    """Returns the caption of each frame: its epoch, the held-out or training rewards, and the
+    verdict's labels.
     """
     marks: dict[int, list[str]] = {}
     for epoch, word in told.marks:
@@ -189,7 +214,9 @@ def captions(shown: Sequence[Frame], told: Told) -> list[str]:
 
 
 def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]]:
-    """How far along the slider each of the verdict's epochs lies, from 0 to 1, and its word."""
+    """Returns the positions of the verdict's epochs on the slider, from 0 to 1, with their
+    labels.
+    """
     last = len(shown) - 1
     at = [
         (next((i for i, frame in enumerate(shown) if frame.epoch >= epoch), last), word)
@@ -199,7 +226,7 @@ def _on_the_slider(shown: Sequence[Frame], told: Told) -> list[tuple[float, str]
 
 
 def suites(told: Told) -> list[dict[str, Any]]:
-    """The evaluation's suites, each with the frame of its pictures if there are any."""
+    """Returns the suites of the evaluation, each with the frame of its images or None."""
     found = []
     for i, suite in enumerate(told.evaluation.get("suites") or []):
         grid = told.run.evaluation / Path(str(suite.get("grid"))).name
@@ -209,7 +236,7 @@ def suites(told: Told) -> list[dict[str, Any]]:
 
 
 def plain_words(metrics: Rows) -> dict[str, Any]:
-    """Of a run that nobody has judged."""
+    """Returns a substitute for the verdict of a run that has none."""
     start, end = finite(metrics[0].get("reward_mean")), finite(metrics[-1].get("reward_mean"))
     if len(metrics) == 1:
         text = f"One epoch is done; its mean reward is {number(start)}."
@@ -226,8 +253,8 @@ def _when(epoch: int) -> str:
 
 
 def _json(path: Path, otherwise: Any) -> Any:
-    """What a file holds, or `otherwise` if there is none, or half of one, or something else. Raises
-    RunError for a link.
+    """Reads a JSON file; `otherwise` is returned if it is missing, invalid or of another type.
+    Raises RunError for a link.
     """
     files.refuse_links(path)
     try:

@@ -1,4 +1,4 @@
-"""Which curves a run's page shows, and what each says in words."""
+"""The charts of a run's report, with their titles and explanations."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rediffuse.config.rewards import read_entries, term_names, trained
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number
@@ -17,9 +18,9 @@ from rediffuse.verdict.overoptimisation import Rows
 
 Marks = Sequence[tuple[float, str]]
 MOST_PANELS = 24
-"""Of one kind; a page of a reward of a thousand parts stays a page."""
+"""The most charts of one kind, which limits the page of a reward with many parts."""
 ERRORS = 2
-"""Standard errors of a band: about 95 of 100 such bands hold the true value."""
+"""The half-width of a band in standard errors; the band covers about 95 %."""
 OWN = {"reward_mean", "reward_std", "reward_queries"}
 SECONDS = {
     "seconds_sampling": "making pictures",
@@ -79,8 +80,11 @@ STATISTICS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """legend: a word per line and which of the page's colours it has
-    wide: the chart again, for a wide screen.
+    """A chart with its title and explanation.
+
+    Attributes:
+        legend: The label of each line and its colour index.
+        wide: The same chart for wide screens, if there is one.
     """
 
     title: str
@@ -92,8 +96,11 @@ class Panel:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Draws panels of one page, whose charts have ids of their own. marks: epochs with a word to
-    each.
+    """Draws the panels of a page.
+
+    Attributes:
+        marks: Epochs with labels, drawn in each chart.
+        prefix: Makes the charts' ids unique in the page.
     """
 
     marks: Marks
@@ -102,14 +109,14 @@ class Drawing:
     def panel(
         self, title: str, words: str, lines: Sequence[Line], *, name: str, zero: bool = False
     ) -> Panel:
-        """Returns a chart of the lines with its title, its words and its legend."""
+        """Returns a panel with a chart of the lines."""
         legend = [(line.label, line.tone) for line in lines if line.label]
         chart = Chart(lines, marks=self.marks, zero=zero)
         return Panel(title, words, charts.svg(chart, f"{self.prefix}-{name}"), legend=legend)
 
 
 def reward(metrics: Rows, marks: Marks) -> Panel:
-    """The training reward and its spread, for a wide and for a narrow screen."""
+    """Returns the panel of the training reward and its standard deviation."""
     epochs, mean = _series(metrics, "reward_mean")
     spread = _series(metrics, "reward_std")[1]
     low = [middle - width for middle, width in zip(mean, spread, strict=True)]
@@ -127,9 +134,12 @@ def reward(metrics: Rows, marks: Marks) -> Panel:
     )
 
 
-def components(metrics: Rows, rewards: Rows, main_reward: str, drawing: Drawing) -> list[Panel]:
-    """What the reward is made of, beside the mean itself: each with its spread over the samples."""
-    own = OWN | {f"reward_{main_reward.rpartition(':')[2]}"}
+def components(
+    metrics: Rows, rewards: Rows, config: Mapping[str, Any], drawing: Drawing
+) -> list[Panel]:
+    """Returns a panel for each part of the reward, with its standard deviation over the samples."""
+    terms = term_names(trained(read_entries(config)))
+    own = OWN | {f"reward_{name}" for name in terms if len(terms) == 1}
     keys = [
         key
         for key in dict.fromkeys(key for row in metrics for key in row)
@@ -154,7 +164,7 @@ def _component(
 
 
 def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
-    """Standard deviations over an epoch's samples, by part and epoch."""
+    """Returns the standard deviations over each epoch's samples, by part and epoch."""
     values: dict[str, dict[float, list[float]]] = {}
     for row in rewards:
         for part, value in (row.get("parts") or {}).items():
@@ -167,7 +177,7 @@ def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
 
 
 def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
-    """Judges that training never saw, on the same prompts and seeds."""
+    """Returns a panel for each held-out reward and each of its parts."""
     found = list(held_out(looks).items())[:MOST_PANELS]
     return [
         _changed(judge, part, changes, drawing, f"held-{i}")
@@ -175,40 +185,51 @@ def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
     ]
 
 
-def disagreement(found: Sequence[Gap], drawing: Drawing) -> list[Panel]:
-    """The second judge, where there is one."""
-    if not found:
-        return []
+def disagreement(found: Mapping[str, Sequence[Gap]], drawing: Drawing) -> list[Panel]:
+    """Returns two panels for each reward that is only watched, on a share of the samples."""
+    shown = list(found.items())[: MOST_PANELS // 2]
+    return [
+        panel
+        for number, (name, each) in enumerate(shown)
+        for panel in _disagreement(name, each, drawing, f"-{number}" if number else "")
+    ]
+
+
+def _disagreement(name: str, found: Sequence[Gap], drawing: Drawing, which: str) -> list[Panel]:
     epochs, gap = [row["epoch"] for row in found], [row["gap"] for row in found]
     error = [ERRORS * (row["gap_error"] or 0.0) for row in found]
     low = [g - e for g, e in zip(gap, error, strict=True)]
     high = [g + e for g, e in zip(gap, error, strict=True)]
     ranks = [math.nan if row["correlation"] is None else row["correlation"] for row in found]
     apart = (
-        "How much further the reward rose than a second judge's opinion of the same pictures, in"
-        " standard deviations of the first epoch. Above 0, the reward is going up for reasons the"
-        " second judge does not share."
+        f"How much further the trained reward rose than {name} on the same samples, in standard"
+        " deviations of the first epoch. Above 0, the trained reward is going up for reasons that"
+        f" {name} does not share."
     )
     alike = (
-        "Whether both judges rank an epoch's pictures alike: 1 is the same order, 0 is no"
+        "Whether both rank an epoch's samples alike: 1 is the same order, 0 is no"
         " relation (Spearman)."
     )
     return [
         drawing.panel(
-            "The reward against a second judge",
+            f"The trained reward against {name}",
             apart,
             [Line(epochs, gap, low=low, high=high)],
-            name="gap",
+            name=f"gap{which}",
             zero=True,
         ),
         drawing.panel(
-            "Agreement in order", alike, [Line(epochs, ranks, tone=1)], name="ranks", zero=True
+            f"Agreement in order with {name}",
+            alike,
+            [Line(epochs, ranks, tone=1)],
+            name=f"ranks{which}",
+            zero=True,
         ),
     ]
 
 
 def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Panel], list[str]]:
-    """The panels, and the titles of what was 0 in every epoch and has none."""
+    """Returns the panels of metrics, and the titles of metrics that were 0 in every epoch."""
     panels, silent = [], []
     for key, (title, words) in DIAGNOSTICS.items():
         known = [value for value in _series(metrics, key)[1] if not math.isnan(value)]
@@ -220,7 +241,7 @@ def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Pane
 
 
 def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
-    """Time and memory."""
+    """Returns the panels of time and memory."""
     lines = [
         Line(*_series(metrics, key), label, tone=i)
         for i, (key, label) in enumerate(SECONDS.items())
@@ -242,7 +263,7 @@ def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
 
 
 def _statistics(looks: Rows, drawing: Drawing) -> list[Panel]:
-    """Of the fixed pictures, in the order of the words above, then whatever else was measured."""
+    """Returns the panels of image statistics, those of STATISTICS first."""
     rows = [{"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks]
     keys = [
         key
@@ -278,7 +299,7 @@ def _changed(
 def _series(
     rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0
 ) -> tuple[list[float], list[float]]:
-    """(epochs, values), nan where a row has none."""
+    """Returns the epochs and the values, NaN where a row has none."""
     kept = list(rows)
     return [finite(row["epoch"]) for row in kept], [scale * finite(row.get(key)) for row in kept]
 

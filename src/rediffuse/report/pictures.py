@@ -1,5 +1,5 @@
-"""A run's pictures of its fixed prompts and seeds, small enough to send: each stage of training is
-one sheet of tiles.
+"""The evaluation images of a run, compressed for a page: each stage of training is one sheet of
+tiles.
 """
 
 import io
@@ -15,21 +15,36 @@ from PIL import Image
 from rediffuse.report.charts import data_uri
 
 MOST_FRAMES = 40
+"""The most stages that the slider shows, besides those that the verdict names."""
 MOST_BYTES = 150_000
-"""Of one frame; in a page it takes a third more."""
+"""The target size of a frame; base64 encoding adds a third."""
 LARGEST_TILE, SMALLEST_TILE = 224, 64
+"""Tiles are scaled to at most the first size in pixels, or to the second if a frame is too
+large.
+"""
 LONGEST_INPUT = 256
+"""The largest width of an input image in pixels."""
 QUALITIES = (90, 75, 60, 40, 20)
 LONGEST_SHEET = 16383
-"""Pixels that WebP holds in one direction."""
+"""The largest width and height of a WebP image in pixels."""
 UNREADABLE = (OSError, SyntaxError, ValueError, ZeroDivisionError, Image.DecompressionBombError)
+"""Exceptions of PIL for images that cannot be read."""
 INSET = 1.02
-"""Tiles are shown this much larger than their frame, so that no neighbour's edge shows."""
+"""Tiles are magnified by this factor within their frame, so that no edge of a neighbour is
+visible.
+"""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Pictures in columns and rows, as one image."""
+    """Images arranged in columns and rows of one image.
+
+    Attributes:
+        uri: The image as a data URI.
+        columns: The number of columns.
+        rows: The number of rows.
+        tile_pixels: The side of a tile.
+    """
 
     uri: str
     columns: int
@@ -38,22 +53,22 @@ class Sheet:
 
     @property
     def size(self) -> str:
-        """CSS: of the whole sheet, in tiles."""
+        """The CSS `background-size` of the sheet behind a tile."""
         return f"{100 * INSET * self.columns:.2f}% {100 * INSET * self.rows:.2f}%"
 
     @property
     def pixels(self) -> bool:
-        """Whether its pictures are so small that their pixels should be seen as they are."""
+        """Whether tiles are so small that pixels should be displayed without smoothing."""
         return self.tile_pixels <= 128
 
     def place(self, column: int, row: int) -> str:
-        """CSS: where the sheet lies behind a tile."""
+        """Returns the CSS `background-position` that shows a tile."""
         return f"{_share(column, self.columns):.4f}% {_share(row, self.rows):.4f}%"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The grid of pictures after so many epochs."""
+    """The grid of evaluation images after a number of epochs."""
 
     epoch: int
     grid: Path
@@ -61,7 +76,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Frame:
-    """A stage as the page shows it. `name`: the CSS class by which tiles show it."""
+    """A stage as the page displays it.
+
+    Attributes:
+        name: The CSS class of its tiles.
+        epoch: The number of completed epochs.
+        sheet: Its images.
+    """
 
     name: str
     epoch: int
@@ -72,7 +93,7 @@ Some = TypeVar("Some", Stage, Frame)
 
 
 def stages(samples: Path) -> list[Stage]:
-    """In the order of training."""
+    """Returns the stages in a run's samples folder, ordered by epoch."""
     found = [
         Stage(int(grid.parent.name.removeprefix("epoch-")), grid)
         for grid in samples.glob("epoch-[0-9]*/grid.png")
@@ -81,9 +102,13 @@ def stages(samples: Path) -> list[Stage]:
 
 
 def frames(found: Sequence[Stage], num_prompts: int, kind: str = "epoch") -> list[Frame]:
-    """A picture that cannot be read, as one that is being written, is left out.
+    """Compresses the images of stages; unreadable images, such as those being written, are left
+    out.
 
-    kind: what their names begin with.
+    Args:
+        found: The stages.
+        num_prompts: The number of columns; 0: derived from the image sizes.
+        kind: The prefix of the frames' names.
     """
     shown = []
     for stage in found:
@@ -95,7 +120,7 @@ def frames(found: Sequence[Stage], num_prompts: int, kind: str = "epoch") -> lis
 
 
 def evenly(found: Sequence[Some], most: int) -> list[Some]:
-    """The first and the last among them."""
+    """Selects at most `most` evenly spaced elements, including the first and the last."""
     last = len(found) - 1
     places = (
         dict.fromkeys(round(i * last / (most - 1)) for i in range(most))
@@ -106,10 +131,11 @@ def evenly(found: Sequence[Some], most: int) -> list[Some]:
 
 
 def milestones(found: Sequence[Stage], most: int, also: Collection[int] = ()) -> list[Stage]:
-    """Every one, or every second, or every fourth, ..., the last, and the first at or after each
-    epoch of `also`.
+    """Selects stages at regular intervals, the last one, and the first at or after each epoch of
+    `also`.
 
-    At most `most` and those. As a run grows, its page goes on with the pictures that it had before.
+    The interval is the smallest power of two that gives at most `most` stages. When a run grows,
+    its page therefore keeps showing stages that it showed before.
     """
     step, last = 1, len(found) - 1
     while len(found) > most * step:
@@ -125,10 +151,13 @@ def milestones(found: Sequence[Stage], most: int, also: Collection[int] = ()) ->
 
 @lru_cache(maxsize=2 * MOST_FRAMES)
 def sheet(path: Path, written: int, columns: int) -> Sheet:
-    """Of square pictures. Kept as long as the file stays the same, for a page is written again and
-    again.
+    """Compresses a grid of square images. The result is cached, since pages are rendered
+    repeatedly.
 
-    written: the file's time of change.
+    Args:
+        path: The grid's file.
+        written: The file's modification time, which is part of the cache's key.
+        columns: The number of columns.
     """
     with Image.open(path) as opened:
         whole = opened.convert("RGB")
@@ -152,7 +181,7 @@ def _scaled(image: Image.Image, width: int, height: int) -> Image.Image:
 
 
 def tiles(stage: Stage, num_prompts: int, most: int) -> list[Image.Image]:
-    """The first picture of each of the first prompts."""
+    """Returns the first image of each of the first `most` prompts."""
     with Image.open(stage.grid) as opened:
         whole = opened.convert("RGB")
     columns = num_prompts or _columns(stage.grid)
@@ -161,14 +190,14 @@ def tiles(stage: Stage, num_prompts: int, most: int) -> list[Image.Image]:
 
 
 def webp(image: Image.Image, quality: int) -> bytes:
-    """Returns an image as a WebP file."""
+    """Encodes an image as WebP."""
     buffer = io.BytesIO()
     image.save(buffer, format="WEBP", quality=quality, method=2)
     return buffer.getvalue()
 
 
 def embedded(image: Image.Image) -> str:
-    """As a PNG: every pixel as it is."""
+    """Encodes an image losslessly, as the data URI of a PNG."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return data_uri("image/png", buffer.getvalue())
@@ -188,11 +217,11 @@ def inputs(samples: Path, columns: int) -> list[str]:
 
 
 def _share(at: int, of: int) -> float:
-    """The percentage of `background-position` that shows tile `at` in the middle of its frame."""
+    """Returns the percentage for `background-position` that centres tile `at` in its frame."""
     return 100 * (at * INSET + (INSET - 1) / 2) / (of * INSET - 1)
 
 
 def _columns(grid: Path) -> int:
-    """By the longer side of the first picture alone."""
+    """Derives the number of columns from the longer side of the first image."""
     with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
         return whole.width // max(single.size)

@@ -1,4 +1,4 @@
-"""What a run's page says in numbers: a few figures, and a row for each prompt."""
+"""The numbers in a run's report: key figures, and a table of prompts."""
 
 import math
 from collections import Counter
@@ -12,12 +12,14 @@ from rediffuse.verdict.changes import finite
 from rediffuse.verdict.overoptimisation import Rows
 
 MOST_PROMPTS = 100
+"""The most rows of the table of prompts."""
 PHASES = ("seconds_sampling", "seconds_reward", "seconds_training")
+"""The metrics that add up to the duration of an epoch."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A number at the top of the page, with its words."""
+    """A number at the top of the page, with its description."""
 
     value: str
     words: str
@@ -25,8 +27,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """Mean rewards of one prompt's pictures early and late, nan where it was not drawn. said: the
-    last one's notes.
+    """The rewards of one prompt.
+
+    Attributes:
+        prompt: The text of the prompt.
+        before: The mean reward in the first epochs; NaN without samples.
+        after: The mean reward in the last epochs; NaN without samples.
+        n: The number of samples with a finite reward.
+        said: The notes on the last sample.
     """
 
     prompt: str
@@ -37,14 +45,18 @@ class PromptRow:
 
     @property
     def change(self) -> float:
-        """The mean reward at the end, less that at the begin."""
+        """The mean reward of the last epochs minus that of the first."""
         return self.after - self.before
 
 
 @dataclass(frozen=True)
 class PromptTable:
-    """epochs: how many at either end the means are of
-    left_out: prompts that have no row.
+    """The rewards of all prompts.
+
+    Attributes:
+        rows: One row for each prompt.
+        epochs: The number of first and of last epochs over which means are taken.
+        left_out: The number of prompts without a row.
     """
 
     rows: Sequence[PromptRow]
@@ -53,7 +65,7 @@ class PromptTable:
 
     @property
     def places(self) -> int:
-        """Decimals by which its values are told apart."""
+        """The number of decimal places to print."""
         largest = max(
             (abs(value) for row in self.rows for value in (row.before, row.after)), default=0
         )
@@ -61,7 +73,7 @@ class PromptTable:
 
 
 def figures(metrics: Rows, planned: object) -> list[Figure]:
-    """Returns the numbers at the top of the page; planned is the number of epochs."""
+    """Returns the numbers at the top of the page; `planned` is the planned number of epochs."""
     first, last = metrics[0], metrics[-1]
     start, end, spread = (
         finite(value)
@@ -95,7 +107,7 @@ def figures(metrics: Rows, planned: object) -> list[Figure]:
 
 
 def seconds(metrics: Rows) -> float:
-    """Returns how long all epochs took."""
+    """Returns the duration of all epochs in seconds."""
     return math.fsum(
         value
         for row in metrics
@@ -105,7 +117,7 @@ def seconds(metrics: Rows) -> float:
 
 
 def masked(metrics: Rows) -> dict[str, int]:
-    """How many rewards of the run had which status."""
+    """Returns the number of missing rewards by status, most frequent first."""
     lost = Counter[str]()
     for row in metrics:
         lost.update(
@@ -119,8 +131,9 @@ def masked(metrics: Rows) -> dict[str, int]:
 
 
 def per_prompt(rewards: Rows) -> PromptTable:
-    """Of the first and the last quarter of the epochs; the greatest gains first, and where there
-    are too many, from both ends.
+    """Compares the first and the last quarter of the epochs, prompt by prompt.
+
+    Rows are sorted by descending gain; of too many, the middle ones are left out.
     """
     epochs = sorted({int(row["epoch"]) for row in rewards})
     span = max(1, len(epochs) // 4)

@@ -1,7 +1,7 @@
-"""CLIP, as the rewards that look at pictures and words use it."""
+"""CLIP, as the rewards that compare images with texts use it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +11,91 @@ from torch import Tensor
 from rediffuse.config.schema import HubId, Text
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import pixels
-from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
-from rediffuse.types import Prompt
+from rediffuse.rewards._loading import (
+    LoadedWithFeatures,
+    commit_of,
+    folder_of,
+    make_absolute,
+    reading,
+)
+from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A loaded CLIP model with its image processor and its tokenizer."""
+
+    model: "CLIPModel"
+    processor: Any
+    tokenizer: Any
+
+    @classmethod
+    def load(cls, place: str, revision: str | None, device: str) -> "Clip":
+        """Loads the model of a folder or of the Hub. Raises ConfigError where it cannot be had."""
+        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+        folder = folder_of("reward.clip", place, revision, ["merges.txt"])
+        with reading("reward.clip", folder):
+            model, info = CLIPModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+            refuse_incomplete("reward.clip", folder, model, info)
+            processor = CLIPImageProcessorPil.from_pretrained(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(folder)
+        return cls(model.to(device).eval().requires_grad_(False), processor, tokenizer)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Returns projected features (B, D) of norm 1 of images (B, 3, H, W) in [0, 1].
+
+        Images are rounded to 8 bits and prepared as in CLIP's own processor. Where gradients are
+        asked for, they are prepared in torch instead, without rounding.
+        """
+        differentiated = torch.is_grad_enabled() and images.requires_grad
+        with torch.set_grad_enabled(differentiated):
+            values = self._prepared(images) if differentiated else self._processed(images)
+            features = self.model.get_image_features(values.to(self.model.device)).pooler_output
+            return F.normalize(features, dim=-1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns features (B, D) of norm 1, on the host, of images (B, 3, H, W) in [0, 1]."""
+        return self.image_features(images).cpu()
+
+    @torch.no_grad()
+    def text_features(self, prompts: Sequence[Prompt]) -> Tensor:
+        """Returns projected features (B, D) of norm 1 of the prompts' texts. Longer texts than the
+        text encoder reads are cut off.
+        """
+        texts = [prompt.text for prompt in prompts]
+        longest = self.model.config.text_config.max_position_embeddings
+        words = self.tokenizer(
+            texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
+        )
+        return F.normalize(
+            self.model.get_text_features(**words.to(self.model.device)).pooler_output, dim=-1
+        )
+
+    def _processed(self, images: Tensor) -> Tensor:
+        processed = self.processor(images=list(pixels(images)), return_tensors="pt")
+        values: Tensor = processed["pixel_values"]
+        return values
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """The shorter side to the processor's size, its middle, and its mean and deviation."""
+        height, width = images.shape[-2:]
+        edge, shorter = self.processor.size["shortest_edge"], min(height, width)
+        size = (edge * height // shorter, edge * width // shorter)
+        resized = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        crop = self.processor.crop_size
+        top, left = (size[0] - crop["height"]) // 2, (size[1] - crop["width"]) // 2
+        middle = resized[..., top : top + crop["height"], left : left + crop["width"]]
+        mean, std = (
+            torch.tensor(each, device=images.device).view(3, 1, 1)
+            for each in (self.processor.image_mean, self.processor.image_std)
+        )
+        return (middle - mean) / std
 
 
 @dataclass(frozen=True)
@@ -27,63 +107,25 @@ class ClipReward:
 
     clip: HubId = "openai/clip-vit-large-patch14"
     revision: Text | None = None
-    _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     judges = "image"
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the images."""
+        return True
 
     def __post_init__(self) -> None:
         make_absolute(self, "clip")
 
-    def prepare(self, device: str) -> None:
+    def load(self, device: str) -> LoadedWithFeatures[Any]:
         """Raises ConfigError for a model that cannot be had."""
-        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+        clip = Clip.load(self.clip, self.revision, device)
+        return LoadedWithFeatures(clip, self.scores, self.pinned(clip))
 
-        folder = folder_of("reward.clip", self.clip, self.revision, ["merges.txt"])
-        with reading("reward.clip", folder):
-            model, info = CLIPModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-            )
-            refuse_incomplete("reward.clip", folder, model, info)
-            processor = CLIPImageProcessorPil.from_pretrained(folder)
-            tokenizer = CLIPTokenizer.from_pretrained(folder)
-        pin(self, "clip", "revision", model)
-        self._loaded.update(
-            model=model.to(device).eval().requires_grad_(False),
-            processor=processor,
-            tokenizer=tokenizer,
-        )
+    def pinned(self, clip: Clip) -> dict[str, str]:
+        """Returns the commit of the model, if it is one of the Hub."""
+        return commit_of(self.clip, "revision", clip.model)
 
-    @torch.no_grad()
-    def image_features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1], rounded to 8 bits -> (B, D), projected, of norm 1."""
-        values = self._part("processor")(images=list(pixels(images)), return_tensors="pt")[
-            "pixel_values"
-        ]
-        return F.normalize(
-            self._model.get_image_features(values.to(self._model.device)).pooler_output, dim=-1
-        )
-
-    def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, D), of norm 1, on the host."""
-        return self.image_features(images).cpu()
-
-    @torch.no_grad()
-    def text_features(self, prompts: Sequence[Prompt]) -> Tensor:
-        """(B, D), projected, of norm 1; what is longer than the text encoder reads is cut off."""
-        texts = [prompt.text for prompt in prompts]
-        longest = self._model.config.text_config.max_position_embeddings
-        words = self._part("tokenizer")(
-            texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
-        )
-        return F.normalize(
-            self._model.get_text_features(**words.to(self._model.device)).pooler_output, dim=-1
-        )
-
-    @property
-    def _model(self) -> "CLIPModel":
-        model: CLIPModel = self._part("model")
-        return model
-
-    def _part(self, name: str) -> Any:
-        if not self._loaded:
-            self.prepare("cpu")
-        return self._loaded[name]
+    def scores(self, clip: Clip, images: Tensor, prompts: Sequence[Prompt]) -> Tensor | Judgement:
+        """Scores images (B, 3, H, W) in [0, 1]; what a reward of this kind writes."""
+        raise NotImplementedError

@@ -1,17 +1,59 @@
 """Where the models of rewards come from, and how it is told that they cannot be had."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
 
 from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
+from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = ("model.safetensors", "model-0*.safetensors")
+
+
+Model = TypeVar("Model")
+
+
+@dataclass(frozen=True)
+class LoadedReward(Generic[Model]):
+    """A reward's model and the way in which its options score with it.
+
+    Attributes:
+        scores: Takes the model, samples (B, *S) and B prompts.
+        pinned: Options that loading made exact.
+    """
+
+    model: Model
+    scores: Callable[[Model, Tensor, Sequence[Prompt]], Tensor | Judgement]
+    pinned: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, samples: Tensor, prompts: Sequence[Prompt]) -> Tensor | Judgement:
+        return self.scores(self.model, samples, prompts)
+
+
+class SeesFeatures(Protocol):
+    """A model whose features say how alike images are."""
+
+    def features(self, images: Tensor) -> Tensor: ...
+
+
+Seeing = TypeVar("Seeing", bound=SeesFeatures)
+
+
+@dataclass(frozen=True)
+class LoadedWithFeatures(LoadedReward[Seeing]):
+    """A loaded reward whose model can say how alike images are; `HasFeatures`."""
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        return self.model.features(images)
 
 
 def folder_of(key: str, place: str, revision: str | None, others: Sequence[str]) -> Path:
@@ -40,13 +82,13 @@ def make_absolute(reward: object, *options: str) -> None:
             object.__setattr__(reward, option, str(Path(value).resolve()))
 
 
-def pin(reward: object, place: str, revision: str, model: "PreTrainedModel") -> None:
-    """Of a model of the Hub, the commit that was loaded becomes the value of the option
-    `revision`.
+def commit_of(place: str, option: str, model: "PreTrainedModel") -> dict[str, str]:
+    """Returns the commit that was loaded of a model of the Hub, under the name of the option that
+    asks for it; nothing for a model on this machine.
     """
     folder = Path(model.name_or_path)
-    if folder.parent.name == "snapshots" and not Path(getattr(reward, place)).is_dir():
-        object.__setattr__(reward, revision, folder.name)
+    pinned = folder.parent.name == "snapshots" and not Path(place).is_dir()
+    return {option: folder.name} if pinned else {}
 
 
 @contextmanager

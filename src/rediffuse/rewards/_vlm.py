@@ -2,25 +2,49 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import torch
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from rediffuse.config.schema import Address, HubId, Permit, Positive, PositiveInt, Text, Variable
+from rediffuse.config.schema import (
+    Address,
+    Connection,
+    HubId,
+    Permit,
+    Positive,
+    PositiveInt,
+    Text,
+    Variable,
+)
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import encoded, pictures, truncated
 from rediffuse.rewards._answers import Answer, said
-from rediffuse.rewards._loading import folder_of, make_absolute, pin, reading
+from rediffuse.rewards._loading import (
+    LoadedReward,
+    commit_of,
+    folder_of,
+    make_absolute,
+    reading,
+)
+from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 EMOJI = "emoji"
+
+
+class AnswersQuestions(Protocol):
+    """A vision-language model, wherever it is."""
+
+    def ask(
+        self, images: Sequence[Image.Image], questions: Sequence[str]
+    ) -> Sequence[Answer | str]: ...
 
 
 @dataclass(frozen=True)
@@ -130,14 +154,13 @@ class VlmReward:
     server: Address | None = None
     key_variable: Variable | None = None
     allow_plain_http: Permit = False
-    concurrency: PositiveInt = 8
-    timeout_seconds: Positive = 120.0
-    deadline_seconds: Positive = 300.0
+    concurrency: Connection[PositiveInt] = 8
+    timeout_seconds: Connection[Positive] = 120.0
+    deadline_seconds: Connection[Positive] = 300.0
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] | None = 80
     max_tokens: PositiveInt = 64
     truncate: bool = False
     empty_scores_zero: bool = False
-    _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     judges = "image"
 
     def __post_init__(self) -> None:
@@ -148,41 +171,43 @@ class VlmReward:
 
             refuse_unsafe("reward.server", self.server, self.key_variable, self.allow_plain_http)
 
-    def prepare(self, device: str) -> None:
+    def load(self, device: str) -> LoadedReward[Any]:
+        """Raises ConfigError for a model that cannot be had, or a server without it."""
+        model, pinned = self.load_model(device)
+        return LoadedReward(model, self.scores, pinned)
+
+    def load_model(self, device: str) -> tuple[AnswersQuestions, dict[str, str]]:
+        """Returns the model that is asked, and the commit of it, if it is one of the Hub."""
         if self.vlm == EMOJI:
             from rediffuse.rewards._emoji import Judge
 
-            self._loaded["vlm"] = Judge.load("trained", device)
-        elif self.server is None:
-            limits = self.max_tokens, self.jpeg_quality
-            self._loaded["vlm"] = VisionLanguageModel.load(
-                "reward.vlm", self.vlm, self.revision, device, *limits
+            return Judge.load("trained", device), {}
+        if self.server is None:
+            model = VisionLanguageModel.load(
+                "reward.vlm", self.vlm, self.revision, device, self.max_tokens, self.jpeg_quality
             )
-            pin(self, "vlm", "revision", self._loaded["vlm"].model)
-        else:
-            from rediffuse.rewards._http import Http
-            from rediffuse.rewards._served import ServedModel
+            return model, commit_of(self.vlm, "revision", model.model)
+        from rediffuse.rewards._http import Http
+        from rediffuse.rewards._served import ServedModel
 
-            http = Http(
-                self.server,
-                self.key_variable,
-                self.concurrency,
-                self.timeout_seconds,
-                self.deadline_seconds,
-            )
-            server = ServedModel(http, self.vlm, self.max_tokens, self.jpeg_quality)
-            server.check()
-            self._loaded["vlm"] = server
+        times = self.timeout_seconds, self.deadline_seconds
+        http = Http(self.server, self.key_variable, self.concurrency, *times)
+        served = ServedModel(http, self.vlm, self.max_tokens, self.jpeg_quality)
+        served.check()
+        return served, {}
+
+    def scores(self, model: Any, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """Scores images (B, 3, H, W) in [0, 1]; what a reward of this kind writes."""
+        raise NotImplementedError
 
     def scores_zero(self, answer: Answer) -> bool:
         """Whether it says nothing, and that counts."""
         return self.empty_scores_zero and not answer.text and answer.status == "unparseable"
 
-    def ask(self, images: Tensor, questions: Sequence[str]) -> list[Answer]:
+    def ask(
+        self, model: AnswersQuestions, images: Tensor, questions: Sequence[str]
+    ) -> list[Answer]:
         """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
-        if "vlm" not in self._loaded:
-            self.prepare("cpu")
-        answers: list[Answer | str] = self._loaded["vlm"].ask(
-            pictures(truncated(images) if self.truncate else images), questions
-        )
+        shown = pictures(truncated(images) if self.truncate else images)
+        answers = model.ask(shown, questions)
         return [said(answer) if isinstance(answer, str) else answer for answer in answers]

@@ -20,8 +20,8 @@ from rediffuse.config.schema import HubId, Text
 from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
 from rediffuse.images import truncated
-from rediffuse.rewards._clip import ClipReward
-from rediffuse.rewards._loading import make_absolute
+from rediffuse.rewards._clip import Clip, ClipReward
+from rediffuse.rewards._loading import LoadedWithFeatures, make_absolute
 from rediffuse.types import Prompt
 
 __all__ = ["Aesthetic"]
@@ -52,15 +52,21 @@ class Aesthetic(ClipReward):
     sha256: Text | None = PUBLISHED
     truncate: bool = False
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the images: not through dropped fractions."""
+        return not self.truncate
+
     def __post_init__(self) -> None:
         super().__post_init__()
         make_absolute(self, "predictor")
 
-    def prepare(self, device: str) -> None:
+    def load(self, device: str) -> LoadedWithFeatures["Rater"]:
         place = Path(self.predictor)  # small, so that what is wrong with it is told first
         weights = predictor(place, self.sha256) if place.is_file() else self._of_the_hub()
-        super().prepare(device)
-        self._loaded["predictor"] = [each.to(device) for each in weights]
+        clip = Clip.load(self.clip, self.revision, device)
+        rater = Rater(clip, [each.to(device) for each in weights])
+        return LoadedWithFeatures(rater, self.rate, self.pinned(clip))
 
     def _of_the_hub(self) -> list[Tensor]:
         """Of its file of torch.save, which is converted once."""
@@ -74,14 +80,26 @@ class Aesthetic(ClipReward):
         os.replace(staged, converted)
         return weights
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return self.score(self.image_features(truncated(images) if self.truncate else images))
+    def rate(self, rater: "Rater", images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Scores images (B, 3, H, W) in [0, 1]; the prompts do not count."""
+        shown = truncated(images) if self.truncate else images
+        return rater.rated(rater.clip.image_features(shown))
 
-    @torch.no_grad()
-    def score(self, features: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class Rater:
+    """CLIP, and the weights and biases of the predictor on its image features."""
+
+    clip: Clip
+    weights: Sequence[Tensor]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns CLIP's features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        return self.clip.features(images)
+
+    def rated(self, features: Tensor) -> Tensor:
         """features (B, 768) of norm 1 -> (B,)."""
-        weights = self._part("predictor")
-        for weight, bias in zip(weights[::2], weights[1::2], strict=True):
+        for weight, bias in zip(self.weights[::2], self.weights[1::2], strict=True):
             features = F.linear(features, weight, bias)
         return features.squeeze(-1)
 

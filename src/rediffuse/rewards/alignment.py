@@ -4,7 +4,7 @@ answer.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,11 +13,18 @@ from rediffuse.config.schema import HubId, PositiveInt, Text
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._answers import reasons
 from rediffuse.rewards._bertscore import BertScore
-from rediffuse.rewards._loading import make_absolute, pin
-from rediffuse.rewards._vlm import VlmReward
+from rediffuse.rewards._loading import LoadedReward, commit_of, make_absolute
+from rediffuse.rewards._vlm import AnswersQuestions, VlmReward
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["Alignment"]
+
+
+class Judges(NamedTuple):
+    """The two models of the alignment reward."""
+
+    answers: AnswersQuestions
+    compares: BertScore
 
 
 @dataclass(frozen=True)
@@ -49,18 +56,19 @@ class Alignment(VlmReward):
                 f"reward.reference: {self.reference!r} has no place for the {{prompt}}."
             )
 
-    def prepare(self, device: str) -> None:
-        self._loaded["encoder"] = BertScore.load(
+    def load(self, device: str) -> LoadedReward[Judges]:
+        encoder = BertScore.load(
             "reward.encoder", self.encoder, self.encoder_revision, self.layer, device
         )
-        pin(self, "encoder", "encoder_revision", self._loaded["encoder"].model)
-        super().prepare(device)
+        model, pinned = self.load_model(device)
+        pinned |= commit_of(self.encoder, "encoder_revision", encoder.model)
+        return LoadedReward(Judges(model, encoder), self.scores, pinned)
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        answers = self.ask(images, [self.question] * len(prompts))
+    def scores(self, model: Judges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        answers = self.ask(model.answers, images, [self.question] * len(prompts))
         references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
         texts = [answer.text for answer in answers]
-        scores = self._loaded["encoder"](texts, references)._asdict()
+        scores = model.compares(texts, references)._asdict()
         empty = torch.tensor([self.scores_zero(answer) for answer in answers])
         value = scores[self.score].masked_fill(empty, 0.0)
         statuses: list[Status] = [

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from rediffuse.rewards._clip import ClipReward
+from rediffuse.rewards._clip import Clip, ClipReward
 from rediffuse.types import Prompt
 
 __all__ = ["ClipScore"]
@@ -17,5 +17,5 @@ class ClipScore(ClipReward):
     default model.
     """
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        return 100 * (self.image_features(images) * self.text_features(prompts)).sum(-1)
+    def scores(self, clip: Clip, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        return 100 * (clip.image_features(images) * clip.text_features(prompts)).sum(-1)

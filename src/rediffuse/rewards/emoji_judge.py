@@ -3,19 +3,32 @@ embedded model's pictures.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from rediffuse.rewards._emoji import NONE, Judge
+from rediffuse.rewards._loading import LoadedWithFeatures
 from rediffuse.rewards._words import holds
 from rediffuse.types import Judgement, Prompt
 
 __all__ = ["EmojiJudge"]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The judge that gives the value, and the one of another architecture."""
+
+    judge: Judge
+    held_out: Judge
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        return self.judge.features(images)
 
 
 @dataclass(frozen=True)
@@ -33,16 +46,21 @@ class EmojiJudge:
     score: Literal["log_probability", "match"] = "log_probability"
     floor: Annotated[float, Field(lt=0, allow_inf_nan=False)] = -7.0
     judge: Literal["trained", "held_out"] = "trained"
-    _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     judges = "image"
 
-    def prepare(self, device: str) -> None:
-        for which in dict.fromkeys((self.judge, "held_out")):
-            self._loaded[which] = Judge.load(which, device)
+    @property
+    def differentiable(self) -> bool:
+        """Whether gradients reach the images: not through which label is the likeliest."""
+        return self.score == "log_probability"
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    def load(self, device: str) -> LoadedWithFeatures[Judges]:
+        held_out = Judge.load("held_out", device)
+        judge = held_out if self.judge == "held_out" else Judge.load(self.judge, device)
+        return LoadedWithFeatures(Judges(judge, held_out), self.scores)
+
+    def scores(self, model: Judges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         """Raises ValueError for a prompt that asks for nothing the judge knows."""
-        judge = self._judge(self.judge)
+        judge = model.judge
         log_probs = judge(images)
         asked, matches = asked_for(judge, prompts), named(judge, log_probs, prompts)
         parts = {"right": matches.nan_to_num(1.0).amin(1)}
@@ -55,21 +73,9 @@ class EmojiJudge:
             ]
             values = (torch.stack(each, 1).clamp(min=self.floor) * (asked >= 0)).sum(1)
         if self.judge == "trained":
-            held_out = self._judge("held_out")
-            parts["held_out_right"] = (
-                named(held_out, held_out(images), prompts).nan_to_num(1.0).amin(1)
-            )
+            seen = model.held_out(images)
+            parts["held_out_right"] = named(model.held_out, seen, prompts).nan_to_num(1.0).amin(1)
         return Judgement(values, parts, {"answer": judge.captions(log_probs)})
-
-    def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host."""
-        return self._judge(self.judge).features(images)
-
-    def _judge(self, which: Literal["trained", "held_out"]) -> Judge:
-        if not self._loaded:
-            self.prepare("cpu")
-        judge: Judge = self._loaded[which]
-        return judge
 
 
 def named(judge: Judge, log_probs: dict[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:

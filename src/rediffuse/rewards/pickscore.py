@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rediffuse.config.schema import HubId
-from rediffuse.rewards._clip import ClipReward
+from rediffuse.rewards._clip import Clip, ClipReward
 from rediffuse.types import Prompt
 
 __all__ = ["PickScore"]
@@ -24,6 +24,6 @@ class PickScore(ClipReward):
 
     clip: HubId = "yuvalkirstain/PickScore_v1"
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        scale: Tensor = self._model.logit_scale.exp()
-        return scale * (self.image_features(images) * self.text_features(prompts)).sum(-1)
+    def scores(self, clip: Clip, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        scale: Tensor = clip.model.logit_scale.exp()
+        return scale * (clip.image_features(images) * clip.text_features(prompts)).sum(-1)

@@ -17,6 +17,7 @@ class Redness:
     """The mean of red, less the mean of green and blue."""
 
     judges = "image"
+    differentiable = True
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """In [-1, 1]."""

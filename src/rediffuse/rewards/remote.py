@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from rediffuse.config.inputs import by_name
-from rediffuse.config.schema import Address, Permit, Positive, Variable
+from rediffuse.config.schema import Address, Connection, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
 from rediffuse.rewards._http import (
@@ -25,6 +25,7 @@ from rediffuse.rewards._http import (
     excerpt,
     refuse_unsafe,
 )
+from rediffuse.rewards._loading import LoadedReward
 from rediffuse.scoring.judging import together
 from rediffuse.types import Judgement, Prompt
 
@@ -49,20 +50,25 @@ class Remote:
 
     url: Address = "http://127.0.0.1:8765"
     key_variable: Variable | None = None
-    timeout_seconds: Positive = 120.0
-    deadline_seconds: Positive = 300.0
+    timeout_seconds: Connection[Positive] = 120.0
+    deadline_seconds: Connection[Positive] = 300.0
     allow_plain_http: Permit = False
-    images_per_request: Annotated[int, Field(ge=1, le=256)] = 32
+    images_per_request: Connection[Annotated[int, Field(ge=1, le=256)]] = 32
     judges = "image"
 
     def __post_init__(self) -> None:
         refuse_unsafe("reward.url", self.url, self.key_variable, self.allow_plain_http)
 
-    def prepare(self, device: str) -> None:
+    def load(self, device: str) -> LoadedReward[Http]:
         """Raises ConfigError for a server of something else; one that is silent may come back."""
-        with self._http.client() as client:
+        http = Http(self.url, self.key_variable, 1, self.timeout_seconds, self.deadline_seconds)
+        self._check(http)
+        return LoadedReward(http, self.scores)
+
+    def _check(self, http: Http) -> None:
+        with http.client() as client:
             try:
-                answer = self._http.json(client, "GET", "/health")
+                answer = http.json(client, "GET", "/health")
             except PassingError:
                 return
             except RefusedError as error:
@@ -75,16 +81,18 @@ class Remote:
                 f" {excerpt(str(answer), 60)}."
             )
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    def scores(self, http: Http, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """Scores images (B, 3, H, W) in [0, 1]."""
         files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
         asked = [
             {"text": each.text, "metadata": dict(each.metadata), "inputs": by_name(each.inputs)}
             for each in prompts
         ]
         begins = range(0, len(files), self.images_per_request)
-        with self._http.client() as client:
+        with http.client() as client:
             answers = [
-                self._ask(
+                _ask(
+                    http,
                     client,
                     files[i : i + self.images_per_request],
                     asked[i : i + self.images_per_request],
@@ -96,38 +104,36 @@ class Remote:
             raise RewardError(f"{self.url}: {judgement.notes['refused'][0]}")
         return judgement
 
-    def _ask(
-        self, client: httpx2.Client, files: Sequence[str], prompts: Sequence[Mapping[str, Any]]
-    ) -> Judgement:
-        """Where the server refuses several images, each by itself: most may be well. What fails
-        then has a note of why.
-        """
-        body = {"images": files, "prompts": prompts}
-        try:
-            return self._http.retried(
-                lambda: _checked(self._http.json(client, "POST", "/score", body), len(files)),
-                Patience(),
-            )
-        except RefusedError as error:
-            alone: list[Judgement] = []
-            for i in range(len(files) if len(files) > 1 else 0):
-                if len(alone) == MOST_IN_VAIN and not any(
-                    each.statuses == ["ok"] for each in alone
-                ):
-                    break
-                alone.append(self._ask(client, files[i : i + 1], prompts[i : i + 1]))
-            rest = len(files) - len(alone)
-            lost = Judgement(
-                torch.full((rest,), torch.nan),
-                {},
-                {"refused": [str(error)] * rest},
-                ["failed"] * rest,
-            )
-            return together([*alone, lost])
 
-    @property
-    def _http(self) -> Http:
-        return Http(self.url, self.key_variable, 1, self.timeout_seconds, self.deadline_seconds)
+def _ask(
+    http: Http,
+    client: httpx2.Client,
+    files: Sequence[str],
+    prompts: Sequence[Mapping[str, Any]],
+) -> Judgement:
+    """Where the server refuses several images, each by itself: most may be well. What fails
+    then has a note of why.
+    """
+    body = {"images": files, "prompts": prompts}
+    try:
+        return http.retried(
+            lambda: _checked(http.json(client, "POST", "/score", body), len(files)),
+            Patience(),
+        )
+    except RefusedError as error:
+        alone: list[Judgement] = []
+        for i in range(len(files) if len(files) > 1 else 0):
+            if len(alone) == MOST_IN_VAIN and not any(each.statuses == ["ok"] for each in alone):
+                break
+            alone.append(_ask(http, client, files[i : i + 1], prompts[i : i + 1]))
+        rest = len(files) - len(alone)
+        lost = Judgement(
+            torch.full((rest,), torch.nan),
+            {},
+            {"refused": [str(error)] * rest},
+            ["failed"] * rest,
+        )
+        return together([*alone, lost])
 
 
 def _checked(answer: Any, size: int) -> Judgement:

@@ -3,13 +3,14 @@ spelt.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from rediffuse.rewards._loading import LoadedReward
 from rediffuse.rewards._ocr import Reader
 from rediffuse.rewards._spelling import names_any
 from rediffuse.types import Judgement, Prompt
@@ -33,17 +34,15 @@ class TextPenalty:
     text: Penalty = 1.0
     attack: Penalty = 1.0
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.6
-    _loaded: dict[str, Any] = field(init=False, repr=False, compare=False, default_factory=dict)
     judges = "image"
 
-    def prepare(self, device: str) -> None:
+    def load(self, device: str) -> LoadedReward[Reader]:
         """Raises ConfigError where the reader is not installed."""
-        self._loaded["reader"] = Reader.load()
+        return LoadedReward(Reader.load(), self.scores)
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        if not self._loaded:
-            self.prepare("cpu")
-        texts = self._loaded["reader"].read(images, self.min_confidence)
+    def scores(self, reader: Reader, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+        """Scores images (B, 3, H, W) in [0, 1]."""
+        texts = reader.read(images, self.min_confidence)
         has_text = torch.tensor([float(bool(text)) for text in texts])
         attacks = torch.tensor(
             [

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rediffuse.errors import Status
 from rediffuse.rewards._answers import Answer, reasons
-from rediffuse.rewards._vlm import VlmReward
+from rediffuse.rewards._vlm import AnswersQuestions, VlmReward
 from rediffuse.rewards._words import says
 from rediffuse.types import Judgement, Prompt
 
@@ -32,11 +32,13 @@ class VisualQuestions(VlmReward):
 
     matching: Literal["words", "substring"] = "words"
 
-    def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    def scores(
+        self, model: AnswersQuestions, images: Tensor, prompts: Sequence[Prompt]
+    ) -> Judgement:
         """Raises ValueError for a prompt without questions."""
         asked = [(i, *pair) for i, prompt in enumerate(prompts) for pair in _questions(prompt)]
         places, questions, answers = zip(*asked, strict=True)
-        given = self.ask(images[list(places)], questions)
+        given = self.ask(model, images[list(places)], questions)
         right = torch.tensor(
             [self._right(said, answer) for said, answer in zip(given, answers, strict=True)]
         )

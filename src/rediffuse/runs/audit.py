@@ -1,4 +1,4 @@
-"""Whether a run's logs and its newest checkpoint tell of the same run."""
+"""Consistency of a run's logs with its newest checkpoint."""
 
 from collections import Counter
 
@@ -9,8 +9,14 @@ from rediffuse.terminal.commands import command
 
 
 def refuse_gaps(run: RunFolder, epochs: int) -> None:
-    """Raises RunError where lines are lost or stand twice, of `epochs` epochs that a checkpoint has
-    learned from.
+    """Checks that the logs have every line of the first `epochs` epochs exactly once.
+
+    Args:
+        run: The run.
+        epochs: The number of epochs that the checkpoint has been trained for.
+
+    Raises:
+        RunError: Lines are missing or duplicated.
     """
     told = log.read(run.metrics)
     metrics = Counter(row["epoch"] for row in told)
@@ -47,8 +53,8 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
 
 
 def _gap(indices: list[int], size: int | None) -> bool:
-    """Whether one of a whole epoch is missing or stands twice. size: how many there were, where
-    that is known.
+    """Whether an index of an epoch is missing or duplicated; `size` is the number of samples, if
+    known.
     """
     return not indices or sorted(indices) != list(range(size or len(indices)))
 

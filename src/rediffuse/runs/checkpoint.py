@@ -1,6 +1,4 @@
-"""Checkpoints of our own format: safetensors and JSON under a manifest; staged, synced, renamed; no
-pickle.
-"""
+"""Checkpoints in safetensors and JSON with a manifest of hashes, written atomically; no pickle."""
 
 import json
 import os
@@ -23,15 +21,18 @@ from rediffuse.runs import files
 
 MANIFEST = "MANIFEST.json"
 BEST = "best.json"
-"""Names the best checkpoint, which stays whatever else is pruned."""
+"""The file that names the best checkpoint, which is never pruned."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """epoch: how many are done
-    weights: what learns, by name
-    optimizer: `moment/name`
-    state: the algorithm's memory
+    """The state of a run after a number of epochs.
+
+    Attributes:
+        epoch: The number of completed epochs.
+        weights: The trained weights and their moving average, by name.
+        optimizer: The optimizer's state, by "moment/name".
+        state: The algorithm's state and the loss scale, as JSON-compatible values.
     """
 
     epoch: int
@@ -41,13 +42,13 @@ class Checkpoint:
 
     @property
     def num_bytes(self) -> int:
-        """The size of its tensors."""
+        """The size of all tensors in bytes."""
         return sum(
             value.nbytes for tensors in (self.weights, self.optimizer) for value in tensors.values()
         )
 
     def copied(self) -> "Checkpoint":
-        """Its tensors cloned to the host, so that training goes on without changing them."""
+        """Returns a copy whose tensors are on the host and unaffected by further training."""
         weights, optimizer = (
             {name: value.detach().cpu().clone() for name, value in each.items()}
             for each in (self.weights, self.optimizer)
@@ -58,14 +59,17 @@ class Checkpoint:
 def save(
     folder: Path, checkpoint: Checkpoint, keep: int, lasting: Callable[[int], bool] | None = None
 ) -> None:
-    """All or nothing: a kill at any instant leaves the checkpoints of before or also this one.
-    Older ones go last.
-
-    Raises NonFiniteError, and changes nothing, where a number of it is not finite.
+    """Writes a checkpoint atomically, then prunes older ones.
 
     Args:
-        keep: how many of the newest stay; 0: all.
-        lasting: of which numbers of epochs a checkpoint stays besides, as the best one does.
+        folder: The folder of all checkpoints.
+        checkpoint: The state to save.
+        keep: How many of the newest checkpoints are kept; 0: all.
+        lasting: Whether the checkpoint of a number of epochs is kept in addition; the best one
+            always is.
+
+    Raises:
+        NonFiniteError: A tensor is not finite; nothing is written.
     """
     if named := first_not_finite({**checkpoint.weights, **checkpoint.optimizer}):
         raise NonFiniteError(
@@ -79,14 +83,14 @@ def save(
     for name, tensors in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):
         try:
             save_file(_contiguous(tensors), staged / f"{name}.safetensors")
-        except SafetensorError as error:  # a full disk, in its words
+        except SafetensorError as error:  # such as for a full disk
             raise OSError(f"Cannot write {staged / name}.safetensors: {error}") from error
     (staged / "state.json").write_text(json.dumps({"epoch": checkpoint.epoch, **checkpoint.state}))
     digests = {path.name: files.digest(path) for path in sorted(staged.iterdir())}
     (staged / MANIFEST).write_text(json.dumps(digests, indent=2))
     for path in (*staged.iterdir(), staged):
         files.sync(path)
-    if target.exists():  # a damaged one of a run that fell back
+    if target.exists():  # damaged: the run was resumed from an earlier one
         os.rename(target, folder / f"damaged-{time.time_ns()}")
     os.rename(staged, target)
     files.sync(folder)
@@ -97,10 +101,10 @@ def save(
 
 
 def best_epoch(folder: Path) -> int | None:
-    """Of the checkpoint called `best`; None where none is."""
+    """Returns the number of epochs of the best checkpoint; None if there is none."""
     try:
         return int(json.loads((folder / BEST).read_text())["epoch"])
-    # none, or half of one, which the next look writes anew
+    # missing or incomplete; the next evaluation writes it again
     except (
         OSError,
         ValueError,
@@ -111,7 +115,7 @@ def best_epoch(folder: Path) -> int | None:
 
 
 def call_best(folder: Path, epoch: int | None) -> None:
-    """From now on, this one is `best`; all or nothing. None: there is no best."""
+    """Marks a checkpoint as best, atomically; None removes the mark."""
     if epoch is None:
         files.remove(folder / BEST)
         return
@@ -119,14 +123,20 @@ def call_best(folder: Path, epoch: int | None) -> None:
 
 
 def epochs(folder: Path) -> list[int]:
-    """Of the checkpoints that are there, the newest first."""
+    """Returns the numbers of epochs of all checkpoints, newest first."""
     return [_epoch(path) for path in _newest_first(folder)]
 
 
 def load(folder: Path, name: str = "newest") -> Checkpoint:
-    """name: newest, best, or the number of epochs done, as in 8 or epoch-00008.
+    """Loads a checkpoint.
 
-    Raises ConfigError where there is none of that name, CheckpointError where it is damaged.
+    Args:
+        folder: The folder of all checkpoints.
+        name: "newest", "best", or the number of completed epochs, as in "8" or "epoch-00008".
+
+    Raises:
+        ConfigError: There is no checkpoint of that name.
+        CheckpointError: The checkpoint is damaged.
     """
     if name == "newest":
         return load_newest(folder)
@@ -146,7 +156,9 @@ def load(folder: Path, name: str = "newest") -> Checkpoint:
 
 
 def load_newest(folder: Path) -> Checkpoint:
-    """The newest whole checkpoint; warns of each that is not. Raises CheckpointError if none is."""
+    """Loads the newest intact checkpoint, with a warning for each damaged one. Raises
+    CheckpointError if there is none.
+    """
     damage = []
     for path in _newest_first(folder):
         try:
@@ -160,8 +172,8 @@ def load_newest(folder: Path) -> Checkpoint:
 
 @torch.no_grad()
 def put_back(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> None:
-    """Into the targets of the same names. Raises ConfigError, naming the first that does not fit,
-    for another configuration's.
+    """Copies weights into the targets of the same names. Raises ConfigError if a name or a shape
+    differs.
     """
     for name in dict.fromkeys([*targets, *weights]):
         saved, here = (
@@ -179,8 +191,8 @@ def put_back(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> No
 
 
 def set_aside_newer(folder: Path, epoch: int) -> None:
-    """Checkpoints beyond the one that was loaded are damaged: out of the way, but kept to be looked
-    at.
+    """Renames the checkpoints after `epoch`, which are damaged or unusable, so that they can still
+    be inspected.
     """
     for path in _newest_first(folder):
         if _epoch(path) > epoch:
@@ -190,7 +202,7 @@ def set_aside_newer(folder: Path, epoch: int) -> None:
 
 
 def verify(path: Path) -> None:
-    """Raises CheckpointError unless every file is what the manifest says."""
+    """Raises CheckpointError unless every file matches its hash in the manifest."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         wrong = [name for name, digest in manifest.items() if files.digest(path / name) != digest]
@@ -206,7 +218,9 @@ def verify(path: Path) -> None:
 def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """`moment/name` -> tensor, for every parameter that has taken a step."""
+    """Returns the optimizer's tensors by "moment/name", for every parameter that has been
+    updated.
+    """
     return {
         f"{moment}/{name}": value
         for name, parameter in parameters.items()
@@ -219,7 +233,7 @@ def restore_optimizer(
     parameters: Mapping[str, nn.Parameter],
     state: Mapping[str, Tensor],
 ) -> None:
-    """Puts back what `optimizer_state` gave, on the devices of the parameters."""
+    """Restores the result of `optimizer_state`, on the devices of the parameters."""
     for key, value in state.items():
         moment, name = key.split("/", 1)
         parameter = parameters[name]

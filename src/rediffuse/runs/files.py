@@ -1,7 +1,7 @@
-"""The one module that writes into run folders: whole files or none, and never through a link.
+"""All writing into run folders: files are replaced atomically, and links are never followed.
 
-A run folder may be a stranger's: a link in it, where a run writes, would overwrite any file of
-whoever goes on with the run.
+A run folder may come from someone else; writing through a link in it would overwrite any file of
+the user who resumes the run.
 """
 
 import hashlib
@@ -18,12 +18,12 @@ from typing import Any
 from rediffuse.errors import RunError
 
 STAGED = ".staged-"
-"""How the name of a file begins that is not whole yet."""
+"""The prefix of the names of files that are being written."""
 
 
 def refuse_links(path: Path) -> None:
-    """Raises RunError if `path`, or a folder between it and its run's, is a link or a device. The
-    run's own folder may be one.
+    """Raises RunError if `path`, or a folder between it and the run's folder, is a link or a
+    device. The run's folder itself may be a link.
     """
     above = [path, *path.parents]
     depth = next((i for i, place in enumerate(above) if i and (place / "config.yaml").exists()), 1)
@@ -39,11 +39,10 @@ def refuse_links(path: Path) -> None:
 
 
 def refuse_linked_folders(root: Path) -> None:
-    """Raises RunError where a link stands in a run's folders, or leads from the run's folder to
-    another.
+    """Raises RunError if a folder in a run, or anything below such a folder, is a link.
 
-    `refuse_links` finds a run's folder by its config.yaml, and a link may lead to a folder that has
-    one too.
+    This complements `refuse_links`, which recognises a run's folder by its config.yaml and would
+    accept a link to a folder with such a file.
     """
     for folder, below, names in os.walk(root, followlinks=False):
         here = Path(folder)
@@ -53,21 +52,21 @@ def refuse_linked_folders(root: Path) -> None:
 
 
 def make_folder(path: Path) -> Path:
-    """Makes a folder and those above it. Raises RunError for a link on the way."""
+    """Creates a folder and its parents. Raises RunError if a link is among them."""
     refuse_links(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _beside(path: Path) -> Path:
-    """A name that nothing has, in the same folder."""
+    """Returns an unused path in the same folder."""
     return path.with_name(f"{STAGED}{secrets.token_hex(8)}-{path.name}")
 
 
 @contextmanager
 def staged(path: Path) -> Iterator[Path]:
-    """A place for a new file, which takes that of `path` where the block ends, on disk; where it
-    fails, nothing is left of it.
+    """Yields the path of a temporary file, which is synced and replaces `path` when the context
+    ends; if it fails, the temporary file is deleted.
     """
     refuse_links(path)
     new = _beside(path)
@@ -82,19 +81,22 @@ def staged(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a whole file, or leaves the old one. Raises RunError where a link is in its place."""
+    """Writes a file atomically. Raises RunError if `path` is a link."""
     with staged(path) as new:
         new.write_bytes(content)
 
 
 def write_text(path: Path, content: str) -> None:
-    """Writes a whole file, or leaves the old one, in UTF-8; see `write_bytes`."""
+    """Writes a file in UTF-8 atomically; see `write_bytes`."""
     write_bytes(path, content.encode())
 
 
 def write_out(path: Path, content: str) -> Path:
-    """A file that the command line names, outside of any run: the person's own links are
+    """Writes a file named on the command line, outside of any run. The user's own links are
     followed.
+
+    Raises:
+        RunError: The path is a folder.
     """
     place = path.resolve()
     if place.is_dir():
@@ -105,13 +107,15 @@ def write_out(path: Path, content: str) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a whole file, or leaves the old one, as JSON; see `write_bytes`."""
+    """Writes a JSON file atomically; see `write_bytes`."""
     write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def write_new(path: Path, content: str) -> None:
-    """Raises FileExistsError where something stands already: of two that write at once, one
-    does.
+    """Writes a file that must not exist yet. Of several concurrent writers only one succeeds.
+
+    Raises:
+        FileExistsError: The file already exists.
     """
     refuse_links(path)
     new = _beside(path)
@@ -130,14 +134,16 @@ def _link(new: Path, path: Path) -> None:
         os.link(new, path)
     except FileExistsError:
         raise
-    except OSError:  # no hard links here: two that write at once are not told apart
+    except OSError:  # the file system has no hard links: concurrent writers are not detected
         if path.exists():
             raise FileExistsError(path) from None
         os.replace(new, path)
 
 
 def append(path: Path, content: bytes) -> None:
-    """On disk when it returns; after the last whole line, where a kill has left half of one."""
+    """Appends to a file of lines and syncs it to disk; an incomplete last line, left by a crash, is
+    removed first.
+    """
     refuse_links(path)
     with open(
         path, "ab+", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o666)
@@ -160,9 +166,7 @@ def append(path: Path, content: bytes) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises RunError where the file is none of JSON, as a power cut may have left one of an older
-    version.
-    """
+    """Reads a JSON file. Raises RunError if it is missing or invalid."""
     refuse_links(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -174,7 +178,9 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def staged_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path`, whose files take their places in it where the block ends."""
+    """Yields a temporary folder, whose files are moved to the same places in `path` when the
+    context ends.
+    """
     make_folder(path)
     new = _beside(path)
     new.mkdir()
@@ -192,12 +198,12 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or a link, which is not followed; a missing one is none to remove."""
+    """Removes a file, or a link but not its target; a missing file is ignored."""
     path.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Take away what a kill has left unfinished."""
+    """Deletes temporary files and folders that a crash has left."""
     for path in (
         path
         for place in (folder, *folder.glob("*/"))
@@ -208,13 +214,13 @@ def sweep(folder: Path) -> None:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of what it contains, in hexadecimal."""
+    """Returns the SHA-256 hash of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:
-    """Waits until the disk holds a file or the names in a folder."""
+    """Waits until a file's content, or a folder's list of names, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

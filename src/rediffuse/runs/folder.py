@@ -1,4 +1,4 @@
-"""A run's folder: made once, locked while in use, everything in it at a fixed place."""
+"""A run's folder: created once, locked while in use, with a fixed path for everything in it."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ REPORTED_PACKAGES = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The paths of a run, and what concerns it as a whole: lock, configuration, notes."""
+    """The paths of a run's files, its lock and its configuration."""
 
     path: Path
 
@@ -49,30 +49,30 @@ class RunFolder:
 
     @property
     def monitor(self) -> Path:
-        """A row a look at the fixed pictures."""
+        """The log with a row for each evaluation on the fixed prompts and seeds."""
         return self.path / "monitor.jsonl"
 
     @property
     def verdict(self) -> Path:
-        """What the rules say of the run, as JSON."""
+        """The verdict's findings as JSON."""
         return self.path / "verdict.json"
 
     @property
     def evaluation(self) -> Path:
-        """Where `rediffuse evaluate` writes."""
+        """The folder that `rediffuse evaluate` writes to."""
         return self.path / "evaluation"
 
     def paid(self, rank: int) -> Path:
-        """What the rewards of the epoch under way gave, of one process."""
+        """The journal of the rewards that one process obtained in the unfinished epoch."""
         return self.path / f"rewards.paid-{rank}.jsonl"
 
     def all_paid(self) -> list[Path]:
-        """The journals of the rewards that each process obtained in an unfinished epoch."""
+        """The journals of all processes; see `paid`."""
         return sorted(self.path.glob("rewards.paid-*.jsonl"))
 
     @property
     def samples(self) -> Path:
-        """The fixed pictures, a folder for each evaluation."""
+        """The images of the evaluations, a folder for each."""
         return self.path / "samples"
 
     @property
@@ -81,28 +81,30 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def planned_checkpoints(self, every: int, last: int) -> list[int]:
-        """Epochs of those that are there, less what an interruption added. every:
-        logging.checkpoint_every
-        last: planned
+        """Returns the epochs of the existing checkpoints, except those that an interruption added.
+
+        Args:
+            every: The value of logging.checkpoint_every.
+            last: The planned number of epochs.
         """
         found = [int(path.name.removeprefix("epoch-")) for path in self.checkpoints.glob("epoch-*")]
         return sorted(epoch for epoch in found if epoch % every == 0 or epoch == last)
 
     @property
     def adapter(self) -> Path:
-        """What was learned, in the form that other tools load."""
+        """The exported weights, in a format that other tools load."""
         return self.path / "adapter"
 
     def exported(self, form: str, checkpoint: str) -> Path:
-        """Named so that it can be told from others in a folder of adapters. checkpoint: newest,
-        best, or a number of epochs
+        """Returns the path of an exported file, whose name contains that of the run; `checkpoint`
+        is "newest", "best", or a number of epochs.
         """
         which = "" if checkpoint == "newest" else f"-{checkpoint}"
         return self.path / "exported" / f"{self.path.resolve().name}{which}-{form}.safetensors"
 
     @property
     def report(self) -> Path:
-        """The page of the run."""
+        """The HTML report."""
         return self.path / "report.html"
 
     @property
@@ -111,7 +113,9 @@ class RunFolder:
         return self.path / "prompts"
 
     def config(self) -> Config:
-        """What its prompts name in the run's own folder is found wherever that lies by now."""
+        """Returns the configuration; relative paths of prompt files refer to the folder's present
+        location.
+        """
         config = from_yaml(self.path / "config.yaml")
         return replace(
             config, prompts={key: self._located(value) for key, value in config.prompts.items()}
@@ -130,31 +134,32 @@ class RunFolder:
         )
 
     def write_config(self, config: Config) -> None:
-        """In place of the one that stands there, all or nothing."""
+        """Replaces config.yaml atomically."""
         portable = replace(
             config, prompts={key: self._portable(value) for key, value in config.prompts.items()}
         )
         files.write_text(self.path / "config.yaml", to_yaml(portable))
 
     def note(self, key: str, value: Any) -> None:
-        """Into environment.json."""
+        """Adds an entry to environment.json."""
         place = self.path / "environment.json"
         files.write_json(place, {**files.read_json(place), key: value})
 
     def pin(self, model: Mapping[str, Any], loaded: Config) -> None:
-        """Options that became exact when the model and the rewards were loaded, into the
-        configuration; the model's also beside the versions. loaded: the configuration with the
-        rewards' options as they are by now.
+        """Writes options that became exact on loading, such as commits, to config.yaml: those of
+        `model`, which also go to environment.json, and those of the rewards in `loaded`.
         """
         config = self.config()
-        exact, reward = {**config.model, **model}, {**config.reward, **loaded.reward}
-        self.write_config(replace(config, model=exact, reward=reward, evaluation=loaded.evaluation))
+        exact = {**config.model, **model}
+        self.write_config(replace(config, model=exact, rewards=loaded.rewards))
         if model:
             self.note("model", dict(model))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Raises RunError if another process is at work here; a lock dies with its process."""
+        """Locks the run inside the context. Raises RunError if another process holds the lock,
+        which ends with its process.
+        """
         lock, holder = filelock.FileLock(self.path / "run.lock"), self.path / "run.pid"
         files.refuse_links(self.path / "run.lock")
         try:
@@ -175,8 +180,8 @@ class RunFolder:
 
 
 def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
-    """Writes config.yaml and environment.json. Raises RunError where a folder stands already or
-    cannot be made.
+    """Creates a run with config.yaml and environment.json. Raises RunError if its folder exists or
+    cannot be created.
     """
     run = RunFolder(path)
     if path.exists() and (not path.is_dir() or not all(map(_left_by_a_kill, path.iterdir()))):
@@ -202,8 +207,8 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
 
 
 def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same options, of copies in the run's folder of the file that `path` names: a run needs
-    nothing but its folder, and the input files that the prompts name.
+    """Copies the file in option `path` into the run's folder, which then is self-contained but for
+    the input files that prompts name, and returns the options with the copy's path.
     """
     place = prompts.get("path")
     if not isinstance(place, str) or not Path(place).is_file():
@@ -218,12 +223,14 @@ def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _left_by_a_kill(path: Path) -> bool:
-    """Of a run that was killed while it was made: config.yaml comes last."""
+    """Whether a file may belong to a run that was killed during creation, when config.yaml is
+    written last.
+    """
     return path.name in ("environment.json", "prompts") or path.name.startswith(files.STAGED)
 
 
 def existing(path: Path) -> RunFolder:
-    """Returns the run in a folder. Raises RunError where there is none, or a link in it."""
+    """Returns the run in a folder. Raises RunError if there is none or a link is in it."""
     if not (path / "config.yaml").is_file():
         raise RunError(
             f"{path} is not a run: it has no config.yaml. A run is a folder that `rediffuse train`"
@@ -239,9 +246,7 @@ def existing(path: Path) -> RunFolder:
 
 
 def fresh_path(recipe: str) -> Path:
-    """runs/<recipe>-<n>, the first number that is free; made at once, so that nobody else takes
-    it.
-    """
+    """Creates and returns runs/<recipe>-<n> for the first unused number n."""
     stem = Path(recipe).with_suffix("").as_posix().replace("/", "-").strip(".-")
     number = 1
     while True:
@@ -259,9 +264,7 @@ def fresh_path(recipe: str) -> Path:
 
 
 def discard(run: RunFolder) -> None:
-    """Take back a folder in which no epoch was done, so that it does not stand in the way of the
-    next try.
-    """
+    """Deletes a run without a completed epoch, so that the next attempt can use its folder."""
     written = (
         "config.yaml",
         "environment.json",
@@ -276,12 +279,12 @@ def discard(run: RunFolder) -> None:
             shutil.rmtree(folder)
     for path in (*run.all_paid(), *(run.path / name for name in written)):
         files.remove(path)
-    with suppress(OSError):  # someone else's file is in it by now
+    with suppress(OSError):  # it contains other files
         run.path.rmdir()
 
 
 def environment() -> dict[str, str]:
-    """Returns the versions of Python, the platform and the packages that results depend on."""
+    """Returns the versions of Python, the platform and the packages that affect results."""
     found = {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -1,5 +1,5 @@
-"""JSON lines: one an epoch in metrics.jsonl, one a sample in rewards.jsonl; each with a checksum as
-its last key.
+"""The logs in JSON lines: one line per epoch in metrics.jsonl, one per sample in rewards.jsonl; the
+last key of each line is a checksum.
 """
 
 import json
@@ -18,18 +18,24 @@ LAST_NUMBER = re.compile(rb"(.*)" + b"." * len(CHECKSUM) + rb"(?<![0-9])([0-9]{1
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """On disk when it returns; after the last whole line, where a kill has left half of one."""
+    """Appends rows to a log and syncs it to disk; an incomplete last line, left by a crash, is
+    removed first.
+    """
     files.append(path, b"".join(map(_line, rows)))
 
 
 def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
-    """Every whole line; a torn last one, left by a kill, is dropped.
+    """Reads the rows of a log. An incomplete last line, left by a crash, is ignored.
 
-    Lines without a checksum, which older versions wrote, are believed as long as none with one
-    comes before.
+    Lines without a checksum, which older versions wrote, are accepted if no line with one precedes
+    them.
+
+    Args:
+        path: The log; a missing file has no rows.
+        drop_damaged: Whether to skip damaged lines instead of raising an error.
 
     Raises:
-        RunError: for a line that was changed since it was written, unless those are to be dropped.
+        RunError: A line was changed after it was written.
     """
     files.refuse_links(path)
     rows: list[dict[str, Any]] = []
@@ -49,20 +55,20 @@ def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
 
 
 def keep_before(path: Path, epoch: int, *, drop_damaged: bool = False) -> None:
-    """Drop the rows of `epoch` and later, which will be written again."""
+    """Removes the rows of `epoch` and later ones, which will be written again."""
     if path.exists():
         rows = read(path, drop_damaged=drop_damaged)
         files.write_bytes(path, b"".join(_line(row) for row in rows if row["epoch"] < epoch))
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """The checksum is of the row without it: against accidents, not against forgery."""
+    """Appends the checksum of the row to it. It detects accidental changes, not forgery."""
     text = json.dumps(row).encode()
     return text[:-1] + CHECKSUM + b"%d}\n" % zlib.crc32(text)
 
 
 def _parsed(line: bytes) -> tuple[dict[str, Any] | None, bool]:
-    """The row, None where it is damaged; and whether it has a checksum."""
+    """Returns the row, None if it is damaged, and whether it has a checksum."""
     text, mark, end = line.rpartition(CHECKSUM)
     text = text + b"}" if mark else line
     if mark and end != b"%d}" % zlib.crc32(text):
@@ -77,8 +83,8 @@ def _parsed(line: bytes) -> tuple[dict[str, Any] | None, bool]:
 
 
 def _lost_its_key(line: bytes) -> bool:
-    """Whether a line without the checksum's key ends in its checksum: the key was changed, and the
-    line is not an older one.
+    """Whether a line without the checksum's key ends in its valid checksum: then the key was
+    changed, and the line is not one of an older version.
     """
     found = LAST_NUMBER.fullmatch(line)
     return found is not None and zlib.crc32(found[1] + b"}") == int(found[2])

@@ -1,1 +1,1 @@
-"""One file per sampler. See `rediffuse.types.Sampler`."""
+"""The samplers, one in each file. See `rediffuse.types.Sampler`."""

@@ -1,4 +1,4 @@
-"""What all samplers share: a table of three columns makes a Gaussian of each step."""
+"""The base of all samplers: each step is a Gaussian, given by a table of three coefficients."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,13 +15,15 @@ from rediffuse.maths.schedules import NoiseSchedule, Steps, clean_and_noise, wid
 
 @dataclass(frozen=True)
 class Table:
-    """A sampler: the mean of a step's next state is clean_weight · clean + noise_weight · noise, of
-    what the network predicts.
+    """The coefficients of a sampler's T steps.
+
+    The mean of the next state is clean_weight · clean + noise_weight · noise, with clean sample and
+    noise as the network predicts them.
 
     Attributes:
-        clean_weight: shape (T,), float64.
-        noise_weight: shape (T,), float64.
-        std: shape (T,), float64; 0 where nothing is drawn.
+        clean_weight: Shape (T,), float64.
+        noise_weight: Shape (T,), float64.
+        std: The standard deviation, shape (T,), float64; 0 for a deterministic step.
     """
 
     clean_weight: Tensor
@@ -31,13 +33,13 @@ class Table:
 
 @dataclass(frozen=True)
 class SamplerOptions:
-    """The options of every sampler; one of the room adds `table`, and options of its own.
+    """The options of every sampler. A subclass defines `table` and may add options.
 
     Attributes:
-        num_steps: denoising steps of a sample.
-        num_quiet_steps: the last steps draw nothing and so are never trained. With leading spacing
-            the last standard deviations are so small that their log-probability drowns that of all
-            other steps.
+        num_steps: The number of denoising steps.
+        num_quiet_steps: How many of the last steps are deterministic and therefore not trained on.
+            With leading spacing the last standard deviations are so small that their
+            log-probabilities dominate those of all other steps.
     """
 
     num_steps: PositiveInt = 50
@@ -51,8 +53,10 @@ class SamplerOptions:
             )
 
     def bind(self, schedule: NoiseSchedule) -> "GaussianSteps":
-        """The sampler on a model's schedule. Raises ConfigError where the schedule does not have
-        such steps.
+        """Returns the sampler for a model's noise schedule.
+
+        Raises:
+            ConfigError: The schedule does not support these steps.
         """
         schedule = self.adapted(schedule)
         try:
@@ -64,16 +68,27 @@ class SamplerOptions:
         return GaussianSteps(schedule, steps, self.table(steps, draws.double()))
 
     def adapted(self, schedule: NoiseSchedule) -> NoiseSchedule:
-        """The schedule as the sampler's options change it; here they change nothing."""
+        """Returns the schedule with the sampler's options applied; here it is unchanged."""
         return schedule
 
     def table(self, steps: Steps, draws: Tensor) -> Table:
-        """The sampler's columns. draws: shape (T,), 1 where a step may draw noise, else 0."""
+        """Returns the coefficients of the steps.
+
+        Args:
+            steps: Times and noise levels of the steps.
+            draws: Shape (T,), float64; 1 for steps that may add noise, 0 for others.
+        """
         raise NotImplementedError
 
 
 class GaussianSteps:
-    """A table bound to a schedule; a `Sampler`."""
+    """A `Sampler` made of a table of coefficients and a noise schedule.
+
+    Attributes:
+        times: Shape (T,), the time passed to the network at each step.
+        std: Shape (T,), the standard deviation of each step.
+        noisy: For each step, whether it adds noise.
+    """
 
     def __init__(self, schedule: NoiseSchedule, steps: Steps, table: Table) -> None:
         self.times, self.std = steps.times, table.std
@@ -81,7 +96,13 @@ class GaussianSteps:
         self._schedule, self._table, self._level = schedule, table, schedule.level(steps.times)
 
     def step(self, output: Tensor, state: Tensor, step: Tensor) -> Gaussian:
-        """output, state (N, *L); step (N,) -> the distribution of the next state."""
+        """Returns the distribution of the next state.
+
+        Args:
+            output: The network's prediction, shape (N, *L).
+            state: Shape (N, *L).
+            step: Shape (N,), in [0, T).
+        """
         step = step.cpu()
         clean, noise = clean_and_noise(
             self._schedule.prediction, output, state, self._level[step].like(state)
@@ -97,8 +118,8 @@ class GaussianSteps:
 
 
 def _refuse_without_signal(schedule: NoiseSchedule, steps: Steps) -> None:
-    """Of pure noise a model that predicts the noise says nothing on the clean sample: the step
-    would divide by zero.
+    """Refuses steps from pure noise (alpha = 0) with epsilon-prediction, where the step would
+    divide by 0.
     """
     if schedule.prediction == "epsilon" and not (steps.here.alpha > 0).all():
         raise ConfigError(

@@ -15,14 +15,15 @@ __all__ = ["DDIM"]
 
 @dataclass(frozen=True)
 class DDIM(SamplerOptions):
-    """DDIM (Song et al. 2021, eqs. 12 and 16) between any two noise levels. On flow matching, eta 0
-    is Euler's method.
+    """DDIM (Song et al. 2021, eqs. 12 and 16), generalised to any pair of noise levels. For flow
+    matching, eta = 0 is Euler's method.
 
     Attributes:
-        eta: the noise of each step, as a share of the posterior's standard deviation.
-        spacing: of the times of models that have discrete ones; None leaves it as the model's
-            scheduler has it.
-        set_alpha_to_one: whether the last step arrives at a clean sample; None as for spacing.
+        eta: The standard deviation of each step as a share of the posterior's, in [0, 1].
+        spacing: How the times of a model with discrete times are spaced; None uses that of the
+            model's scheduler.
+        set_alpha_to_one: Whether the last step ends at a clean sample (alpha_bar = 1); None uses
+            the setting of the model's scheduler.
     """
 
     eta: Annotated[float, Field(ge=0, le=1)] = 1.0

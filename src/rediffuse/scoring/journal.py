@@ -11,20 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse import faults
+from rediffuse.config.declared import result_options
+from rediffuse.config.rewards import use_of
 from rediffuse.errors import RunError, Status
 from rediffuse.runs import files, log
 from rediffuse.types import Prompt
-
-NOT_OF_THE_VALUE = (
-    "revision",
-    "_variable",
-    "_seconds",
-    "concurrency",
-    "images_per_request",
-    "allow_plain_http",
-    "url",
-    "server",
-)
 
 
 @dataclass(frozen=True)
@@ -49,12 +40,16 @@ class Scored:
 
 
 class Paid:
-    """path: this process's file
-    reward: as it is configured; what another one gave is not taken for its own.
+    """The rewards of an unfinished epoch.
+
+    Args:
+        path: This process's file.
+        rewards: Those of the run, with the options that loading made exact; what others gave is not
+            reused.
     """
 
-    def __init__(self, path: Path, reward: Mapping[str, Any]) -> None:
-        self._path, self._reward = path, _fingerprint(reward)
+    def __init__(self, path: Path, rewards: Sequence[Mapping[str, Any]]) -> None:
+        self._path, self._reward = path, _fingerprint(rewards)
         self._known: dict[tuple[int, int, int, str], Scored] = {}
 
     def load(self, paths: Iterable[Path], *, drop_damaged: bool = False) -> None:
@@ -120,23 +115,20 @@ def finite_or_none(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _fingerprint(reward: Mapping[str, Any]) -> str:
-    """Of what it computes: its options, and anyone's own files; not of how it is reached, or of
-    revisions that loading makes exact.
+def _fingerprint(rewards: Sequence[Mapping[str, Any]]) -> str:
+    """Of what the rewards that score an epoch's samples compute: their options and anyone's own
+    files; not their weights, or how a server is reached.
     """
-
-    def told(options: Mapping[str, Any]) -> dict[str, Any]:
-        said: dict[str, Any] = {
-            key: value for key, value in options.items() if not key.endswith(NOT_OF_THE_VALUE)
-        }
-        file = Path(str(options.get("name")).rpartition(":")[0])
+    found = []
+    for entry in rewards:
+        if not use_of(entry).scored_share:
+            continue
+        said = {k: v for k, v in result_options("reward", entry).items() if k != "weight"}
+        file = Path(str(entry.get("name")).rpartition(":")[0])
         if file.suffix == ".py" and file.is_file():
             said["file"] = file.read_text(encoding="utf-8", errors="replace")
-        if "rewards" in options:
-            said["rewards"] = [told(each) for each in options["rewards"]]
-        return said
-
-    return _digest(told(reward))
+        found.append(said)
+    return _digest(found)
 
 
 def _digest(content: Any) -> str:

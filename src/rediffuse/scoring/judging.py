@@ -3,9 +3,8 @@
 import errno
 import socket
 from asyncio import CancelledError
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 from typing import Any, get_args
 
 import torch
@@ -13,9 +12,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from rediffuse.errors import RewardError, Status, UnusableRewardError
-from rediffuse.processes.threads import Caller
 from rediffuse.scoring import cures
-from rediffuse.types import Judgement, NeedsLoading, Prompt, Reward
+from rediffuse.types import Judgement, Prompt, Reward
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
@@ -41,13 +39,16 @@ UNREACHABLE = {
 }
 
 
-def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt], name: str = "") -> Judgement:
     """Its values and parts (B,) float64, and a status for each image.
 
-    Raises RewardError, naming the reward, where it fails or gives anything but one number per
-    image.
+    Args:
+        name: Of the reward in messages; by default its own.
+
+    Raises:
+        RewardError: Where it fails, or gives anything but one number per image.
     """
-    name = name_of(reward)
+    name = name or name_of(reward)
     try:
         given = reward(
             images.clone(), [replace(prompt, metadata=dict(prompt.metadata)) for prompt in prompts]
@@ -122,12 +123,18 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
     return Judgement(values, parts, {REASON: why, **given.notes}, statuses)
 
 
-def prepare(reward: Reward, device: str, caller: Caller) -> None:
-    """Loads the model of a reward that has one, on the thread on which the reward will be
-    called.
+def known_values(judgement: Judgement) -> Tensor:
+    """Returns the values (B,), NaN where the status is not ok."""
+    well = torch.tensor([status == "ok" for status in judgement.statuses])
+    return judgement.values.where(well, torch.nan)
+
+
+def sample_bytes(samples: Tensor) -> list[bytes]:
+    """Returns what identifies each of finite samples (B, *S): an image's 8-bit pixels, other
+    samples in steps of 1/255.
     """
-    if isinstance(reward, NeedsLoading):
-        caller.call(lambda: reward.prepare(device))
+    levels = (samples * 255).round().to(torch.uint8 if samples.ndim == 4 else torch.int64)
+    return [each.numpy().tobytes() for each in levels]
 
 
 def together(batches: Sequence[Judgement]) -> Judgement:
@@ -194,17 +201,6 @@ def name_of(reward: Callable[..., Any]) -> str:
     return (
         file if room == "rediffuse.rewards" else getattr(reward, "__name__", type(reward).__name__)
     )
-
-
-def distinct_names(names: Iterable[str]) -> list[str]:
-    """Of rewards as a configuration names them: those in people's files without the file; a second
-    of one name is `name_2`.
-    """
-    unique: list[str] = []
-    for name in (name.rpartition(":")[2] for name in names):
-        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
-        unique.append(next(each for each in numbered if each not in unique))
-    return unique
 
 
 def may_pass(status: int) -> bool:

@@ -6,10 +6,10 @@ from rediffuse.config.schema import Config
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.scoring.journal import Paid
-from rediffuse.scoring.judging import name_of
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.scores import Scores, summary
-from rediffuse.types import Combines, Metrics, Reward, Rollout
+from rediffuse.scoring.terms import Combination
+from rediffuse.types import Metrics, Rollout
 
 
 class RunScorer:
@@ -20,9 +20,15 @@ class RunScorer:
     """
 
     def __init__(
-        self, reward: Reward, config: Config, world: World, paid: Paid, tell: Callable[[str], None]
+        self,
+        reward: Combination,
+        config: Config,
+        world: World,
+        paid: Paid,
+        caller: Caller,
+        tell: Callable[[str], None],
     ) -> None:
-        self.reward, self.paid, self.caller = reward, paid, Caller()
+        self.reward, self.paid, self.caller = reward, paid, caller
         self._config, self._world, self._tell = config, world, tell
         self._reasons: list[str] = []
 
@@ -38,6 +44,7 @@ class RunScorer:
         scorer = Scorer(
             self.reward,
             self._config.scoring,
+            name=self.reward.name,
             epoch=epoch,
             num_samples=self._config.num_samples,
             paid=self.paid,
@@ -56,12 +63,12 @@ class RunScorer:
         """
         scores = own.gathered(rollout.indices, self._config.num_samples, self._world)
         scores.refuse_too_few(self._config.scoring)
-        return scores.combined(self.reward) if isinstance(self.reward, Combines) else scores
+        return scores.combined(self.reward.combined) if self.reward.is_sum else scores
 
     def summary(self, scores: Scores) -> Metrics:
         """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as
         in a normalised sum.
         """
-        relative = isinstance(self.reward, Combines) and self._config.reward.get("normalize")
-        told = {**summary(name_of(self.reward), scores), "seconds_reward": scores.seconds}
-        return {**told, "relative_reward": 1.0} if relative else told
+        name = "" if self.reward.is_sum else self.reward.name
+        found = {**summary(name, scores), "seconds_reward": scores.seconds}
+        return {**found, "relative_reward": 1.0} if self.reward.is_relative else found

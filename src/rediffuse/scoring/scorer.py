@@ -19,7 +19,7 @@ from rediffuse.processes.threads import Abandoned, Caller, Pool
 from rediffuse.rollout import joined
 from rediffuse.scoring.asked import Asked
 from rediffuse.scoring.journal import Paid, Scored
-from rediffuse.scoring.judging import REASON, judged, name_of, together
+from rediffuse.scoring.judging import REASON, judged, sample_bytes, together
 from rediffuse.scoring.scores import Scores, refuse_too_few
 from rediffuse.types import Judgement, Prompt, Reward, Rollout
 
@@ -52,6 +52,7 @@ class Scorer:
         reward: Reward,
         options: Scoring,
         *,
+        name: str,
         epoch: int = 0,
         num_samples: int,
         paid: Paid | None = None,
@@ -60,7 +61,8 @@ class Scorer:
         stop_if_asked: Callable[[], None] = lambda: None,
         tell: Callable[[str], None] = lambda message: None,
     ) -> None:
-        self.reward, self.options, self.epoch, self.paid = reward, options, epoch, paid
+        self.reward, self.name, self.options = reward, name, options
+        self.epoch, self.paid = epoch, paid
         self.stop_if_asked, self.tell = stop_if_asked, tell
         self.caller = caller or Caller()
         self.reasons = [] if reasons is None else reasons
@@ -166,7 +168,7 @@ class Scorer:
         late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
         if late and not few:
             raise RewardError(
-                f"The reward {name_of(self.reward)} has given nothing for {deadline:g} seconds:"
+                f"The reward {self.name} has given nothing for {deadline:g} seconds:"
                 f" {self._error} Look after it, then go on with: rediffuse resume RUN"
             ) from (self._error.__cause__ if self._error else None)
         for asked in list(self._later):
@@ -274,10 +276,12 @@ class Scorer:
     def _within_time(self, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         seconds = self.options.timeout_seconds
         try:
-            return self.caller.call(lambda: judged(self.reward, images, prompts), seconds)
+            return self.caller.call(
+                lambda: judged(self.reward, images, prompts, self.name), seconds
+            )
         except Abandoned:
             raise RewardError(
-                f"The reward {name_of(self.reward)} took more than {seconds:g} seconds on"
+                f"The reward {self.name} took more than {seconds:g} seconds on"
                 f" {len(prompts)} images (scoring.timeout_seconds). That call is abandoned; the"
                 " next one runs on a new thread.",
                 "timeout",
@@ -318,6 +322,5 @@ def image_hashes(images: Tensor) -> Tensor:
     """(B,) float64: 48 bits of the SHA-256 of each sample, which a double holds exactly: of an
     image's 8-bit pixels, of other samples in steps of 1/255. images: finite.
     """
-    pixels = (images * 255).round().to(torch.uint8 if images.ndim == 4 else torch.int64)
-    digests = [hashlib.sha256(each.numpy().tobytes()).digest()[:6] for each in pixels]
+    digests = [hashlib.sha256(each).digest()[:6] for each in sample_bytes(images)]
     return torch.tensor([int.from_bytes(digest, "big") for digest in digests], dtype=torch.float64)

@@ -4,7 +4,7 @@ summed up, written down.
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableReward
 from rediffuse.processes.world import World
 from rediffuse.scoring.journal import Scored, finite_or_none
 from rediffuse.scoring.judging import STATUSES
-from rediffuse.types import Combines, Metrics, Prompt
+from rediffuse.types import Metrics, Prompt
 
 BROKEN = STATUSES.index("broken_sample")
 
@@ -102,11 +102,9 @@ class Scores:
             if bad
         ]
 
-    def combined(self, reward: Combines) -> "Scores":
-        """Of a whole epoch, the rewards made anew of their parts."""
-        return replace(
-            self, rewards=reward.combined(self.parts).where(self.statuses == 0, torch.nan)
-        )
+    def combined(self, combine: Callable[[Mapping[str, Tensor]], Tensor]) -> "Scores":
+        """Of a whole epoch, the rewards (N,) made anew of their parts, (N,) each."""
+        return replace(self, rewards=combine(self.parts).where(self.statuses == 0, torch.nan))
 
 
 def refuse_too_few(
@@ -147,12 +145,17 @@ def refuse_too_few(
 
 
 def summary(name: str, scores: Scores) -> Metrics:
-    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted."""
+    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted.
+
+    Args:
+        name: Of the reward; empty for a sum, whose terms are parts.
+    """
     valid = scores.rewards[scores.rewards.isfinite()]
     found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
     masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
     return {
-        f"reward_{name}": valid.mean().item(),  # first: a reward may be called "std"
+        # first: a reward may be called "std"
+        **({f"reward_{name}": valid.mean().item()} if name else {}),
         **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),

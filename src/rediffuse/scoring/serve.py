@@ -24,9 +24,10 @@ from rediffuse.errors import ConfigError, RewardError
 from rediffuse.images import tensor
 from rediffuse.processes.threads import Caller
 from rediffuse.scoring import loopback
-from rediffuse.scoring.judging import judged, prepare, together
+from rediffuse.scoring.judging import judged, together
+from rediffuse.scoring.terms import load
 from rediffuse.terminal.output import say, show
-from rediffuse.types import Judgement, Prompt, Reward
+from rediffuse.types import Judgement, Prompt, Reward, RewardFamily
 
 MOST_IMAGES = 256
 MOST_BYTES = 256_000_000
@@ -85,7 +86,9 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
     def _answer(asked: ScoreRequest) -> dict[str, Any]:
         prompts = [Prompt(each.text, each.metadata, by_name(each.inputs)) for each in asked.prompts]
         try:
-            return _as_json(together(_scored(reward, _images(asked.images), prompts, batch_size)))
+            return _as_json(
+                together(_scored(name, reward, _images(asked.images), prompts, batch_size))
+            )
         except RewardError as error:
             say(error)  # the whole of it here; whoever asked learns that it failed
             raise HTTPException(
@@ -97,7 +100,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
 
 def listen(
     name: str,
-    reward: Reward,
+    reward: Reward | RewardFamily,
     *,
     host: str,
     port: int,
@@ -113,7 +116,7 @@ def listen(
             " it in the run itself: --reward"
         )
     caller = Caller()
-    prepare(reward, device, caller)
+    scores = caller.call(lambda: load(reward, device))
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:
@@ -122,7 +125,7 @@ def listen(
             " tunnel."
         )
     uvicorn.run(
-        app(name, reward, batch_size, token, caller), host=host, port=port, log_level="warning"
+        app(name, scores, batch_size, token, caller), host=host, port=port, log_level="warning"
     )
 
 
@@ -181,13 +184,15 @@ def _images(encoded: Sequence[str]) -> list[Tensor]:
 
 
 def _scored(
-    reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int
+    name: str, reward: Reward, images: Sequence[Tensor], prompts: Sequence[Prompt], size: int
 ) -> list[Judgement]:
     """In batches of images of one size, in order."""
     batches, begin = [], 0
     for end in range(1, len(images) + 1):
         if end == len(images) or end - begin == size or images[end].shape != images[begin].shape:
-            batches.append(judged(reward, torch.stack(list(images[begin:end])), prompts[begin:end]))
+            batches.append(
+                judged(reward, torch.stack(list(images[begin:end])), prompts[begin:end], name)
+            )
             begin = end
     return batches
 

@@ -1,1 +1,1 @@
-"""What is written to a terminal."""
+"""Output to the terminal."""

@@ -1,4 +1,4 @@
-"""Commands that the program prints, so that they can be pasted into a shell."""
+"""Commands in messages, quoted so that they can be pasted into a shell."""
 
 import re
 import shlex
@@ -13,14 +13,14 @@ _OF_A_RUN = re.compile(rf"(?<!`)\brediffuse (resume|sample|evaluate|export|repor
 
 
 def command(verb: str, *words: object) -> str:
-    """`rediffuse verb …`, each word quoted where a shell would take it apart; one that a message
-    may end with.
+    """Returns a command `rediffuse verb …` with each word quoted for a shell, for the end of a
+    message.
     """
     return " ".join(["rediffuse", verb, *map(pasted, words)])
 
 
 def pasted(word: object) -> str:
-    """One word of a shell. What a terminal does not show is written by its bytes, as bash and zsh
+    """Quotes one word for a shell. Bytes of non-printable characters are escaped as bash and zsh
     read them.
     """
     text = str(word)
@@ -42,8 +42,13 @@ def _bytes(text: str) -> bytes:
 
 
 def pasteable(message: str, run: Path | None, needs_trust: Callable[[Path], bool]) -> str:
-    """The message with its commands as they can be pasted here: RUN is the run's path, and
-    --trust-code is given where the run needs it.
+    """Completes the commands on a run in a message: inserts the run's path and --trust-code if
+    needed.
+
+    Args:
+        message: The message, in which RUN stands for the run's path.
+        run: The path to insert; None leaves RUN as it is.
+        needs_trust: Whether commands on the run of that path need --trust-code.
     """
 
     def whole(found: re.Match[str]) -> str:

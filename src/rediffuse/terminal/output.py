@@ -1,5 +1,5 @@
-"""The one way to a terminal: what comes from outside cannot steer it, and a reader that left or an
-ASCII terminal is no error.
+"""All output to the terminal: control characters are escaped, and closed pipes or ASCII terminals
+cause no error.
 """
 
 import errno
@@ -21,25 +21,31 @@ from rich.text import Text
 Stream = Literal["out", "error"]
 
 JOINERS = "\u200c\u200d"
-"""What scripts and emoji are written with."""
+"""Invisible characters that some scripts and emoji need."""
 HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+"""The Unicode categories that are escaped."""
 MOST_ACCENTS = 4
-"""On one letter; no script needs more, and a pile of them covers its neighbours."""
+"""The most combining accents on one letter. No script needs more, and a longer stack covers other
+text.
+"""
 MOST = 20_000
-"""Characters of one message."""
+"""The most characters of one message."""
 NARROWEST = 20
+"""Text is never wrapped to fewer columns."""
 COMMAND = re.compile(r"(?<!`)\b(?<=\s)rediffuse [a-z]+ .*$")
-"""At the end of a line; it can be pasted only if it is not wrapped."""
+"""A command at the end of a line, which must not be wrapped, so that it can be pasted."""
 NOBODY_READS = (errno.EPIPE, errno.EIO)
-"""The reader of the pipe has left, or the terminal was closed."""
+"""The errors of a pipe whose reader has exited, or of a closed terminal."""
 
 
 def printable(text: object, *, newlines: bool = False, most: int | None = MOST) -> str:
-    """Control characters, terminal sequences, text that turns direction, half characters, accents
-    piled up: by their escapes.
+    """Escapes control characters, terminal sequences, bidirectional controls, lone surrogates and
+    stacked accents.
 
-    newlines: keep line ends and tabs
-    most: characters; longer text loses its middle
+    Args:
+        text: Converted to a string.
+        newlines: Whether to keep newlines and tabs.
+        most: The most characters; the middle of a longer text is left out. None: no limit.
     """
     whole = str(text)
     if most is not None and len(whole) > most:
@@ -60,29 +66,32 @@ def printable(text: object, *, newlines: bool = False, most: int | None = MOST) 
 
 
 def show(text: object, to: Stream = "out", *, wrap: bool = True, indent: int = 0) -> None:
-    """A message of one or more lines, to standard output or standard error, at once.
+    """Prints a message of one or more lines and flushes the stream.
 
-    wrap: to the width of the terminal, where it is one or COLUMNS says its width; words, paths and
-    commands stay whole
-    indent: of the lines that a line is wrapped into, beyond its own
+    Args:
+        text: The message.
+        to: Standard output or standard error.
+        wrap: Whether to wrap lines to the width of the terminal (or COLUMNS). Words, paths and
+            commands are not broken; output to a file or pipe is not wrapped.
+        indent: Additional indentation of continuation lines.
     """
     said, width = printable(text, newlines=True), _width(_stream(to))
     _write(_stream(to), (_wrapped(said, width, indent) if wrap and width else said) + "\n")
 
 
 def say(message: object) -> None:
-    """What the program itself has to tell, to standard error."""
+    """Prints a message of the program itself to standard error."""
     show(f"rediffuse: {message}", "error")
 
 
 def show_traceback(error: BaseException) -> None:
-    """Prints a traceback to standard error, without control codes."""
+    """Prints a traceback to standard error, with control characters escaped."""
     show("".join(traceback.format_exception(error)).rstrip("\n"), "error", wrap=False)
 
 
 def console(to: Stream = "out", *, quiet: bool = False) -> Console:
-    """For tables and progress: text in them is never markup, and passes `printable` wherever it is
-    a plain string.
+    """Returns a rich console for tables and progress bars. Plain strings are never markup and are
+    escaped by `printable`.
     """
     return _Console(
         file=cast(TextIO, _Tolerant(to)), quiet=quiet, markup=False, emoji=False, highlight=False
@@ -91,7 +100,9 @@ def console(to: Stream = "out", *, quiet: bool = False) -> Console:
 
 @contextmanager
 def warnings_shown() -> Iterator[None]:
-    """Warnings are said as a sentence, without the line of code that gave them."""
+    """Prints warnings inside the context as one sentence, without the source line that caused
+    them.
+    """
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         yield
@@ -107,8 +118,8 @@ class _Console(Console):
 
 
 class _Tolerant:
-    """A file for rich, which writes to what `sys.stdout` or `sys.stderr` is at that time, below
-    rich's own redirection.
+    """A file for rich that writes to the current `sys.stdout` or `sys.stderr`, below rich's own
+    redirection.
     """
 
     def __init__(self, to: Stream) -> None:
@@ -119,7 +130,7 @@ class _Tolerant:
         return len(text)
 
     def flush(self) -> None:
-        """Each write is flushed."""
+        """Does nothing, since each write is flushed."""
 
     def isatty(self) -> bool:
         stream = self._real()
@@ -139,7 +150,9 @@ class _Tolerant:
 
 
 def _width(stream: TextIO | None) -> int | None:
-    """None: what reads it is no terminal, and wants whole lines."""
+    """Returns the width to wrap to; None if the stream is not a terminal, which receives whole
+    lines.
+    """
     if not os.environ.get("COLUMNS", "").isdecimal() and (
         stream is None or stream.closed or not stream.isatty()
     ):
@@ -163,7 +176,7 @@ def _parts(line: str, width: int, indent: int) -> list[str]:
 
 
 def _stream(to: Stream) -> TextIO | None:
-    """None: it was closed before the program began."""
+    """Returns the stream; None if it was closed before the program began."""
     return sys.stdout if to == "out" else sys.stderr
 
 
@@ -181,8 +194,8 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def _discard_from_now_on(stream: TextIO) -> None:
-    """The work goes on without its reader; what is left in buffers must not fail again when the
-    process ends.
+    """Redirects the stream to the null device, so that work continues and flushing at exit does not
+    fail.
     """
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())

@@ -35,20 +35,18 @@ from rediffuse.types.models import (
     SamplerFamily,
 )
 from rediffuse.types.rewards import (
-    Combines,
     HasFeatures,
     ListsPrompts,
-    NeedsLoading,
     PromptSet,
     Renders,
     Reward,
+    RewardFamily,
 )
 
 __all__ = [
     "Algorithm",
     "Batch",
     "CleanSamples",
-    "Combines",
     "Conditioning",
     "Converts",
     "Denoiser",
@@ -65,7 +63,6 @@ __all__ = [
     "Modality",
     "ModelCard",
     "ModelFamily",
-    "NeedsLoading",
     "Passes",
     "Policy",
     "Prompt",
@@ -74,6 +71,7 @@ __all__ = [
     "Remembers",
     "Renders",
     "Reward",
+    "RewardFamily",
     "Rollout",
     "Sampler",
     "SamplerFamily",

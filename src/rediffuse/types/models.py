@@ -123,8 +123,10 @@ class ReadsTokens(Protocol):
 class Guided(Protocol):
     """A denoiser whose predictions are those of classifier-free guidance."""
 
-    def predict_unguided(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        """As `predict`, of the network for the prompt alone."""
+    def predict_guided(
+        self, x: Tensor, time: Tensor, conditioning: Conditioning, scale: float
+    ) -> Tensor:
+        """As `predict`, with guidance of another scale; 1 is the network for the prompt alone."""
         ...
 
 

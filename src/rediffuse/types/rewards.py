@@ -1,6 +1,6 @@
 """What rewards and prompt sets can do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -16,8 +16,10 @@ class PromptSet(Protocol):
 
 
 class Reward(Protocol):
-    """Scores samples. One that judges a single kind of sample has an attribute `judges`, the name
-    of that modality.
+    """Scores samples: a function, or what the options of a reward load.
+
+    One that judges a single kind of sample has an attribute `judges`, the name of that modality.
+    One through which gradients flow from its values to the samples has `differentiable = True`.
     """
 
     def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
@@ -28,20 +30,14 @@ class Reward(Protocol):
 
 
 @runtime_checkable
-class Combines(Protocol):
-    """A reward that is made of its parts when all of an epoch are known."""
+class RewardFamily(Protocol):
+    """The options of a reward with a model of its own; loading is a second act, after the whole
+    configuration was checked. What it returns may have `pinned`, a mapping of options that loading
+    made exact, such as the commit that a branch stood for.
+    """
 
-    def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """parts: (N,) each, NaN where one is not known -> (N,)."""
-        ...
-
-
-@runtime_checkable
-class NeedsLoading(Protocol):
-    """A reward with a model of its own."""
-
-    def prepare(self, device: str) -> None:
-        """Loads it; called once, before anything is sampled. Raises ConfigError."""
+    def load(self, device: str) -> Reward:
+        """Loads the model; called once, before anything is sampled. Raises ConfigError."""
         ...
 
 

@@ -1,1 +1,3 @@
-"""From a run's rows to findings, a headline and a suggestion."""
+"""The verdict on a run: findings, a headline and a suggestion, derived from the rows of its
+logs.
+"""

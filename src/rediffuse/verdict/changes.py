@@ -1,6 +1,4 @@
-"""How far the rewards of the same prompts and seeds have moved since training began: paired
-differences, with their errors.
-"""
+"""Paired differences of held-out rewards since the first evaluation, with standard errors."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -13,8 +11,15 @@ from rediffuse.verdict.overoptimisation import shift
 
 @dataclass(frozen=True)
 class Change:
-    """Since the first look. error: the standard error of `difference`, over prompts
-    n: prompts that have a value at both.
+    """The difference of a held-out reward since the first evaluation, on the same prompts and
+    seeds.
+
+    Attributes:
+        epoch: The number of completed epochs.
+        mean: The mean over the images.
+        difference: The mean difference over prompts.
+        error: The standard error of `difference` over prompts.
+        n: The number of prompts with a value at both evaluations.
     """
 
     epoch: int
@@ -25,13 +30,20 @@ class Change:
 
 
 def finite(value: object) -> float:
-    """nan for what is not a finite number."""
+    """Returns the number as a float, or NaN for anything but a finite number."""
     ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return float(value) if ok else math.nan  # type: ignore[arg-type]
 
 
 def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Change]]:
-    """By judge and part of it, "" for its reward itself; from rows of monitor.jsonl."""
+    """Computes the changes of all held-out rewards and their parts.
+
+    Args:
+        looks: Rows of monitor.jsonl.
+
+    Returns:
+        The changes by the names of the reward and its part; the part "" is the reward itself.
+    """
     values: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
     images_per_prompt = 1
     for look in looks:
@@ -49,8 +61,12 @@ def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[C
 
 
 def paired(looks: list[tuple[int, list[float]]], images_per_prompt: int = 1) -> list[Change]:
-    """looks: (epoch, a value per picture, nan where unknown), the first being what is compared
-    with.
+    """Computes the changes of one reward since the first evaluation.
+
+    Args:
+        looks: For each evaluation the number of completed epochs and one value for each image, NaN
+            where unknown.
+        images_per_prompt: The number of images of each prompt.
     """
     found = []
     for epoch, now in looks:

@@ -1,23 +1,28 @@
-"""Whether a second judge, asked but not learned from, still agrees with the first: where not, a
-reward is being gamed.
+"""Whether rewards that are only watched, on a share of the samples, agree with what is trained on.
+
+Where the trained reward rises and a watched one does not, the trained one may be gamed.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
+from rediffuse.config.rewards import read_entries, term_names, use_of
 from rediffuse.verdict.changes import finite
 
-SECOND = "second_opinion"
-"""The part that rewards/second_judge.py adds; in a sum it stands behind its term's name."""
+Row = Mapping[str, Any]
 
 
 class Gap(TypedDict):
-    """Of one epoch. gap: how much further the first judge went up than the second, in standard
-    deviations of the first epoch;
-    gap_error: its standard error, None of one sample
-    correlation: of ranks (Spearman), None where one judge says one thing.
+    """How far one epoch's samples separate a watched reward from the trained one.
+
+    Attributes:
+        gap: How much further the trained reward rose, in standard deviations of the first epoch.
+        gap_error: Its standard error; None for a single sample.
+        correlation: Spearman's rank correlation of the two; None where one of them is constant.
+        n: Samples that both scored.
     """
 
     epoch: int
@@ -27,36 +32,83 @@ class Gap(TypedDict):
     n: int
 
 
-def gaps(rows: Iterable[Mapping[str, Any]]) -> list[Gap]:
-    """Of rows of rewards.jsonl, over the samples of which both judges gave a number.
-
-    Both are measured in their own mean and standard deviation (n - 1) of the first epoch that has
-    two such samples. Empty where a second was never asked, or where a judge said the same of all of
-    that epoch.
+@dataclass(frozen=True)
+class _Pair:
+    """A watched part, and the weights of the trained parts that it is compared with; no weights
+    stand for the reward itself.
     """
-    asked: dict[int, list[tuple[float, float]]] = {}
+
+    watched: str
+    weights: Mapping[str, float]
+
+    def scores(self, row: Row) -> tuple[list[float], float]:
+        """Of one sample: the trained values and the watched one; NaN where one is missing."""
+        parts = row.get("parts") or {}
+        trained = [parts.get(name) for name in self.weights] or [row.get("reward")]
+        return [finite(each) for each in trained], finite(parts.get(self.watched))
+
+
+def gaps(rows: Iterable[Row], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
+    """Returns the gaps of each watched reward, epoch by epoch, over samples that all have scored.
+
+    Both sides are measured in their mean and standard deviation (n - 1) over the first epoch that
+    has two such samples. A sum is compared as the weighted sum of its terms in those units. A
+    reward that scores copies is compared with the trained reward of its name, if there is one.
+
+    Args:
+        rows: Of rewards.jsonl.
+        config: Of config.yaml.
+    """
+    kept = list(rows)
+    found = {pair.watched: _gaps(kept, pair) for pair in _pairs(config)}
+    return {name: each for name, each in found.items() if each}
+
+
+def _pairs(config: Mapping[str, Any]) -> list[_Pair]:
+    entries = read_entries(config)
+    uses, names = [use_of(each) for each in entries], term_names(entries)
+    trained = {name: use.weight for name, use in zip(names, uses, strict=True) if use.is_trained}
+    found = []
+    for entry, use, name in zip(entries, uses, names, strict=True):
+        if use.is_trained or not use.scored_share:
+            continue
+        of = [
+            other_name
+            for other, other_name in zip(entries, names, strict=True)
+            if other_name in trained and use.copy and other.get("name") == entry.get("name")
+        ]
+        weights = dict.fromkeys(of[:1], 1.0) or trained
+        alone = list(trained.values()) == [1.0]
+        found.append(_Pair(name, {} if alone else weights))
+    return found
+
+
+def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:
+    epochs: dict[int, list[tuple[list[float], float]]] = {}
     for row in rows:
-        first, second = _opinions(row)
-        if not math.isnan(first + second):
-            asked.setdefault(int(row["epoch"]), []).append((first, second))
-    epochs = sorted(asked)
-    start = next((asked[epoch] for epoch in epochs if len(asked[epoch]) > 1), [])
-    units = [_unit(values) for values in zip(*start, strict=True)]
-    if not units or not all(deviation > 0 for _, deviation in units):
+        trained, watched = pair.scores(row)
+        if not math.isnan(math.fsum(trained) + watched):
+            epochs.setdefault(int(row["epoch"]), []).append((trained, watched))
+    start = next((epochs[epoch] for epoch in sorted(epochs) if len(epochs[epoch]) > 1), [])
+    if not start:
         return []
-    return [_gap(epoch, asked[epoch], units) for epoch in epochs]
+    terms = [_unit(values) for values in zip(*(trained for trained, _ in start), strict=True)]
+    weights = list(pair.weights.values()) or [1.0]
 
+    def together(trained: Sequence[float]) -> float:
+        """A term that is constant in the first epoch contributes nothing."""
+        each = zip(trained, terms, weights, strict=True)
+        return sum(w * (value - mean) / sd for value, (mean, sd), w in each if sd > 0)
 
-def _opinions(row: Mapping[str, Any]) -> tuple[float, float]:
-    """The first judge's and the second's; in a sum, the first is the term before whose name the
-    second's part stands.
-    """
-    parts = row.get("parts") or {}
-    name = next((part for part in parts if part == SECOND or part.endswith(f"_{SECOND}")), None)
-    if name is None:
-        return math.nan, math.nan
-    term = name.removesuffix(SECOND).removesuffix("_")
-    return finite(parts.get(term) if term else row.get("reward")), finite(parts[name])
+    scored = {
+        epoch: [(together(trained), watched) for trained, watched in epochs[epoch]]
+        for epoch in sorted(epochs)
+    }
+    first = next(each for each in scored.values() if len(each) > 1)
+    units = [_unit(values) for values in zip(*first, strict=True)]
+    if not all(deviation > 0 for _, deviation in units):
+        return []
+    return [_gap(epoch, pairs, units) for epoch, pairs in scored.items()]
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:

@@ -1,4 +1,4 @@
-"""What the rules of the verdict are given, and what they find."""
+"""The input of the verdict's rules, and the findings that they return."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +18,14 @@ Level = Literal["good", "warning", "bad", "unknown", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """level: note is neither good nor bad"""
+    """The result of one rule.
+
+    Attributes:
+        rule: The name of the rule.
+        level: The severity; "note" is neither good nor bad.
+        text: The finding in a sentence.
+        numbers: The numbers it is based on, by name.
+    """
 
     rule: str
     level: Level
@@ -28,37 +35,40 @@ class Finding:
 
 @dataclass(frozen=True)
 class Evidence:
-    """config: config.yaml
-    metrics: a row an epoch
-    looks: a row a look at the fixed pictures
-    gaps: of disagreement.gaps
-    checkpoints: in epochs done, those to choose the best from; None: any
+    """The logs of a run, as the rules read them.
+
+    Attributes:
+        config: The content of config.yaml.
+        metrics: One row for each epoch.
+        looks: One row for each evaluation on the fixed prompts and seeds.
+        gaps: For each watched reward, its differences from the trained one (`disagreement.gaps`).
+        checkpoints: The numbers of epochs of the checkpoints that may be chosen as best; None: any.
     """
 
     config: Mapping[str, Any]
     metrics: Rows
     looks: Rows = ()
-    gaps: Sequence[Gap] = ()
+    gaps: Mapping[str, Sequence[Gap]] = field(default_factory=dict)
     checkpoints: Collection[int] | None = None
 
     @property
     def num_samples(self) -> int:
-        """Of an epoch."""
+        """The number of samples in an epoch."""
         return int(self.config["prompts_per_epoch"]) * int(self.config["images_per_prompt"])
 
     @cached_property
     def course(self) -> Course:
-        """How trained and held-out rewards moved over the evaluations."""
+        """The trained and the held-out rewards over the evaluations."""
         return course(self.metrics, self.looks, self.checkpoints)
 
     @property
     def clip_fraction(self) -> float:
-        """Of the last quarter of the epochs."""
+        """The mean clip fraction over the last quarter of the epochs."""
         return fmean(
             row.get("clip_fraction", 0.0) for row in self.metrics[-max(1, len(self.metrics) // 4) :]
         )
 
     @property
     def kl(self) -> float | None:
-        """In nats a picture, at the last look."""
+        """The KL divergence from the pretrained model at the last evaluation, in nats per image."""
         return self.looks[-1]["statistics"].get("kl") if self.looks else None

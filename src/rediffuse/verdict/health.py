@@ -1,4 +1,4 @@
-"""Rules on how a run went: clipping, precision, and what broke, failed or was left out."""
+"""Rules on technical problems: clipping, precision, skipped updates and missing rewards."""
 
 from collections.abc import Mapping
 from typing import get_args
@@ -7,15 +7,19 @@ from rediffuse.faults import Place, metric, place_of, told
 from rediffuse.verdict.evidence import Evidence, Finding
 
 OFTEN_CLIPPED = 0.5
+"""The clipped share of samples from which there is a warning."""
 MASKED = 0.01
+"""The share of missing rewards or broken samples above which there is a warning."""
 SAME = 0.05
-"""Of the first epoch's standard deviation of the reward: with less, samples are all worth the
-same.
+"""If the reward's standard deviation falls to this share of the first epoch's, all samples count as
+equally good.
 """
 
 
 def divergence(evidence: Evidence) -> Finding | None:
-    """Reports the KL divergence from the pretrained model at the last evaluation, in nats."""
+    """Reports the KL divergence from the pretrained model at the last evaluation, in nats per
+    image.
+    """
     if evidence.kl is None:
         return None
     return Finding(
@@ -27,7 +31,7 @@ def divergence(evidence: Evidence) -> Finding | None:
 
 
 def clipping(evidence: Evidence) -> Finding | None:
-    """Warns where most of the ratios are clipped."""
+    """Warns if most of the ratios are clipped."""
     share = evidence.clip_fraction
     if share < OFTEN_CLIPPED:
         return None
@@ -39,8 +43,8 @@ def clipping(evidence: Evidence) -> Finding | None:
 
 
 def precision(evidence: Evidence) -> Finding | None:
-    """Whether the ratio before the first update, which should be 1, is further off than the
-    algorithm can bear.
+    """Warns if the ratio before the first update, which should be 1, is further off than the
+    algorithm tolerates.
     """
     known = [row for row in evidence.metrics if "ratio_drift" in row and "max_ratio_drift" in row]
     worst = max(
@@ -57,7 +61,7 @@ def precision(evidence: Evidence) -> Finding | None:
 
 
 def skipped(evidence: Evidence) -> Finding | None:
-    """Warns of updates that were skipped since they were not finite."""
+    """Warns of updates that were skipped because their loss or gradient was not finite."""
     count = sum(row.get("skipped_updates", 0) for row in evidence.metrics)
     if not count:
         return None
@@ -70,7 +74,7 @@ def skipped(evidence: Evidence) -> Finding | None:
 
 
 def broken(evidence: Evidence) -> Finding | None:
-    """Samples that were not finite: no fault of the reward."""
+    """Reports samples that were not finite, as a warning if they are more than MASKED of all."""
     count = sum(row.get("masked_broken_sample", 0) for row in evidence.metrics)
     if not count:
         return None
@@ -90,7 +94,7 @@ def broken(evidence: Evidence) -> Finding | None:
 
 
 def broken_pictures(evidence: Evidence) -> Finding | None:
-    """Warns of fixed pictures that are not finite at the last evaluation."""
+    """Warns of evaluation images that are not finite at the last evaluation."""
     found = evidence.looks[-1].get("broken") if evidence.looks else None
     if not found or not isinstance(found, Mapping):
         return None
@@ -107,7 +111,9 @@ def broken_pictures(evidence: Evidence) -> Finding | None:
 
 
 def masked_rewards(evidence: Evidence) -> Finding | None:
-    """Warns where more than MASKED of the rewards are missing, broken samples not counted."""
+    """Warns if more than MASKED of the rewards are missing, not counting samples that are not
+    finite.
+    """
     count = sum(
         row["masked_rewards"] - row.get("masked_broken_sample", 0) for row in evidence.metrics
     )
@@ -123,8 +129,8 @@ def masked_rewards(evidence: Evidence) -> Finding | None:
 
 
 def spread(evidence: Evidence) -> Finding | None:
-    """Whether all samples have come to be worth the same, so that there is nothing to tell them
-    apart by.
+    """Warns if all samples have nearly the same reward, so that nothing can be learned from
+    them.
     """
     first, last = evidence.metrics[0]["reward_std"], evidence.metrics[-1]["reward_std"]
     if last > SAME * first and last > 0:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from statistics import fmean
 
+from rediffuse.config.rewards import read_entries, term_names, use_of
 from rediffuse.maths.trend import trend
 from rediffuse.verdict.evidence import Evidence, Finding
 from rediffuse.verdict.overoptimisation import (
@@ -11,12 +12,13 @@ from rediffuse.verdict.overoptimisation import (
 )
 
 FEWEST_EPOCHS = 4
+"""The smallest number of epochs that a trend is computed for."""
 PERHAPS = 2.0
-"""Of a slope that may be one, in its own standard errors."""
+"""The slope, in its standard errors, from which the reward may be rising."""
 
 
 def learning(evidence: Evidence) -> Finding:
-    """Whether the reward rises, against its own noise."""
+    """Reports whether the reward's trend is significant against its noise."""
     rows = evidence.metrics
     if len(rows) < FEWEST_EPOCHS:
         return Finding(
@@ -65,7 +67,9 @@ def learning(evidence: Evidence) -> Finding:
 
 
 def collapse(evidence: Evidence) -> Finding | None:
-    """A reward that rose and then lost what it had won."""
+    """Reports a reward that rose and then lost at least half of its gain and one standard
+    deviation.
+    """
     rows = evidence.metrics
     if len(rows) < FEWEST_EPOCHS or relative(rows):
         return None
@@ -82,14 +86,13 @@ def collapse(evidence: Evidence) -> Finding | None:
 
 
 def _learning_of_parts(evidence: Evidence) -> Finding:
-    """Of a reward that is normalised over each epoch: whether its terms go the way of their
-    weights.
+    """Reports, for a reward normalised over each epoch, whether a term moves in the direction of
+    its weight.
     """
     rows = evidence.metrics
-    terms = {
-        str(each["name"]).rpartition(":")[2]: float(each.get("weight", 1))
-        for each in evidence.config["reward"]["rewards"]
-    }
+    entries = read_entries(evidence.config)
+    uses = zip(term_names(entries), map(use_of, entries), strict=True)
+    terms = {name: use.weight for name, use in uses if use.is_trained}
     along = {
         name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms
     }
@@ -107,7 +110,11 @@ def _learning_of_parts(evidence: Evidence) -> Finding:
 
 
 def part_along(evidence: Evidence, part: str) -> list[float]:
-    """Its mean at each look, where a held-out reward has it; else in each epoch's samples."""
+    """Returns the mean of a reward's part over time.
+
+    If a held-out reward has this part, there is one value for each evaluation, otherwise one for
+    each epoch; empty if the part is unknown.
+    """
     for name in evidence.looks[0]["held_out"] if evidence.looks else ():
         entries = [
             look["held_out"].get(name, {}).get("parts", {}).get(part) or []

@@ -1,19 +1,20 @@
-"""Where a run went too far, and which checkpoint to keep: from the rows of its metrics and of its
-monitor alone.
+"""Over-optimisation: when it began, and which checkpoint to keep, from the rows of a run's metrics
+and evaluations.
 
-The rule. A held-out reward has *fallen* at a look if the same pictures, same prompts and seeds,
-have lost since its best look
+The rule: a held-out reward has *fallen* at an evaluation if, on the same prompts and seeds, its
+drop since its best evaluation is
 
-- more standard errors, over prompts, than `least_errors` asks for: more of them the more looks and
-  held-out rewards there are;
-- and at least MIN_SHARE of what there is to lose, which is what tells the pretrained pictures from
-  those of another prompt, or MIN_DEVIATIONS / MIN_SHARE of their standard deviations, if that is
-  more.
+- significant: more standard errors, over prompts, than `least_errors` (a one-sided t-test at CHANCE
+  with Bonferroni correction over evaluations and held-out rewards);
+- large: at least MIN_SHARE of what there is to lose, which is the difference between the pretrained
+  images scored with their own prompts and with other prompts, or MIN_DEVIATIONS / MIN_SHARE of
+  their standard deviations if that is more.
 
-The run is over-optimised from the first look at which a held-out reward has fallen while the
-trained reward stands higher than it did then; of a reward that is relative to its epoch, which
-cannot be told, a fall is enough. The best checkpoint is that of the highest trained reward among
-the looks before; the last of them where rewards are relative.
+The run is over-optimised from the first evaluation at which a held-out reward has fallen while the
+trained reward has risen since the best evaluation, by more than MIN_RISE standard errors. If
+rewards are relative to their epoch, so that epochs cannot be compared, the fall suffices. The best
+checkpoint is the one with the highest trained reward among the evaluations before; with relative
+rewards, the last of them.
 """
 
 import math
@@ -26,20 +27,26 @@ from rediffuse.maths.student import quantile
 
 Rows = Sequence[Mapping[str, Any]]
 CHANCE = 0.02
-"""Of a fall between two given looks where nothing was lost, shared among all looks and held-out
+"""The probability of finding a fall in a run without one, shared among all evaluations and held-out
 rewards.
 """
 MIN_SHARE = 0.08
+"""The smallest share of what there is to lose that counts as a fall."""
 MIN_DEVIATIONS = 0.25
+"""The smallest fall that counts, in standard deviations over the pretrained images."""
 MIN_RISE = 2.0
-"""Standard errors of the trained reward's own difference."""
+"""The smallest rise of the trained reward that counts, in standard errors of the difference."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """Of the same pictures, from one look to another. n: of prompts, whose pictures are not
-    independent, with a value at both
-    error: standard error of the mean difference over prompts, 0 for fewer than two
+    """The difference of a reward between two evaluations on the same prompts and seeds.
+
+    Attributes:
+        mean: The mean difference over prompts; NaN without any.
+        error: The standard error of the mean over prompts; 0 for fewer than two.
+        n: The number of prompts with a value at both evaluations. The images of a prompt are not
+            independent and count as one.
     """
 
     mean: float
@@ -49,9 +56,14 @@ class Shift:
 
 @dataclass(frozen=True)
 class Fall:
-    """reward: the held-out one
-    since: the look, in epochs done, at which it was best
-    share: of what there is to lose
+    """A significant fall of a held-out reward.
+
+    Attributes:
+        epoch: The number of completed epochs at which it was found.
+        reward: The name of the held-out reward.
+        since: The number of completed epochs at the reward's best evaluation.
+        change: The difference since then.
+        share: The lost share of what there is to lose.
     """
 
     epoch: int
@@ -63,8 +75,11 @@ class Fall:
 
 @dataclass(frozen=True)
 class Course:
-    """fall: where the run went too far, None if it did not
-    best: the checkpoint to keep, in epochs done
+    """Over-optimisation in a run.
+
+    Attributes:
+        fall: The first fall while the trained reward rose; None if there is none.
+        best: The checkpoint to keep, in completed epochs; None if there is none to choose from.
     """
 
     fall: Fall | None
@@ -72,9 +87,12 @@ class Course:
 
 
 def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = None) -> Course:
-    """metrics: a row an epoch
-    looks: a row a look at the fixed pictures
-    checkpoints: those to choose from; None: any.
+    """Applies the rule to a run.
+
+    Args:
+        metrics: One row for each epoch.
+        looks: One row for each evaluation.
+        checkpoints: Those that may be chosen as best, in completed epochs; None: any.
     """
     fall = next(
         (fall for number in range(1, len(looks)) if (fall := _fall(metrics, looks[: number + 1]))),
@@ -97,8 +115,8 @@ def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = Non
 
 
 def relative(metrics: Rows) -> bool:
-    """Whether the reward says how a sample compares with its epoch, so that its mean says
-    nothing.
+    """Whether rewards are relative to their epoch, so that their means cannot be compared over
+    epochs.
     """
     return any(row.get("relative_reward") for row in metrics)
 
@@ -106,8 +124,13 @@ def relative(metrics: Rows) -> bool:
 def shift(
     before: Sequence[float | None], after: Sequence[float | None], images_per_prompt: int = 1
 ) -> Shift:
-    """Of values at the same places, prompt by prompt; those that one of them lacks are left out. Of
-    a single prompt, its pictures are taken for independent: there is nothing else to go by.
+    """Computes the paired difference between two evaluations.
+
+    Args:
+        before: One value for each image, ordered by prompt; None where missing.
+        after: The later values of the same images. Images that lack one of both are left out.
+        images_per_prompt: The number of images of each prompt. If there is only one prompt, its
+            images are treated as independent.
     """
     images_per_prompt = images_per_prompt if len(before) > images_per_prompt else 1
     gains = [None if a is None or b is None else b - a for a, b in zip(before, after, strict=True)]
@@ -125,10 +148,11 @@ def shift(
 
 
 def to_lose(first: Mapping[str, Any]) -> float:
-    """first: a held-out reward's entry of the first look -> the fall that would be all of it, in
-    the reward's units.
+    """Returns the fall that counts as total, in the reward's units; MIN_SHARE of it is the smallest
+    that counts.
 
-    MIN_SHARE of this is the least fall that counts.
+    Args:
+        first: The held-out reward's entry in its first evaluation.
     """
     known = [value for value in first["values"] if value is not None]
     spread = stdev(known) if len(known) > 1 else 0.0
@@ -138,14 +162,14 @@ def to_lose(first: Mapping[str, Any]) -> float:
 
 
 def least_errors(num_looks: int, num_rewards: int, num_prompts: int) -> float:
-    """Standard errors that a fall must have (Student, one-sided, Bonferroni over looks and
-    rewards).
+    """Returns how many standard errors a fall must exceed (Student's t, one-sided, Bonferroni over
+    evaluations and rewards).
     """
     return quantile(1 - CHANCE / num_looks / num_rewards, num_prompts - 1)
 
 
 def _fall(metrics: Rows, looks: Rows) -> Fall | None:
-    """At the last of these looks."""
+    """Returns a fall at the last of these evaluations."""
     now = looks[-1]
     for name, entry in now["held_out"].items():
         known = [row for row in looks[:-1] if row["held_out"].get(name, {}).get("mean") is not None]
@@ -162,7 +186,7 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
         ):
             continue
         everything = to_lose(known[0]["held_out"][name])
-        # it was never worth more or less than it was at first
+        # nothing to lose: all first values are equal, and other prompts score no lower
         share = -lost.mean / everything if everything > 0 else 1.0
         if share >= MIN_SHARE and _stands_higher(metrics, top["epoch"], now["epoch"]):
             return Fall(now["epoch"], name, top["epoch"], lost, share)
@@ -170,8 +194,8 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
 
 
 def _stands_higher(metrics: Rows, then: int, now: int) -> bool:
-    """By the last epochs that the policies have learned from: all that is known when they are
-    looked at.
+    """Compares the rewards of the last epochs that both policies were trained on, which are the
+    only ones known at an evaluation.
     """
     if relative(metrics):
         return True

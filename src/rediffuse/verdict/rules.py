@@ -29,7 +29,7 @@ ALIKE = 0.5
 """Of the pretrained pictures' diversity."""
 WITH_TEXT = 0.1
 BEHIND = 0.5
-"""Of a second judge, in standard deviations of the first epoch."""
+"""Of a watched reward, in standard deviations of the first epoch."""
 
 
 def held_out_trend(evidence: Evidence) -> list[Finding]:
@@ -125,24 +125,28 @@ def text_in_pictures(evidence: Evidence) -> Finding | None:
     return None
 
 
-def second_judge(evidence: Evidence) -> Finding | None:
-    """Says whether a second judge agrees with the reward, and warns where it does not."""
+def watched_rewards(evidence: Evidence) -> Finding | None:
+    """Whether rewards that score a share of the samples agree with the trained one; reports the one
+    that is furthest behind.
+    """
     if not evidence.gaps:
         return None
-    last = evidence.gaps[-1]
-    gap, error = last["gap"], last["gap_error"]
+    last = {name: gaps[-1] for name, gaps in evidence.gaps.items()}
+    name = max(last, key=lambda each: last[each]["gap"])
+    gap, error = last[name]["gap"], last[name]["gap_error"]
     if gap < BEHIND or error is None or gap < ERRORS * error:
         return Finding(
-            "second_judge",
+            "watched_rewards",
             "good",
-            "The second judge agrees that the samples have become better.",
-            {"gap": gap},
+            f"{name}, which is only watched, agrees that the samples have become better.",
+            {"reward": name, "gap": gap},
         )
     text = (
-        f"The second judge is behind the first by {gap:.1f} ± {error:.1f} spreads: the first"
-        " may have been fooled."
+        f"{name}, which is only watched, is {gap:.1f} ± {error:.1f} standard deviations behind the"
+        " trained reward: that may have been fooled."
     )
-    return Finding("second_judge", "warning", text, {"gap": gap, "error": error})
+    numbers = {"reward": name, "gap": gap, "error": error}
+    return Finding("watched_rewards", "warning", text, numbers)
 
 
 def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
@@ -182,6 +186,6 @@ def _errors(moved: Shift) -> float | None:
 
 
 RULES: Sequence[Callable[[Evidence], Finding | None]] = (
-    overoptimised, text_in_pictures, second_judge, collapse, loss_of_diversity, appearance, spread,
-    divergence, clipping, precision, skipped, broken, broken_pictures, masked_rewards,
+    overoptimised, text_in_pictures, watched_rewards, collapse, loss_of_diversity, appearance,
+    spread, divergence, clipping, precision, skipped, broken, broken_pictures, masked_rewards,
 )  # fmt: skip

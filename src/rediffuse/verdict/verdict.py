@@ -59,7 +59,13 @@ def of_run(run: RunFolder) -> Verdict | None:
         int(config.get("logging", {}).get("checkpoint_every", 1)), int(config["epochs"])
     )
     return conclude(
-        Evidence(config, metrics, log.read(run.monitor), gaps(log.read(run.rewards)), kept or None)
+        Evidence(
+            config,
+            metrics,
+            log.read(run.monitor),
+            gaps(log.read(run.rewards), config),
+            kept or None,
+        )
     )
 
 
@@ -132,7 +138,8 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
         ("overoptimised" in told, f"{KEEP}: --evaluation.on-overoptimisation stop."),
         (
             "text" in told,
-            "Hold text against the pictures: text_penalty in a weighted_sum (docs/hacking.md).",
+            "Train against text: add {name: text_penalty, weight: 0.5} to rewards"
+            " (docs/hacking.md).",
         ),
         (
             "collapse" in told,
@@ -166,7 +173,10 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
             "Name a reward to hold out next time: --evaluation.held-out NAME.",
         ),
         (told["held_out"].level == "bad" or _warns(told, "diversity"), _go_back(evidence)),
-        (_warns(told, "second_judge"), "Look at the samples on which the two judges differ most."),
+        (
+            _warns(told, "watched_rewards"),
+            "Look at the samples on which the rewards differ most.",
+        ),
         (_still_rising(evidence), f"It is still rising: {longer}"),
     )
     return next((said for holds, said in advice if holds), "Nothing to mend.")

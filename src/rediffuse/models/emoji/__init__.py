@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.config.schema import Positive, PositiveInt, Text
+from rediffuse.config.schema import Method, Positive, PositiveInt, Text
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ class Emoji(LatentDiffusionOptions):
     """
 
     guidance_scale: Positive = 1.0
-    lora_rank: PositiveInt = 16
-    lora_targets: tuple[Text, ...] = (
+    lora_rank: Method[PositiveInt] = 16
+    lora_targets: Method[tuple[Text, ...]] = (
         "to_q", "to_k", "to_v", "to_out.0", "conv1", "conv2", "proj_in", "proj_out",
         "time_emb_proj",
     )  # fmt: skip

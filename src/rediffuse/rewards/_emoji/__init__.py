@@ -64,10 +64,9 @@ class Judge:
             for attribute, group in groupby(spelt, lambda each: each[0])
         }
 
-    @torch.no_grad()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """images (B, 3, H, W) in [0, 1] -> log-probabilities (B, labels), by attribute, on the
-        host.
+        host. Gradients flow to images that require them.
         """
         logits = self.network(self._pixel_values(images)).logits.float().cpu()
         parts = logits.split([len(names) for names in self.labels.values()], 1)

@@ -1,0 +1,255 @@
+"""The rewards of a run as its configuration lists them, and how each is used.
+
+A run has one list, `rewards`. Two short forms say the same: `reward` is the one that is trained
+on, and `evaluation.held_out` lists those of weight 0.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from itertools import count
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from rediffuse.errors import ConfigError, quoted
+
+Entry = dict[str, Any]
+Merge = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a run uses one of its rewards.
+
+    Attributes:
+        weight: Its factor in the sum that is trained on; may be negative. Rewards of weight 0 are
+            never trained on: they score the fixed images of each evaluation.
+        share: The share of an epoch's samples that it scores, in [0, 1]. By default all, or none if
+            its weight is 0. The sample itself decides whether it is in the share.
+        copy: Score a copy of each image instead: `recompressed` is a JPEG file of quality 60,
+            `cropped` the middle nine tenths of each side. For rewards of weight 0.
+    """
+
+    weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
+    share: Annotated[float, Field(ge=0, le=1)] | None = None
+    copy: Literal["recompressed", "cropped"] | None = None
+
+    def spelt(self) -> Entry:
+        """Returns the use as keys of an entry; a default share and no copy are left out."""
+        return {k: v for k, v in asdict(self).items() if k == "weight" or v is not None}
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the policy is trained on it."""
+        return self.weight != 0
+
+    @property
+    def scored_share(self) -> float:
+        """The share of an epoch's samples that it scores."""
+        return float(self.is_trained) if self.share is None else self.share
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether it scores the fixed images of evaluations."""
+        return not self.is_trained and self.copy is None
+
+
+OF_THE_USE = tuple(field.name for field in fields(Use))
+"""Keys of an entry that are not options of the reward that it names."""
+_USE = TypeAdapter(Use)
+
+
+def use_of(entry: Mapping[str, Any], place: str = "rewards") -> Use:
+    """Reads how an entry is used. Raises ConfigError under `place` for a use that cannot be."""
+    try:
+        use: Use = _USE.validate_python({k: v for k, v in entry.items() if k in OF_THE_USE})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = first["loc"][0] if first["loc"] else ""
+        raise ConfigError(
+            f"{place}.{key}: {first['msg']} (got {quoted(first['input'])})"
+        ) from error
+    if use.is_trained and (use.scored_share < 1 or use.copy):
+        key = "copy" if use.copy else "share"
+        raise ConfigError(
+            f"{place}.{key}: {entry.get('name')} is trained on (its weight is {use.weight:g}), so"
+            f" it scores every sample as it is. Give it weight: 0, or leave {key} out."
+        )
+    if use.copy and not use.scored_share:
+        raise ConfigError(
+            f"{place}.copy: a copy is compared with the reward on an epoch's samples. Say of which"
+            " share of them: share: 0.25."
+        )
+    return use
+
+
+def component_of(entry: Mapping[str, Any]) -> Entry:
+    """Returns an entry's name and the options of the reward that it names."""
+    return {key: value for key, value in entry.items() if key not in OF_THE_USE}
+
+
+def is_trained(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry is trained on. A weight that is no number counts as one: it is refused
+    elsewhere.
+    """
+    return bool(entry.get("weight", 1.0) != 0)
+
+
+def trained(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Returns the entries that are trained on."""
+    return [entry for entry in entries if is_trained(entry)]
+
+
+def place_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
+    """Returns the key under which an entry is reported, by its short form if it has one:
+    `reward`, `evaluation.held_out.0`, or `rewards.1`.
+    """
+    entry = entries[number]
+    if is_trained(entry):
+        return "reward" if len(trained(entries)) == 1 else f"rewards.{number}"
+    if entry.get("share") or entry.get("copy"):
+        return f"rewards.{number}"
+    before = [e for e in entries[:number] if not (is_trained(e) or e.get("share") or e.get("copy"))]
+    return f"evaluation.held_out.{len(before)}"
+
+
+def term_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns the name of each entry in logs, each once: without the file for people's own, with
+    the kind of copy if there is one, numbered from the second on.
+    """
+    bare = [str(each.get("name") or "").rpartition(":")[2] for each in entries]
+    copies = [each.get("copy") for each in entries]
+    return distinct_names(
+        f"{name}_{copy}" if copy else name for name, copy in zip(bare, copies, strict=True)
+    )
+
+
+def distinct_names(names: Iterable[str]) -> list[str]:
+    """Returns the names, without the files of people's own; a second of one name is `name_2`."""
+    unique: list[str] = []
+    for name in (name.rpartition(":")[2] for name in names):
+        numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+        unique.append(next(each for each in numbered if each not in unique))
+    return unique
+
+
+def title(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Returns what is trained on, as a formula: `vqa + 0.5 text_penalty`."""
+    said = ""
+    for entry in trained(entries):
+        weight, name = entry.get("weight", 1.0), str(entry.get("name"))
+        number = weight if isinstance(weight, int | float) else 1.0
+        factor = "" if abs(number) == 1 else f"{abs(number):g} "
+        joint = (" - " if number < 0 else " + ") if said else ("-" if number < 0 else "")
+        said += f"{joint}{factor}{name}"
+    return said
+
+
+def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> list[Entry]:
+    """Returns the entries of a configuration with another one over it.
+
+    A list replaces the list; the short form `reward` replaces what is trained on, or sets options
+    of it; the short form `evaluation.held_out` replaces the entries of weight 0 that score
+    evaluations alone.
+
+    Args:
+        under: With its rewards in `rewards`, or none.
+        over: With its rewards in any form.
+        merge: Merges an entry with options of the same reward.
+
+    Raises:
+        ConfigError: If `over` says its rewards in two forms at once, or they are none.
+    """
+    evaluation = over.get("evaluation")
+    held_out = evaluation.get("held_out") if isinstance(evaluation, Mapping) else None
+    entries = [dict(entry) for entry in under.get("rewards", ())]
+    if "rewards" in over:
+        if "reward" in over or held_out:
+            raise ConfigError(
+                "rewards: lists all rewards of the run, so reward and evaluation.held_out cannot"
+                " stand beside it. Put them into the list, those to hold out with weight: 0."
+            )
+        given = over["rewards"]
+        if isinstance(given, Mapping) and given:
+            return _changed(entries, given, merge)
+        return listed(given, "rewards")
+    if "reward" in over:
+        entries = _with_reward(entries, over["reward"], merge)
+    if held_out is not None:
+        kept = [e for e in entries if is_trained(e) or e.get("share") or e.get("copy")]
+        entries = [*kept, *_of_weight_zero(held_out)]
+    return entries
+
+
+def listed(given: Any, place: str) -> list[Entry]:
+    """Returns a name, an entry, or a list of either as entries. Raises ConfigError for anything
+    else.
+    """
+    several = [given] if isinstance(given, str | Mapping) else given
+    if not isinstance(several, list | tuple):
+        raise ConfigError(
+            f"{place}: must be a list such as [{{name: aesthetic, weight: 2}}, {{name: redness}}],"
+            f" not {quoted(given)}."
+        )
+    entries = []
+    for number, each in enumerate(several):
+        if not isinstance(each, str | Mapping):
+            raise ConfigError(
+                f"{place}.{number}: must be a name or {{name: …, option: …}}, not {quoted(each)}."
+            )
+        entries.append({"name": each} if isinstance(each, str) else dict(each))
+    return entries
+
+
+def read_entries(config: Mapping[str, Any]) -> list[Entry]:
+    """Returns the rewards of a run's config.yaml, in any form; none if it was damaged."""
+    try:
+        entries = layered({}, config, lambda under, over: {**under, **over})
+        for entry in entries:
+            use_of(entry)
+    except ConfigError:
+        return []
+    return entries
+
+
+def _of_weight_zero(held_out: Any) -> list[Entry]:
+    entries = listed(held_out, "evaluation.held_out")
+    for number, entry in enumerate(entries):
+        if entry.get("weight", 0) != 0:
+            raise ConfigError(
+                f"evaluation.held_out.{number}.weight: {quoted(entry['weight'])} given, but a"
+                " reward that is held out has weight 0. List it in rewards to train on it."
+            )
+    return [{**entry, "weight": 0} for entry in entries]
+
+
+def _with_reward(entries: list[Entry], given: Any, merge: Merge) -> list[Entry]:
+    if isinstance(given, str):
+        given = {"name": given}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"reward: must hold keys and values, not {quoted(given)}.")
+    places = [number for number, entry in enumerate(entries) if is_trained(entry)]
+    if len(places) > 1 and "name" not in given:
+        option = next(iter(given), "name")
+        raise ConfigError(
+            f"reward.{option}: {len(places)} rewards are trained on. Say which one is meant:"
+            f" rewards.{places[0]}.{option}, or another number."
+        )
+    others = [entry for entry in entries if not is_trained(entry)]
+    before = entries[places[0]] if len(places) == 1 else {}
+    return [merge({"it": before}, {"it": given})["it"], *others]
+
+
+def _changed(entries: list[Entry], given: Mapping[str, Any], merge: Merge) -> list[Entry]:
+    """`rewards: {1: {weight: 0.5}}`, which is what `--rewards.1.weight 0.5` says."""
+    changed = [dict(entry) for entry in entries]
+    for key, options in given.items():
+        if not str(key).isdecimal() or int(key) >= len(changed):
+            known = ", ".join(
+                f"{number} ({entry.get('name')})" for number, entry in enumerate(changed)
+            )
+            raise ConfigError(f"rewards.{key}: no such reward; there are {known or 'none'}.")
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"rewards.{key}: must hold keys and values, not {quoted(options)}.")
+        changed[int(key)] = merge({"it": changed[int(key)]}, {"it": options})["it"]
+    return changed
