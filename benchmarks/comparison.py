@@ -17,7 +17,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from rediffuse.config.schema import read_recipe, resolved
+from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.runs.folder import existing
 
 QUERIES = 1080

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from rediffuse.config.schema import read_recipe, resolved
-from rediffuse.lookup.build import assemble
+from rediffuse.config.recipes import read_recipe, resolved
+from rediffuse.lookup.parts import assemble
 from rediffuse.processes.cores import num_cores
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder

@@ -15,7 +15,7 @@ import rediffuse
 from rediffuse.cli import COMMANDS, commands, flags, main
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import trust
-from rediffuse.runs.folder import create
+from rediffuse.runs.creation import create
 from rediffuse.terminal.commands import command, pasteable
 
 TOY = [

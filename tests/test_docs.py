@@ -14,8 +14,9 @@ import torch
 from rediffuse import train
 from rediffuse.cli import flags
 from rediffuse.cli import run as command
-from rediffuse.config.schema import read_recipe, resolved
-from rediffuse.lookup.build import assemble, build
+from rediffuse.config.recipes import read_recipe, resolved
+from rediffuse.lookup.build import build
+from rediffuse.lookup.parts import assemble
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Prompt
 

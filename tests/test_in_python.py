@@ -8,7 +8,7 @@ import tiny
 import torch
 
 import rediffuse
-from rediffuse.config.schema import config_from, read_recipe, resolved
+from rediffuse.config.recipes import config_from, read_recipe, resolved
 from rediffuse.errors import ConfigError, RunError
 from rediffuse.processes.world import World
 

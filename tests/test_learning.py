@@ -6,8 +6,10 @@ import pytest
 import tiny
 import yaml
 
-from rediffuse.config.schema import merge, read_recipe, resolved
-from rediffuse.lookup.build import find, names
+from rediffuse.config.declared import names
+from rediffuse.config.merge import merge
+from rediffuse.config.recipes import read_recipe, resolved
+from rediffuse.lookup.find import find
 from rediffuse.start import train
 
 pytestmark = pytest.mark.usefixtures("without_charts")

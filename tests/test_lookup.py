@@ -7,8 +7,11 @@ import pytest
 import tiny
 import torch
 
+from rediffuse.config.declared import KEYS, declared_options, names
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import KEYS, assemble, build, completed, declared_options, find, names
+from rediffuse.lookup.build import build
+from rediffuse.lookup.find import find
+from rediffuse.lookup.parts import assemble, completed
 from rediffuse.types import Prompt
 
 

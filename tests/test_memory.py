@@ -10,7 +10,7 @@ ROUND = """
 import sys
 from pathlib import Path
 import tiny
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load_run
 from rediffuse.processes.world import World

@@ -12,7 +12,7 @@ from rediffuse.config.schema import from_yaml
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation.monitor import kl_to_pretrained
 from rediffuse.evaluation.pictures import tuned
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined

@@ -13,17 +13,19 @@ import tiny
 import yaml
 
 from rediffuse.cli import flags, main
-from rediffuse.config.reading import MOST_BYTES, MOST_DEPTH, file_bytes, flag_value, yaml_value
-from rediffuse.config.schema import (
-    PositiveInt,
-    from_mapping,
-    read_recipe,
+from rediffuse.config.reading import (
+    MOST_BYTES,
+    MOST_DEPTH,
+    file_bytes,
+    flag_value,
     read_yaml,
-    resolved,
-    to_yaml,
+    yaml_value,
 )
+from rediffuse.config.recipes import read_recipe, resolved
+from rediffuse.config.schema import PositiveInt, from_mapping, to_yaml
 from rediffuse.errors import ConfigError, RediffuseError, quoted
-from rediffuse.lookup.build import assemble, build
+from rediffuse.lookup.build import build
+from rediffuse.lookup.parts import assemble
 
 DIGITS = "1" * 5000
 LAUGHS = "\n".join(

@@ -4,8 +4,10 @@ import pytest
 import tiny
 
 from rediffuse.cli.flags import flags
+from rediffuse.config.merge import merge
+from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.config.rewards import place_of, read_entries, term_names, title, use_of
-from rediffuse.config.schema import from_mapping, from_yaml, merge, read_recipe, resolved, to_yaml
+from rediffuse.config.schema import from_mapping, from_yaml, to_yaml
 from rediffuse.errors import ConfigError
 
 LISTED = [{"name": "vqa"}, {"name": "text_penalty", "weight": 0.5}, {"name": "clip_score", "weight": 0},

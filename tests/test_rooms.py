@@ -8,8 +8,12 @@ import pytest
 import tiny
 import torch
 
-from rediffuse.config.schema import from_yaml, read_recipe, recipe_names, resolved
-from rediffuse.lookup.build import KEYS, assemble, build, declared_options, find, names, purpose
+from rediffuse.config.declared import KEYS, declared_options, names, purpose
+from rediffuse.config.recipes import read_recipe, recipe_names, resolved
+from rediffuse.config.schema import from_yaml
+from rediffuse.lookup.build import build
+from rediffuse.lookup.find import find
+from rediffuse.lookup.parts import assemble
 from rediffuse.scoring.judging import judged
 from rediffuse.types import Algorithm, Judgement, Prompt
 

@@ -9,7 +9,7 @@ import torch
 
 from rediffuse import resume, train
 from rediffuse.errors import ConfigError, RewardError
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
 from rediffuse.scoring.judging import judged

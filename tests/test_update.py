@@ -8,7 +8,7 @@ import torch
 
 from rediffuse.learning.batches import Batches
 from rediffuse.learning.update import Learner
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, joined
 from rediffuse.runs.folder import RunFolder

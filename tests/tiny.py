@@ -456,7 +456,8 @@ class GoalsOfWords(Few):
 
 def config(**over):
     """A run of the toy that takes a moment."""
-    from rediffuse.config.schema import from_mapping, merge
+    from rediffuse.config.merge import merge
+    from rediffuse.config.schema import from_mapping
 
     usual = {
         "epochs": 2,
@@ -484,7 +485,7 @@ def loaded(options):
 
 def combined(rewards, **scoring):
     """The rewards of a run as one, loaded."""
-    from rediffuse.lookup.build import assemble
+    from rediffuse.lookup.parts import assemble
     from rediffuse.processes.threads import Caller
     from rediffuse.scoring.terms import Combination, load_all
 

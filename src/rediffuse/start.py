@@ -2,44 +2,39 @@
 page.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.callbacks.ending import Ending
 from rediffuse.callbacks.keeper import Keeper
+from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
-from rediffuse.callbacks.protocol import Callback, Epoch, RunState
-from rediffuse.config.schema import Config, config_from, recipe_names
-from rediffuse.errors import (
-    CheckpointError,
-    ConfigError,
-    Interrupted,
-    LostProcessError,
-    RediffuseError,
-    RewardError,
-    quoted,
-)
+from rediffuse.callbacks.protocol import Callback
+from rediffuse.config.recipes import config_from, recipe_names
+from rediffuse.config.schema import Config
+from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures, evaluated_policy
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
-from rediffuse.lookup.build import Parts, assemble, completed, given_in_python, modality_of
+from rediffuse.lookup.parts import Parts, assemble, completed, given_in_python, modality_of
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.report import page
-from rediffuse.runs import audit, checkpoint, export, files, folder, log
+from rediffuse.runs import audit, checkpoint, creation, files, folder, log
+from rediffuse.runs.creation import discarded_on_error
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.scoring.terms import Combination, load_all
 from rediffuse.trainer import Run
 from rediffuse.types import Metrics, Reward
-from rediffuse.verdict import verdict
 
 UNKNOWN = "known to the first process alone"
 
@@ -119,23 +114,22 @@ def begin(
     given, config = config, config_from(config, options)
     if isinstance(given, str | Path) and str(given) not in recipe_names():
         trust.refuse(given, config, options)
-    _refuse_other_objects(callbacks)
+    refuse_other_objects(callbacks)
     if reward is not None:
         config = given_in_python(config, reward)
     parts = assemble(config, reward)
     config = completed(config, parts)
     with World.joined(config.num_samples, config.stall_seconds) as world:
-        place = (
-            _new_folder(run_dir, config, world)
-            if world.is_main
-            else RunFolder(Path(run_dir or UNKNOWN))
-        )
+        place = RunFolder(Path(run_dir or UNKNOWN))
+        if world.is_main:
+            path = Path(run_dir) if run_dir else creation.fresh_path("run")
+            place = creation.create(path, config, world.device)
         with place.locked() if world.is_main else nullcontext():
-            with _discarded_on_error(place, world), world.heart.busy("loading the models"):
+            with discarded_on_error(place, world), world.heart.busy("loading the models"):
                 loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
                 _describe(loaded.run, loaded.pinned)
-            with _discarded_on_error(place, world, unless_saved=True), loaded.under_way():
+            with discarded_on_error(place, world, unless_saved=True), loaded.under_way():
                 yield loaded.run
 
 
@@ -160,7 +154,7 @@ def reopen(
             f"--epochs: {epochs} asked, but {done} epochs of {place.path} are done. Ask for"
             f" {max(1, done)} or more."
         )
-    _refuse_other_objects(callbacks)
+    refuse_other_objects(callbacks)
     if reward is not None:
         config = given_in_python(config, reward)
     parts = assemble(config, reward)
@@ -186,19 +180,23 @@ def reopen(
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run with those of its callbacks that beginning and resuming it need."""
+    """A run with those of its callbacks that beginning and resuming it need.
+
+    Attributes:
+        pinned: The configuration with the options of its rewards that loading made exact; in the
+            first process, of all rewards.
+    """
 
     run: Run
     display: Display
     evaluation: Evaluator
     pinned: Config
-    """With the options of its rewards that loading made exact; in the first process, of all."""
 
     def restore(self, *, drop_damaged_lines: bool = False) -> None:
-        """Puts back the newest whole checkpoint, or leaves the run at its start if none was
-        reached.
+        """Puts back the newest whole checkpoint, or leaves the run at its start if there is none.
 
-        drop_damaged_lines: of the logs, instead of refusing to go on.
+        Args:
+            drop_damaged_lines: Go on without damaged lines of the logs instead of raising RunError.
         """
         run, place = self.run, self.run.folder
         if any(place.checkpoints.glob("epoch-*")):
@@ -219,21 +217,11 @@ class Loaded:
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
-        """Inside, epochs are made. Every callback that has seen the run begin sees it end, also
-        where it fails.
-        """
+        """Inside, epochs are made, with the display and the thread of the rewards."""
         with self.display, closing(self.run.scorer.caller):
             self._warn_of_long_prompts()
-            begun: list[Callback] = []
-            try:
-                for callback in self.run.callbacks:
-                    callback.run_begins(self.run)
-                    begun.append(callback)
+            with lifetime(self.run, self.run.callbacks):
                 yield
-            except BaseException as error:
-                _end(self.run, begun, error)
-            else:
-                _end(self.run, begun, None)
 
     def _warn_of_long_prompts(self) -> None:
         run = self.run
@@ -253,25 +241,14 @@ def load_run(
         world.device,
         caller,
     )
-    denoiser = parts.family.load(world.device, config.seed)
-    if denoiser.modality.name != modality_of(parts.family):
-        raise ConfigError(
-            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class"
-            " must say so before it is loaded, so that rewards are checked: modality ="
-            f" {denoiser.modality.name!r}."
-        )
-    policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
-    if not any(policy.sampler.noisy):
-        raise ConfigError(
-            "sampler.eta: no step of this sampler draws anything, so there is nothing to learn;"
-            " set it above 0."
-        )
+    policy = _load_policy(config, parts, world)
     learner = Learner(policy, parts.algorithm, config, world)
-    evaluated = evaluated_policy(denoiser, parts.evaluation_sampler, config)
+    evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
     pictures = Pictures(evaluated, parts.prompts, config, world)
     monitor = Monitor(policy, terms, config, place, world, display.say, caller)
     evaluation = Evaluator(pictures, monitor, display)
-    own = (Keeper(), evaluation, Ending(evaluation, display.say), display)
+    ending = Ending(lambda: evaluation.course, page.write, display.say)
+    own = (Keeper(), evaluation, ending, display)
     exact = [{**entry, **term.pinned} for entry, term in zip(config.rewards, terms, strict=False)]
     scorer = RunScorer(
         Combination(terms, config.scoring),
@@ -285,99 +262,29 @@ def load_run(
     return Loaded(run, display, evaluation, replace(config, rewards=exact))
 
 
-class Ending(Callback):
-    """Exports the adapter at the end, and writes the page then and every few epochs.
-
-    Of a run that is stopped, or whose reward fails, both are those of the last whole epoch.
-    """
-
-    def __init__(self, evaluation: Evaluator, say: Callable[[str], None]) -> None:
-        self._evaluation, self._say = evaluation, say
-
-    def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
-        every = run.config.logging.report_every
-        if run.world.is_main and every and run.epoch % every == 0 and run.epoch < run.config.epochs:
-            self._report(run)
-
-    def run_ends(self, run: RunState, error: BaseException | None) -> None:
-        if error is None:
-            run.world.together(lambda: self._finish(run) if run.world.is_main else None)
-        elif run.world.is_main and isinstance(error, Interrupted | RewardError | LostProcessError):
-            self._leave(run)
-
-    def _finish(self, run: RunState) -> None:
-        """Exports the newest checkpoint, or the best one of an over-optimised run, unless that is
-        only to be warned of.
-        """
-        epochs, course = len(log.read(run.folder.metrics)), self._evaluation.course
-        if course.fall and course.best and run.config.evaluation.on_overoptimisation != "warn":
-            try:
-                saved = checkpoint.load(run.folder.checkpoints, "best")
-                run.learner.load_weights(saved)
-                epochs = saved.epoch
-            except CheckpointError as error:
-                self._say(f"{error} The last checkpoint is exported instead.")
-        self._export(run, epochs)
-
-    def _leave(self, run: RunState) -> None:
-        if run.epoch == 0:
-            self._say("No epoch was finished, so there is no adapter yet.")
-            return
-        run.learner.load_weights(checkpoint.load(run.folder.checkpoints, str(run.epoch)))
-        self._export(run, run.epoch)
-        self._say(
-            f"The adapter and the page are those of the last whole epoch: {run.epoch} of"
-            f" {run.config.epochs} are done."
+def _load_policy(config: Config, parts: Parts, world: World) -> DiffusionPolicy:
+    denoiser = parts.family.load(world.device, config.seed)
+    if denoiser.modality.name != modality_of(parts.family):
+        raise ConfigError(
+            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class"
+            " must say so before it is loaded, so that rewards are checked: modality ="
+            f" {denoiser.modality.name!r}."
         )
-
-    def _export(self, run: RunState, epochs: int) -> None:
-        with run.world.heart.busy("writing the adapter"), run.learner.average.shown():
-            export.adapter(run.learner.policy.denoiser, run.folder, epochs)
-        self._report(run)
-
-    def _report(self, run: RunState) -> None:
-        """Writes the page. A failed page never stops a run: the error is printed, and `rediffuse
-        report` can make it anew.
-        """
-        try:
-            with run.world.heart.busy("writing the page"):
-                verdict.write(run.folder)
-                page.write(run.folder)
-        except Exception as error:
-            self._say(f"the page could not be written: {type(error).__name__}: {error}")
-
-
-def _end(run: Run, callbacks: Sequence[Callback], error: BaseException | None) -> None:
-    """Tells each callback of the end, also where one before it fails, and raises the last error if
-    there is any.
-    """
-    for callback in callbacks:
-        try:
-            callback.run_ends(run, error)
-        except BaseException as own:
-            error = own
-    if error is not None:
-        raise error
-
-
-def _refuse_other_objects(callbacks: Sequence[Callback]) -> None:
-    for each in callbacks:
-        if isinstance(each, type) or not isinstance(each, Callback):
-            raise ConfigError(
-                f"callbacks: {quoted(each)} is no callback. Derive a class from"
-                " rediffuse.Callback, and pass an object of it."
-            )
-
-
-def _new_folder(run_dir: str | Path | None, config: Config, world: World) -> RunFolder:
-    return folder.create(
-        Path(run_dir) if run_dir else folder.fresh_path("run"), config, world.device
-    )
+    policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
+    if not any(policy.sampler.noisy):
+        raise ConfigError(
+            "sampler.eta: no step of this sampler draws anything, so there is nothing to learn;"
+            " set it above 0."
+        )
+    return policy
 
 
 def _describe(run: Run, loaded: Config) -> None:
-    """Notes in the folder what loading made exact. loaded: the configuration with the rewards'
-    options as they are by now.
+    """Notes in the folder what loading made exact.
+
+    Args:
+        run: The run, with its models.
+        loaded: Its configuration, with the options of its rewards as loading made them exact.
     """
     pinned = run.learner.policy.denoiser.pinned
     if pinned or loaded != run.config:
@@ -385,22 +292,3 @@ def _describe(run: Run, loaded: Config) -> None:
     with run.world.heart.busy("reading the files of the models"):
         run.folder.note("files", fingerprint.of(run.folder.config()))
     trust.remember(run.folder.path, run.folder.config())
-
-
-@contextmanager
-def _discarded_on_error(
-    place: RunFolder, world: World, *, unless_saved: bool = False
-) -> Iterator[None]:
-    """Removes the new folder where the run fails inside, so that it does not stand in the way of
-    the next try.
-
-    unless_saved: keeps it where an epoch is done, or the error is one after which the run can be
-    resumed.
-    """
-    try:
-        yield
-    except Exception as error:
-        resumable = isinstance(error, RediffuseError) and not isinstance(error, ConfigError)
-        if world.is_main and not (unless_saved and (resumable or place.metrics.exists())):
-            folder.discard(place)
-        raise

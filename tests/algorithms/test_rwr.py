@@ -9,7 +9,7 @@ from tiny import ToyDenoiser
 from rediffuse.algorithms.rwr import RewardWeightedRegression
 from rediffuse.algorithms.rwr_sparse import SparseRegression
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import assemble
+from rediffuse.lookup.parts import assemble
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rediffuse import train
 from rediffuse.errors import RunError
-from rediffuse.report import compare
+from rediffuse.report import compare, comparison_page
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def runs(tmp_path_factory):
 
 
 def test_runs_that_differ_in_their_seed_alone_are_one_method(runs, tmp_path):
-    page = compare.write(
+    page = comparison_page.write(
         compare.compared([runs / "is_0", runs / "is_1", runs / "sf_0"]), tmp_path / "out"
     )
     text = page.read_text()
@@ -104,7 +104,7 @@ def test_methods_of_one_algorithm_are_told_apart_by_what_differs(runs, tmp_path)
 
 def test_runs_of_other_prompts_cannot_be_compared(runs, tmp_path):
     with pytest.raises(RunError, match=r"cannot be compared: prompts.* Compare runs of one task"):
-        compare.write(compare.compared([runs / "is_0", runs / "twice"]), tmp_path)
+        comparison_page.write(compare.compared([runs / "is_0", runs / "twice"]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,9 @@ def test_nor_those_of_another_task(key, runs, tmp_path):
         )
     )
     with pytest.raises(RunError, match=f"cannot be compared: {key.split(':')[0]}"):
-        compare.write(compare.compared([runs / "is_0", tmp_path / "other"]), tmp_path / "out")
+        comparison_page.write(
+            compare.compared([runs / "is_0", tmp_path / "other"]), tmp_path / "out"
+        )
 
 
 def test_rewards_that_are_measured_within_their_epoch_cannot_be_compared(tmp_path):
@@ -135,23 +137,23 @@ def test_rewards_that_are_measured_within_their_epoch_cannot_be_compared(tmp_pat
 def test_a_file_is_no_place_for_a_comparison(runs, tmp_path):
     (tmp_path / "out").write_text("mine")
     with pytest.raises(RunError, match="out is a file; name a folder"):
-        compare.write(compare.compared([runs / "is_0"]), tmp_path / "out")
+        comparison_page.write(compare.compared([runs / "is_0"]), tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_what_is_not_a_run_or_has_no_epoch(runs, tmp_path):
     with pytest.raises(RunError, match="is not a run"):
-        compare.write(compare.compared([tmp_path]), tmp_path)
+        comparison_page.write(compare.compared([tmp_path]), tmp_path)
     shutil.copytree(runs / "is_0", tmp_path / "new")
     (tmp_path / "new" / "metrics.jsonl").unlink()
     with pytest.raises(RunError, match="no finished epoch"):
-        compare.write(compare.compared([runs / "is_0", tmp_path / "new"]), tmp_path / "out")
+        comparison_page.write(compare.compared([runs / "is_0", tmp_path / "new"]), tmp_path / "out")
 
 
 def test_without_the_same_pictures_there_is_no_row_of_them(runs, tmp_path):
     shutil.copytree(runs / "sf_0", tmp_path / "bare")
     shutil.rmtree(tmp_path / "bare" / "samples")
-    text = compare.write(
+    text = comparison_page.write(
         compare.compared([runs / "is_0", tmp_path / "bare"]), tmp_path / "out"
     ).read_text()
     assert "data:image/png" not in text
@@ -164,7 +166,7 @@ def test_hostile_names_are_inert(runs, tmp_path):
     comparison = compare.compared([runs / "is_0", runs / "sf_0"])
     named = [compare.Method(hostile, method.runs) for method in comparison.methods]
     standings = [replace(standing, label=hostile) for standing in comparison.standings]
-    text = compare.write(
+    text = comparison_page.write(
         replace(comparison, methods=named, standings=standings), tmp_path / "out"
     ).read_text()
     assert troubles(text) == [] and not {"\x1b", "\0"} & set(text)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 
 from rediffuse.runs import log
-from rediffuse.runs.folder import create
+from rediffuse.runs.creation import create
 from rediffuse.verdict import verdict
 from rediffuse.verdict.evidence import Evidence
 

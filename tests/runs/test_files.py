@@ -13,7 +13,8 @@ import rediffuse
 from rediffuse import resume
 from rediffuse.errors import RunError
 from rediffuse.runs import files
-from rediffuse.runs.folder import create, existing
+from rediffuse.runs.creation import create
+from rediffuse.runs.folder import existing
 
 SOURCE = Path(rediffuse.__file__).parent
 WHOLE_FOLDERS = ("adapter", "samples", "samples/epoch-00003", "checkpoints")

@@ -1,4 +1,4 @@
-"""The commands: train, resume, sample, evaluate, report, compare, export, serve, plan, list."""
+"""The command line: train, resume, sample, evaluate, report, compare, export, serve, plan, list."""
 
 import errno
 import sys
@@ -8,17 +8,24 @@ from typing import NoReturn
 from rediffuse.cli import commands
 from rediffuse.cli.arguments import COMMANDS, parser
 from rediffuse.cli.flags import flags
-from rediffuse.config.schema import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
+from rediffuse.cli.outcome import with_commands
+from rediffuse.config.recipes import DEFAULT_RECIPE, read_recipe, recipe_names, resolved
 from rediffuse.errors import ConfigError, RediffuseError, RewardError, did_you_mean, quoted
 from rediffuse.lookup import trust
 from rediffuse.terminal.output import say, show_traceback, warnings_shown
 
 NO_SUCH_NAME = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EINVAL)
-"""Of files: another try with the same name would fail too."""
+"""Errors of files that depend on the name, so that a retry with the same name would fail too."""
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with its code; no error but a bug shows a traceback."""
+    """Runs the command line and exits with its exit code.
+
+    Tracebacks are shown only for bugs and for exceptions in rewards.
+
+    Args:
+        arguments: The arguments; by default those of the process.
+    """
     try:
         with warnings_shown():
             run(sys.argv[1:] if arguments is None else list(arguments))
@@ -41,15 +48,24 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def fail(message: str, exit_code: int, caused_by: BaseException | None = None) -> NoReturn:
-    """A reward is the user's own code, so what went wrong in it is shown where it did."""
+    """Prints an error message and exits.
+
+    Args:
+        message: The message.
+        exit_code: The exit code of the process.
+        caused_by: An exception of a reward. A reward may be the user's code, so the traceback of
+            its cause is shown.
+    """
     if caused_by is not None and caused_by.__cause__ is not None:
         show_traceback(caused_by.__cause__)
-    say(commands.pasted(message))
+    say(with_commands(message))
     sys.exit(exit_code)
 
 
 def run(arguments: list[str]) -> None:
-    """Runs one command. Raises RediffuseError where it cannot."""
+    """Runs one command; without arguments it prints the help. Raises RediffuseError if the command
+    fails.
+    """
     if arguments and not arguments[0].startswith("-") and arguments[0] not in COMMANDS:
         raise ConfigError(
             f"No command {quoted(arguments[0])}; there are"

@@ -1,4 +1,4 @@
-"""What each command can be given, and its help."""
+"""The arguments of each command, and their help."""
 
 import argparse
 from collections.abc import Callable
@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import rediffuse
-from rediffuse.config.schema import DEFAULT_RECIPE
+from rediffuse.config.declared import KEYS
+from rediffuse.config.recipes import DEFAULT_RECIPE
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import KEYS
 from rediffuse.terminal.output import show
 
 DESCRIPTION = "Fine-tune diffusion models with reinforcement learning."
@@ -37,14 +37,14 @@ TRUST = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Mistakes become ConfigError; unknown commands say what is near."""
+    """A parser that raises ConfigError for invalid arguments."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises ConfigError in place of argparse's own exit."""
+        """Raises ConfigError; argparse itself would exit."""
         raise ConfigError(f"{message}\n{self.format_usage().strip()}")
 
     def _print_message(self, message: str, file: object = None) -> None:
-        """Help, which argparse would write by itself."""
+        """Prints the help with `show`; argparse itself would write it to a file."""
         show(message.rstrip("\n"))
 
 
@@ -234,4 +234,4 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "serve": ("a reward behind HTTP, for runs elsewhere", _serve),
     "list": ("what there is to choose from", _list),
 }
-"""What each command does, and what it can be given."""
+"""For each command its help and the function that adds its arguments."""

@@ -6,7 +6,7 @@ from rediffuse.config import inputs
 from rediffuse.config.reading import flag_value
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, quoted
-from rediffuse.lookup.build import find
+from rediffuse.lookup.find import find
 from rediffuse.types import Prompt
 
 

@@ -6,46 +6,47 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.cli.arguments import LISTED
-from rediffuse.config.schema import Config, read_recipe, recipe_names
-from rediffuse.errors import ConfigError, Interrupted, RediffuseError, RewardError, RunError
+from rediffuse.cli.outcome import resumable, show_results, show_verdict
+from rediffuse.config.declared import names, purpose
+from rediffuse.config.recipes import read_recipe, recipe_names
+from rediffuse.config.schema import Config
+from rediffuse.errors import ConfigError, RunError
 from rediffuse.lookup import trust
-from rediffuse.lookup.build import assemble, build, check_names, names, purpose
+from rediffuse.lookup.build import build, check_names
+from rediffuse.lookup.parts import assemble
 from rediffuse.scoring import loopback
 from rediffuse.terminal.commands import command as printed
-from rediffuse.terminal.commands import pasteable
-from rediffuse.terminal.output import console, say, show, show_traceback
+from rediffuse.terminal.output import console, show
 
 if TYPE_CHECKING:
     from rediffuse.runs.folder import RunFolder
-    from rediffuse.verdict.verdict import Verdict
 
 
 def _train(config: Config, args: argparse.Namespace) -> None:
-    from rediffuse.runs.folder import fresh_path
+    from rediffuse.runs.creation import fresh_path
 
     assemble(config)  # what is wrong with it is said before anything heavy is imported
     from rediffuse.start import train as run_training
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
-        with _resumable(args.run_dir):
+        with resumable(args.run_dir):
             run_training(config, args.run_dir)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
     show(f"{config.goal} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
-    with _resumable(run_dir):
+    with resumable(run_dir):
         run_training(config, run_dir)
-    _tell(run_dir)
+    show_results(run_dir)
 
 
 def _resume(args: argparse.Namespace) -> None:
     assemble(_allowed(args).config())
     from rediffuse.start import resume as go_on
 
-    with _resumable(args.run):
+    with resumable(args.run):
         go_on(
             args.run,
             args.epochs,
@@ -53,7 +54,7 @@ def _resume(args: argparse.Namespace) -> None:
             accept_changed_files=args.accept_changed_files,
         )
     if os.environ.get("RANK", "0") == "0":
-        _tell(args.run)
+        show_results(args.run)
 
 
 def _plan(config: Config, _: argparse.Namespace) -> None:
@@ -168,7 +169,7 @@ def _report(args: argparse.Namespace) -> None:
             return
         run = existing(args.run)
         said = verdict.of_run(run) if args.out else verdict.write(run)
-        _say(said, args.run)
+        show_verdict(said, args.run)
         show(page.write(run, args.out, asdict(said) if said else None))
 
 
@@ -188,7 +189,8 @@ def _writable(args: argparse.Namespace) -> Iterator[None]:
 
 
 def _compare(args: argparse.Namespace) -> None:
-    from rediffuse.report.compare import compared, write
+    from rediffuse.report.compare import compared
+    from rediffuse.report.comparison_page import write
 
     comparison = compared(args.runs, args.reach)
     console().print(comparison.table())
@@ -242,55 +244,6 @@ def _show_room(what: str, margin: str = "") -> None:
     width = max(map(len, lines))
     for name, line in lines.items():
         show(f"{margin}{name:{width}}  {line}", indent=width + 2)
-
-
-@contextmanager
-def _resumable(run: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except RewardError as error:
-        if error.__cause__ is not None:
-            show_traceback(error.__cause__)
-        say(pasted(error, run))
-        os._exit(error.exit_code)  # at once: requests under way may last for minutes
-    except Interrupted as stop:
-        say(
-            pasted(
-                f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume"
-                " RUN",
-                run,
-            )
-        )
-        os._exit(stop.exit_code)  # at once: a reward still being computed may take minutes
-
-
-def _tell(run: Path) -> None:
-    """The run itself has written verdict and page."""
-    from rediffuse.runs.folder import existing
-    from rediffuse.verdict import verdict
-
-    folder = existing(run)
-    _say(verdict.of_run(folder), run)
-    show(f"done: {folder.report} is the page, {folder.adapter} what was learned")
-
-
-def _say(verdict: "Verdict | None", run: Path) -> None:
-    if verdict is not None:
-        show(f"{verdict.headline}\n{pasted(verdict.suggestion, run)}")
-
-
-def pasted(message: object, run: Path | None = None) -> str:
-    """With its commands as they can be pasted here."""
-    return pasteable(str(message), run, _needs_trust)
-
-
-def _needs_trust(run: Path) -> bool:
-    from rediffuse.runs.folder import existing
-
-    try:
-        return bool(trust.unallowed(existing(run).config(), run=run))
-    except (RediffuseError, OSError):  # it will say so itself when it is asked for
-        return False
 
 
 WITH_CONFIG: dict[str, Callable[[Config, argparse.Namespace], None]] = {

@@ -1,20 +1,29 @@
-"""Flags, `--a.b value`, as nested options."""
+"""Reading flags, `--a.b value`, as nested options."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rediffuse.config.declared import KEYS
 from rediffuse.config.reading import MOST_DEPTH, flag_value
 from rediffuse.config.rewards import trained
 from rediffuse.errors import ConfigError, quoted
-from rediffuse.lookup.build import KEYS, text_options
+from rediffuse.lookup.build import text_options
 
 
 def flags(rest: Sequence[str], recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """`--a.b value` and `--a-c=value` as nested mappings.
+    """Reads flags of the forms `--a.b value` and `--a-c=value`.
 
-    A value is the text as it stands where its option is text or a path, and YAML elsewhere.
+    The value of an option that is text or a path is taken literally; any other is read as YAML.
 
-    recipe: what the flags go over, which names the components that they do not
+    Args:
+        rest: The words of the command line.
+        recipe: The recipe that the flags change. It names the components that the flags do not.
+
+    Returns:
+        Nested mappings.
+
+    Raises:
+        ConfigError: If a word is not a flag, or a flag has no valid value.
     """
     words = list(_words(rest))
     named = {path[0]: value for path, _, value in words if path[1:] == ["name"]}
@@ -28,7 +37,7 @@ def flags(rest: Sequence[str], recipe: Mapping[str, Any] | None = None) -> dict[
 
 
 def _words(rest: Sequence[str]) -> Iterator[tuple[list[str], str, str]]:
-    """(where it belongs, the flag as it was typed, its value)"""
+    """Yields for each flag the path of its option, the flag as it was typed, and its value."""
     words = list(rest)
     while words:
         word = words.pop(0)
@@ -86,7 +95,9 @@ def _name_of_number(number: int, recipe: Mapping[str, Any]) -> str:
 
 
 def _deep(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Flags only add to one another, so a component's name keeps the options given beside it."""
+    """Merges nested mappings. Unlike in recipes, a component's name keeps the options that were
+    given before it.
+    """
     merged = dict(under)
     for key, value in over.items():
         below = merged.get(key)

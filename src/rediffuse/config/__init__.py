@@ -1,3 +1,3 @@
-"""A whole run as data: its options with their types and checks, recipes, and files that anybody may
-have written.
+"""The configuration of a run: options with types and checks, recipes, and the reading of untrusted
+files.
 """

@@ -1,5 +1,5 @@
-"""What the files of the rooms say of themselves, read without importing them: torch alone takes a
-second.
+"""The options and descriptions of components, read from their source without importing them:
+importing torch alone takes a second.
 """
 
 import ast
@@ -18,7 +18,7 @@ KEYS = {
     "reward": "rewards",
     "prompts": "prompts",
 }
-"""The configuration's key of a component, and the room it is looked up in."""
+"""For each configuration key of a component the folder of the package that contains it."""
 
 PACKAGE = Path(__file__).parents[1]
 HARMLESS = frozenset(
@@ -28,23 +28,27 @@ HARMLESS = frozenset(
         " Spacing Penalty Annotated Field ge gt le lt allow_inf_nan Connection Method",
     )
 )
-"""Words of a type whose values are numbers, choices, or text that names nothing outside of the
-run.
+"""Words in the types of options whose values are numbers, choices, or text that names nothing
+outside the run.
 """
 
 REACHING = ("FilePath", "HubId", "Address", "Variable", "Permit")
-"""Types of config/schema.py whose values may name what is outside of the run."""
+"""Types of config/schema.py whose values may name something outside the run."""
 
 CONNECTION = ("Address", "Variable", "Permit", "Connection")
-"""Types of options that say how something is reached, which never changes a result."""
+"""Types of options that say how something is reached, which does not change results."""
 
 TEXTS = ("str", "Path", "Text", "FilePath", "HubId", "Address", "Variable")
+"""Types of options whose flags are taken literally."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """A field as its file writes it. kind: one of REACHING; "harmless"; or "undeclared", which may
-    reach anything.
+    """An option of a component: a field of its dataclass, as written in the source.
+
+    Attributes:
+        annotation: The source of the type.
+        default: The default if it is a literal, else None.
     """
 
     annotation: str
@@ -52,7 +56,9 @@ class Option:
 
     @property
     def kind(self) -> str:
-        """The name of the type that says what the option may reach, harmless, or undeclared."""
+        """What the option may reach: one of REACHING; "harmless"; or "undeclared", which may reach
+        anything.
+        """
         return next(
             (each for each in REACHING if each in self._words),
             "harmless" if self._words <= HARMLESS else "undeclared",
@@ -60,33 +66,33 @@ class Option:
 
     @property
     def _words(self) -> set[str]:
-        """Of its type, without the values of a choice."""
+        """The words of the type, without the values of Literals."""
         return set(re.findall(r"[A-Za-z_]\w*", re.sub(r"Literal\[[^]]*]", "", self.annotation)))
 
     @property
     def is_of_a_connection(self) -> bool:
-        """Whether it says how something is reached, and not what is computed."""
+        """Whether the option says how something is reached, not what is computed."""
         return not self._words.isdisjoint(CONNECTION)
 
     @property
     def is_of_a_method(self) -> bool:
-        """Whether methods that are compared may differ in it."""
+        """Whether methods that are compared may differ in the option."""
         return "Method" in self._words
 
     @property
     def is_text(self) -> bool:
-        """Whether a flag's words are its value as they stand."""
+        """Whether a flag's value is taken literally, not read as YAML."""
         return re.sub(r"\s*\|\s*None$", "", self.annotation) in TEXTS
 
     @property
     def may_be_none(self) -> bool:
-        """Whether its type allows None."""
+        """Whether the type allows None."""
         return self.annotation.endswith("None")
 
 
 def names(room: str) -> list[str]:
-    """The names of a room's files; those that begin with an underscore are shared parts, not things
-    to name.
+    """Returns the sorted names of the components in a folder of the package. Files that begin with
+    an underscore are shared parts and left out.
     """
     found = [
         path
@@ -97,7 +103,7 @@ def names(room: str) -> list[str]:
 
 
 def purpose(room: str, name: str) -> str:
-    """What a file says it is for, read without importing it."""
+    """Returns the first paragraph of a component's docstring, on one line."""
     first_paragraph = (ast.get_docstring(_parsed(_source(room, name))) or "").split("\n\n")[0]
     return " ".join(first_paragraph.split())
 
@@ -113,8 +119,8 @@ def _parsed(path: Path) -> ast.Module:
 
 
 def declared_options(room: str, name: str) -> dict[str, Option]:
-    """The fields of what a file of a room holds; none where no file bears the name, which
-    `lookup.check_name` refuses.
+    """Returns the options of a component by name; none if there is no such component, which
+    `build.check_names` reports.
     """
     if name not in names(room):
         return {}
@@ -128,15 +134,19 @@ def declared_options(room: str, name: str) -> dict[str, Option]:
 
 
 def result_options(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the options of a component that its results depend on: all but those that say how
+    """Returns the options that a component's results depend on: all but those that say how
     something is reached.
+
+    Args:
+        key: The configuration key of the component.
+        options: Its name and options.
     """
     known = declared_options(KEYS[key], str(options.get("name", "")))
     return {k: v for k, v in options.items() if k not in known or not known[k].is_of_a_connection}
 
 
 def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
-    """Of a class of this file and of its bases, wherever in the house they are."""
+    """Returns the options of a class in this file and of its bases in this package."""
     kind = next(
         (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == class_name), None
     )
@@ -167,7 +177,7 @@ def _fields(tree: ast.Module, class_name: str) -> dict[str, Option]:
 
 
 def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same recipe, its relative paths taken from the folder that it lies in."""
+    """Returns a recipe with its relative paths resolved against the folder that contains it."""
     found = dict(recipe)
     for key in KEYS.keys() & recipe.keys():
         found[key] = _located(key, recipe[key], folder)
@@ -185,7 +195,9 @@ def located(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _located_rewards(given: Any, folder: Path) -> Any:
-    """A list, or a mapping of numbers to changes of a list that is extended."""
+    """Resolves the paths of a list of rewards, or of a mapping from numbers to changes of the list
+    in the extended recipe.
+    """
     if isinstance(given, Mapping) and "name" not in given:
         return {number: _located("reward", each, folder) for number, each in given.items()}
     several = given if isinstance(given, list) else [given]
@@ -193,7 +205,9 @@ def _located_rewards(given: Any, folder: Path) -> Any:
 
 
 def _located(key: str, options: Any, folder: Path) -> Any:
-    """Of a component, as a name or a mapping; anything else stays, to be refused."""
+    """Resolves the paths of a component, given as a name or a mapping. Anything else is returned
+    unchanged and refused later.
+    """
     if isinstance(options, str):
         return _located_code(options, folder)
     if not isinstance(options, Mapping):
@@ -210,7 +224,9 @@ def _located(key: str, options: Any, folder: Path) -> Any:
 
 
 def _options_of_any(key: str, listed: Sequence[Any]) -> dict[str, Option]:
-    """The name may be that of the recipe which this one extends."""
+    """Returns the options of all these components. A recipe without a component's name has that of
+    the recipe it extends, which may be any.
+    """
     found: dict[str, Option] = {}
     for name in listed:
         found |= declared_options(KEYS[key], name)
@@ -223,7 +239,9 @@ def _located_code(name: str, folder: Path) -> str:
 
 
 def _located_path(kind: str, value: Any, folder: Path) -> Any:
-    """A model that lies beside the recipe is meant before one of the Hub with the same name."""
+    """Resolves a path. A model beside the recipe takes precedence over one of the Hub with the same
+    name.
+    """
     if not isinstance(value, str) or not value or value.startswith("~"):
         return value
     beside = folder / value
@@ -235,7 +253,7 @@ def _located_path(kind: str, value: Any, folder: Path) -> Any:
 
 
 def _literal(node: ast.expr | None) -> Any:
-    """A default value that is spelt out; None for any other."""
+    """Returns the value of a literal; None for any other expression."""
     try:
         return ast.literal_eval(node) if node else None
     except ValueError:

@@ -1,6 +1,4 @@
-"""Files and flags that anybody may have written, as plain values: plain files of a bounded size,
-YAML without its traps.
-"""
+"""Safe reading of untrusted files and flags: regular files of limited size, and restricted YAML."""
 
 import gc
 import os
@@ -15,10 +13,11 @@ import yaml
 from rediffuse.errors import ConfigError, quoted
 
 MOST_BYTES = 1_000_000
-"""Of a YAML file or a flag."""
+"""The largest YAML file or flag."""
 MOST_PROMPT_BYTES = 200_000_000
-"""Of a file of prompts."""
+"""The largest file of prompts."""
 MOST_DEPTH = 20
+"""The deepest nesting of values."""
 KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -29,8 +28,8 @@ TEXT = "tag:yaml.org,2002:str"
 
 
 class _Loader(yaml.CSafeLoader if hasattr(yaml, "CSafeLoader") else yaml.SafeLoader):  # type: ignore[misc]
-    """Numbers, booleans, null and text: dates, merged keys and default values stay the text that
-    they are.
+    """A loader of numbers, booleans, null and text. Dates, merge keys (`<<`) and default values
+    (`=`) remain text.
     """
 
 
@@ -45,8 +44,15 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def file_bytes(path: Path, most: int) -> bytes:
-    """Raises ConfigError for what is not a plain file, such as a device or a pipe, without waiting
-    for it; OSError as `open`.
+    """Reads a file of limited size.
+
+    Args:
+        path: The file.
+        most: The largest number of bytes.
+
+    Raises:
+        ConfigError: If the file is larger, or is a device, a pipe or a socket, which is not opened.
+        OSError: If the file cannot be read, or is a folder.
     """
     if other := other_kind(path, folders=True):
         raise ConfigError(f"{quoted(path)} is {other}, not a plain file.")
@@ -59,8 +65,8 @@ def file_bytes(path: Path, most: int) -> bytes:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Without the garbage collector, which goes over all that was read again and again: a million
-    lines take twice as long.
+    """Disables the garbage collector inside the context. Otherwise it traverses everything that was
+    read repeatedly, so that a million lines take twice as long.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -72,12 +78,15 @@ def uncollected() -> Iterator[None]:
 
 
 def other_kind(path: Path, *, folders: bool = False) -> str:
-    """What `path` is, if neither a plain file nor nothing at all. folders: whether a folder is fine
-    too
+    """Returns what `path` is, such as "a pipe"; empty if it is a regular file or does not exist.
+
+    Args:
+        path: The path.
+        folders: Whether a folder counts as a regular file.
     """
     try:
         mode = os.stat(path).st_mode
-    except (OSError, ValueError):  # opening it says why
+    except (OSError, ValueError):  # opening the file reports the reason
         return ""
     if stat.S_ISREG(mode) or (folders and stat.S_ISDIR(mode)):
         return ""
@@ -85,7 +94,7 @@ def other_kind(path: Path, *, folders: bool = False) -> str:
 
 
 def yaml_file(path: Path) -> Any:
-    """Returns what a YAML file of at most 1 MB holds. Raises ConfigError with file and line."""
+    """Returns the content of a YAML file of at most 1 MB. Raises ConfigError with file and line."""
     try:
         return yaml_value(file_bytes(path, MOST_BYTES).decode("utf-8-sig"), str(path))
     except (OSError, ValueError) as error:
@@ -101,11 +110,24 @@ def yaml_file(path: Path) -> Any:
         raise ConfigError(f"Cannot read {quoted(path)}: {said}.") from error
 
 
-def yaml_value(text: str, where: str) -> Any:
-    """What the text says. where: a file or a flag, for messages, which give the line too
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Returns the keys and values of a YAML file. Raises ConfigError if it holds anything else."""
+    content = yaml_file(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
+    return content
 
-    Raises ConfigError for anchors and aliases, tags, keys that are not text or stand twice, more
-    than MOST_BYTES or MOST_DEPTH.
+
+def yaml_value(text: str, where: str) -> Any:
+    """Parses YAML.
+
+    Args:
+        text: The text.
+        where: The file or the flag, for error messages, which add the line.
+
+    Raises:
+        ConfigError: If the text is not valid YAML; has anchors, aliases, tags, or keys that are
+            repeated or not text; or exceeds MOST_BYTES or MOST_DEPTH.
     """
     if len(text) > MOST_BYTES:
         raise ConfigError(f"{where} is larger than {MOST_BYTES / 1e6:g} MB.")
@@ -123,7 +145,9 @@ def yaml_value(text: str, where: str) -> Any:
 
 
 def flag_value(text: str, where: str) -> Any:
-    """As `yaml_value`, but text that is not in quotes is taken as it is, with `#` and all."""
+    """Parses the value of a flag like `yaml_value`, but takes text without quotes literally, even
+    with a `#`.
+    """
     value = yaml_value(text, where)
     return (
         text if isinstance(value, str) and text.strip()[:1] not in ("'", '"', "|", ">") else value
@@ -131,7 +155,7 @@ def flag_value(text: str, where: str) -> Any:
 
 
 def _refuse_events(text: str, where: str) -> None:
-    """Of the stream, before anything is built of it."""
+    """Checks the stream of events before any value is constructed."""
     depth = 0
     for event in map(_any, yaml.parse(text, Loader=_Loader)):
         line = f"{where}, line {event.start_mark.line + 1}"
@@ -153,7 +177,7 @@ def _refuse_events(text: str, where: str) -> None:
 
 
 def _any(event: Any) -> Any:
-    """Kinds of events have fields of their own."""
+    """Hides the type of an event from the type checker, since each kind has other fields."""
     return event
 
 

@@ -1,7 +1,7 @@
-"""The rewards of a run as its configuration lists them, and how each is used.
+"""The rewards in a run's configuration, and how the run uses each of them.
 
-A run has one list, `rewards`. Two short forms say the same: `reward` is the one that is trained
-on, and `evaluation.held_out` lists those of weight 0.
+A run has one list, `rewards`. There are two short forms: `reward` is the reward that is trained on,
+and `evaluation.held_out` lists those of weight 0.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from rediffuse.errors import ConfigError, quoted
 
 Entry = dict[str, Any]
+"""An entry of `rewards`: the name and the options of a reward, and the keys of `Use`."""
 Merge = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
 
@@ -24,10 +25,10 @@ class Use:
     Attributes:
         weight: Its factor in the sum that is trained on; may be negative. Rewards of weight 0 are
             never trained on: they score the fixed images of each evaluation.
-        share: The share of an epoch's samples that it scores, in [0, 1]. By default all, or none if
-            its weight is 0. The sample itself decides whether it is in the share.
-        copy: Score a copy of each image instead: `recompressed` is a JPEG file of quality 60,
-            `cropped` the middle nine tenths of each side. For rewards of weight 0.
+        share: The share of an epoch's samples that it scores, in [0, 1]; None: all, or none if its
+            weight is 0. A hash of the sample decides whether it is in the share.
+        copy: Score a modified copy of each image instead: "recompressed" as a JPEG file of quality
+            60, or "cropped" to the central 90 % of each side. For rewards of weight 0 only.
     """
 
     weight: Annotated[float, Field(allow_inf_nan=False)] = 1.0
@@ -35,32 +36,32 @@ class Use:
     copy: Literal["recompressed", "cropped"] | None = None
 
     def spelt(self) -> Entry:
-        """Returns the use as keys of an entry; a default share and no copy are left out."""
+        """Returns the use as keys of an entry; `share` and `copy` are left out if they are None."""
         return {k: v for k, v in asdict(self).items() if k == "weight" or v is not None}
 
     @property
     def is_trained(self) -> bool:
-        """Whether the policy is trained on it."""
+        """Whether the policy is trained on the reward."""
         return self.weight != 0
 
     @property
     def scored_share(self) -> float:
-        """The share of an epoch's samples that it scores."""
+        """The share of an epoch's samples that the reward scores, in [0, 1]."""
         return float(self.is_trained) if self.share is None else self.share
 
     @property
     def is_held_out(self) -> bool:
-        """Whether it scores the fixed images of evaluations."""
+        """Whether the reward scores the fixed images of evaluations."""
         return not self.is_trained and self.copy is None
 
 
 OF_THE_USE = tuple(field.name for field in fields(Use))
-"""Keys of an entry that are not options of the reward that it names."""
+"""The keys of an entry that are not options of its reward."""
 _USE = TypeAdapter(Use)
 
 
 def use_of(entry: Mapping[str, Any], place: str = "rewards") -> Use:
-    """Reads how an entry is used. Raises ConfigError under `place` for a use that cannot be."""
+    """Reads how an entry is used. Raises ConfigError under the key `place` for an invalid use."""
     try:
         use: Use = _USE.validate_python({k: v for k, v in entry.items() if k in OF_THE_USE})
     except ValidationError as error:
@@ -84,13 +85,13 @@ def use_of(entry: Mapping[str, Any], place: str = "rewards") -> Use:
 
 
 def component_of(entry: Mapping[str, Any]) -> Entry:
-    """Returns an entry's name and the options of the reward that it names."""
+    """Returns the name and the options of an entry's reward, without the keys of `Use`."""
     return {key: value for key, value in entry.items() if key not in OF_THE_USE}
 
 
 def is_trained(entry: Mapping[str, Any]) -> bool:
-    """Whether an entry is trained on. A weight that is no number counts as one: it is refused
-    elsewhere.
+    """Whether an entry is trained on. So is one whose weight is not a number, which `use_of`
+    refuses.
     """
     return bool(entry.get("weight", 1.0) != 0)
 
@@ -114,8 +115,8 @@ def place_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
 
 
 def term_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns the name of each entry in logs, each once: without the file for people's own, with
-    the kind of copy if there is one, numbered from the second on.
+    """Returns a unique name of each entry for logs: without the file of a user's reward, with the
+    kind of copy if there is one, and with a number from the second of equal names on.
     """
     bare = [str(each.get("name") or "").rpartition(":")[2] for each in entries]
     copies = [each.get("copy") for each in entries]
@@ -125,7 +126,7 @@ def term_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct_names(names: Iterable[str]) -> list[str]:
-    """Returns the names, without the files of people's own; a second of one name is `name_2`."""
+    """Returns unique names, without the files of users' rewards; a second `name` is `name_2`."""
     unique: list[str] = []
     for name in (name.rpartition(":")[2] for name in names):
         numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
@@ -134,7 +135,7 @@ def distinct_names(names: Iterable[str]) -> list[str]:
 
 
 def title(entries: Iterable[Mapping[str, Any]]) -> str:
-    """Returns what is trained on, as a formula: `vqa + 0.5 text_penalty`."""
+    """Returns the trained rewards as a formula: `vqa + 0.5 text_penalty`."""
     said = ""
     for entry in trained(entries):
         weight, name = entry.get("weight", 1.0), str(entry.get("name"))
@@ -146,19 +147,19 @@ def title(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> list[Entry]:
-    """Returns the entries of a configuration with another one over it.
+    """Returns the entries of a configuration that another one changes.
 
-    A list replaces the list; the short form `reward` replaces what is trained on, or sets options
-    of it; the short form `evaluation.held_out` replaces the entries of weight 0 that score
-    evaluations alone.
+    A list replaces the list. The short form `reward` replaces the trained rewards, or sets options
+    of the only one. The short form `evaluation.held_out` replaces the entries of weight 0 that
+    score nothing but evaluations.
 
     Args:
-        under: With its rewards in `rewards`, or none.
-        over: With its rewards in any form.
-        merge: Merges an entry with options of the same reward.
+        under: The configuration to change, with its rewards in `rewards`, or without any.
+        over: The changes, with rewards in any form.
+        merge: Merges two mappings from a key to an entry, for changes of a single reward.
 
     Raises:
-        ConfigError: If `over` says its rewards in two forms at once, or they are none.
+        ConfigError: If `over` has both `rewards` and a short form, or its rewards are invalid.
     """
     evaluation = over.get("evaluation")
     held_out = evaluation.get("held_out") if isinstance(evaluation, Mapping) else None
@@ -182,8 +183,8 @@ def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> 
 
 
 def listed(given: Any, place: str) -> list[Entry]:
-    """Returns a name, an entry, or a list of either as entries. Raises ConfigError for anything
-    else.
+    """Returns entries from a name, an entry, or a list of names and entries. Raises ConfigError
+    under the key `place` for anything else.
     """
     several = [given] if isinstance(given, str | Mapping) else given
     if not isinstance(several, list | tuple):
@@ -202,7 +203,7 @@ def listed(given: Any, place: str) -> list[Entry]:
 
 
 def read_entries(config: Mapping[str, Any]) -> list[Entry]:
-    """Returns the rewards of a run's config.yaml, in any form; none if it was damaged."""
+    """Returns the entries of a run's config.yaml, from any form; none if they are invalid."""
     try:
         entries = layered({}, config, lambda under, over: {**under, **over})
         for entry in entries:
@@ -241,7 +242,9 @@ def _with_reward(entries: list[Entry], given: Any, merge: Merge) -> list[Entry]:
 
 
 def _changed(entries: list[Entry], given: Mapping[str, Any], merge: Merge) -> list[Entry]:
-    """`rewards: {1: {weight: 0.5}}`, which is what `--rewards.1.weight 0.5` says."""
+    """Applies changes of single entries by their numbers: `rewards: {1: {weight: 0.5}}`, which is
+    also what `--rewards.1.weight 0.5` becomes.
+    """
     changed = [dict(entry) for entry in entries]
     for key, options in given.items():
         if not str(key).isdecimal() or int(key) >= len(changed):

@@ -1,4 +1,4 @@
-"""A whole run as data: one tree of dataclasses, from a recipe's YAML and dotted flags."""
+"""A whole run as data: one tree of dataclasses, checked."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -10,21 +10,17 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from rediffuse.config import rewards
-from rediffuse.config.declared import KEYS, located
-from rediffuse.config.reading import yaml_file
+from rediffuse.config.merge import deep, merge
+from rediffuse.config.reading import read_yaml
 from rediffuse.config.rewards import trained, use_of
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 
 Options = dict[str, Any]
 """A component: its `name`, and values for its fields."""
 
-RECIPES = Path(__file__).parents[1] / "recipes"
-ALGORITHMS = Path(__file__).parents[1] / "algorithms"
-DEFAULT_RECIPE = "demo/counting"
 DEFAULT_REWARD = "jpeg_incompressibility"
 SHORT_FORMS = {"": ("reward",), "evaluation.": ("held_out",)}
 """Keys that say a part of `rewards`, by what stands before them."""
-_NOT_OF_THE_RUN = ("claim", "extends", "with_algorithm")
 Text = Annotated[str, "names nothing outside of the run"]
 FilePath = Annotated[Path, "a file"]
 HubId = Annotated[str, "a model of the Hub, or of this machine"]
@@ -177,7 +173,7 @@ class Config:
     def evaluation_sampler(self) -> Options:
         """The sampler of evaluations, with the options of the run's own where it says nothing."""
         over = {"sampler": self.evaluation.sampler or {}}
-        sampler: Options = _deep({"sampler": self.sampler}, over)["sampler"]
+        sampler: Options = deep({"sampler": self.sampler}, over)["sampler"]
         return sampler
 
     @property
@@ -234,150 +230,17 @@ def _with_rewards(plain: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str,
 
 def to_yaml(config: Config) -> str:
     """Returns the configuration as YAML that `from_yaml` reads back to an equal one."""
-    return yaml.safe_dump(_plain(asdict(config)), sort_keys=False)
+    return yaml.safe_dump(to_mapping(config), sort_keys=False)
+
+
+def to_mapping(config: Config) -> dict[str, Any]:
+    """Returns the configuration as plain values that `from_mapping` reads back to an equal one."""
+    return {key: _plain(value) for key, value in asdict(config).items()}
 
 
 def from_yaml(path: Path) -> Config:
     """Returns the configuration in a file. Raises ConfigError, naming the key, if it is none."""
     return from_mapping(read_yaml(path))
-
-
-def recipe_names() -> list[str]:
-    """Returns the names of the package's recipes, such as demo/counting."""
-    return sorted(
-        path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.rglob("*.yaml")
-    )
-
-
-def read_recipe(name: str) -> dict[str, Any]:
-    """A recipe of the package by its name, or anyone's YAML file by its path; over the one that it
-    `extends`, if it does.
-    """
-    return _read_recipe(name, ())
-
-
-def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
-    """A file that is extended is looked for beside the one that extends it."""
-    known = recipe_names()
-    if extended_by and name not in known:
-        name = str(Path(extended_by[-1]).parent / name)
-    if name in extended_by:
-        raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which has no end.")
-    if name in known:
-        recipe = read_yaml(RECIPES / f"{name}.yaml")
-    elif Path(name).suffix in (".yaml", ".yml"):
-        recipe = located(read_yaml(Path(name)), Path(name).parent)
-    else:
-        near = did_you_mean(name, known)
-        raise ConfigError(
-            f"No recipe {quoted(name)}; there are {', '.join(known)}, or the path of a YAML"
-            f" file.{near}"
-        )
-    if "extends" not in recipe:
-        return merge({}, recipe)
-    base = _read_recipe(str(recipe["extends"]), (*extended_by, name))
-    return merge(_by_its_algorithm(base, recipe), recipe)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Returns the keys and values of a YAML file. Raises ConfigError if it holds anything else."""
-    content = yaml_file(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}.")
-    return content
-
-
-def resolved(recipe: Mapping[str, Any], flags: Mapping[str, Any]) -> Config:
-    """A recipe, then its settings for the algorithm asked for, then the flags."""
-    merged = merge(_by_its_source(_by_its_algorithm(recipe, flags), flags), flags)
-    return from_mapping({key: value for key, value in merged.items() if key not in _NOT_OF_THE_RUN})
-
-
-def config_from(
-    given: Config | Mapping[str, Any] | str | Path, options: Mapping[str, Any]
-) -> Config:
-    """A run as Python names it: a Config, a recipe by its name or path, or keys and values; options
-    go over it.
-    """
-    over = _with_names(options)
-    if isinstance(given, Config):
-        return from_mapping(merge(_plain(asdict(given)), over)) if over else given
-    if not isinstance(given, Mapping):
-        return resolved(read_recipe(str(given)), over)
-    own = _with_names(given)
-    if "extends" in own:
-        base = read_recipe(str(own["extends"]))
-        own = merge(_by_its_algorithm(base, own), own)
-    return resolved(own, over)
-
-
-def _with_names(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """`reward: redness` is short for `reward: {name: redness}`."""
-    return {
-        key: {"name": value} if key in KEYS and isinstance(value, str) else value
-        for key, value in raw.items()
-    }
-
-
-def _by_its_algorithm(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The recipe as it is for the algorithm that `over` asks for."""
-    usual, specials = _mapping(recipe, "algorithm").get("name"), _mapping(recipe, "with_algorithm")
-    asked = _mapping(over, "algorithm").get("name", usual)
-    if asked == usual:
-        return recipe
-    known = sorted(path.stem for path in ALGORITHMS.glob("[!_]*.py"))
-    for name in specials:
-        if name not in known and ":" not in name:
-            near = did_you_mean(name, known)
-            raise ConfigError(
-                f"with_algorithm.{name}: no such algorithm; there are {', '.join(known)}.{near}"
-            )
-    special = _mapping(specials, str(asked))
-    return merge({**recipe, "algorithm": {"name": asked}}, special)
-
-
-def _by_its_source(recipe: Mapping[str, Any], over: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A revision is one of the recipe's own source; another one's is not known."""
-    model = _mapping(recipe, "model")
-    if _mapping(over, "model").get("source", model.get("source")) == model.get("source"):
-        return recipe
-    return {**recipe, "model": {key: value for key, value in model.items() if key != "revision"}}
-
-
-def _mapping(raw: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = raw.get(key) or {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{key}: must hold keys and values, not {quoted(value)}.")
-    return value
-
-
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a configuration with another over it, key by key, nested mappings too. A component
-    whose name changes keeps none of the other's options. All rewards then stand in `rewards`.
-    """
-    merged = _deep(_without_rewards(under), _without_rewards(over))
-    entries = rewards.layered({}, under, _deep)
-    entries = rewards.layered({"rewards": entries}, over, _deep)
-    return {**merged, "rewards": entries} if entries or "rewards" in over else merged
-
-
-def _without_rewards(raw: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {key: value for key, value in raw.items() if key not in ("reward", "rewards")}
-    if isinstance(evaluation := raw.get("evaluation"), Mapping) and "held_out" in evaluation:
-        plain["evaluation"] = {k: v for k, v in evaluation.items() if k != "held_out"}
-    return plain
-
-
-def _deep(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(under)
-    for key, value in over.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            other = "name" in value and value["name"] != below.get("name")
-            merged[key] = dict(value) if other else _deep(below, value)
-        else:
-            merged[key] = value
-    return merged
 
 
 def problems(error: ValidationError, prefix: str = "") -> str:

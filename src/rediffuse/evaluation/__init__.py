@@ -1,1 +1,1 @@
-"""Everything that looks at a policy: fixed prompts, held-out rewards, suites of prompts."""
+"""Evaluation of policies: images of fixed prompts, held-out rewards, and suites of prompts."""

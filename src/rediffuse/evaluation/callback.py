@@ -1,6 +1,4 @@
-"""Evaluations along a run: the policy on fixed prompts and noise, before some epochs and at the
-end.
-"""
+"""Evaluations along a run, on fixed prompts and noise: before some epochs and at the end."""
 
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, RunState
@@ -11,11 +9,13 @@ from rediffuse.verdict.overoptimisation import Course, course
 
 
 class Evaluator(Callback):
-    """Samples the fixed prompts, measures the images, and stops an over-optimised run where the
-    configuration asks for that.
+    """Samples the fixed prompts and measures the images. Stops an over-optimised run if the
+    configuration says so.
 
-    course: whether the run is over-optimised, and which checkpoint is the best; known to the first
-    process alone.
+    Attributes:
+        pictures: Samples and saves the images.
+        course: Whether the run is over-optimised, and its best checkpoint; known to the main
+            process only.
     """
 
     def __init__(self, pictures: Pictures, monitor: Monitor, display: Display) -> None:
@@ -36,7 +36,7 @@ class Evaluator(Callback):
             self._evaluate(run)
 
     def _evaluate(self, run: RunState) -> None:
-        """All processes call it together, and the first one works."""
+        """Evaluates the policy in the main process; all processes must call it together."""
         self._evaluated = run.epoch
         run.world.together(lambda: self._look(run) if run.world.is_main else None)
 

@@ -1,5 +1,6 @@
-"""Prompts that are longer than what the model's text encoder reads: it ignores the rest, so that
-two of them may be one.
+"""Warnings about prompts that are longer than the model's text encoder reads.
+
+It ignores the rest, so that different prompts may be equal to the model.
 """
 
 import warnings
@@ -9,12 +10,13 @@ from rediffuse.errors import quoted
 from rediffuse.types import Denoiser, ListsPrompts, Prompt, PromptSet, ReadsTokens
 
 MOST_ASKED = 20_000
-"""Texts that may be too long by their bytes; of each its tokens are counted."""
+"""The most texts whose tokens are counted, among those with enough bytes to be too long."""
 NUM_SHOWN = 3
+"""How many of the long prompts a warning shows."""
 
 
 def known_texts(prompts: PromptSet, drawn: Sequence[Prompt]) -> Sequence[str]:
-    """All texts of a set that lists them, or those that were drawn; each once."""
+    """Returns the distinct texts of a finite prompt set; of any other those that were drawn."""
     return list(
         dict.fromkeys(
             prompt.text
@@ -24,11 +26,13 @@ def known_texts(prompts: PromptSet, drawn: Sequence[Prompt]) -> Sequence[str]:
 
 
 def warning(denoiser: Denoiser, texts: Sequence[str]) -> str:
-    """How many of the texts are cut, and the first of them; empty where none is."""
+    """Returns a warning with the number of truncated texts and the first ones; empty if there are
+    none.
+    """
     if not isinstance(denoiser, ReadsTokens):
         return ""
     most = denoiser.max_tokens
-    # a token is a byte at least, but for two
+    # each token has at least one byte, except for the start and the end token
     suspects = [text for text in texts if len(text.encode()) + 2 > most][:MOST_ASKED]
     lengths = {text: denoiser.num_tokens(text) for text in suspects}
     cut = {text: length for text, length in lengths.items() if length > most}
@@ -46,6 +50,6 @@ def warning(denoiser: Denoiser, texts: Sequence[str]) -> str:
 
 
 def warn(denoiser: Denoiser, texts: Sequence[str]) -> None:
-    """A warning, where there is one."""
+    """Issues the warning if there is one."""
     if said := warning(denoiser, texts):
         warnings.warn(said, stacklevel=3)

@@ -1,5 +1,5 @@
-"""What becomes of the fixed pictures along a run: rewards that nothing is trained on, and what
-collapse does to pictures.
+"""Measures the fixed images of evaluations: held-out rewards, image statistics and the divergence
+from the pretrained model.
 """
 
 import time
@@ -28,23 +28,26 @@ from rediffuse.scoring.terms import Term
 from rediffuse.types import HasFeatures, Prompt, Rollout, Transitions
 
 ALIKE = 0.25
-"""Of the pretrained pictures' median distance to the nearest other: closer than this, two pictures
-are nearly identical.
+"""Images are nearly identical if they are closer than this share of the pretrained images' median
+nearest-neighbour distance.
 """
 WAYS = 6
-"""Of which the KL is measured: it costs as much as sampling them twice."""
+"""The number of trajectories to measure the KL on, which costs as much as sampling them twice."""
 PATIENCE_SECONDS = 30.0
-"""With a held-out reward that says it will answer later: the run does not need it."""
+"""How long transient failures of a held-out reward are retried; the run does not depend on it."""
 LONGEST_CALL_SECONDS = 300.0
-"""Of a held-out reward; one that takes longer is not asked again."""
+"""The time limit of a held-out reward's call; a reward that exceeds it is not called again."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """Of the pretrained pictures that are finite. features: (N, D)
-    places: the number of each among all pictures
-    apart: how far two of them are, of a prompt where it has two
-    nearest: the median distance to the nearest other
+    """Measurements of the pretrained model's finite images.
+
+    Attributes:
+        features: Shape (N, D).
+        places: The number of each image among all images of the evaluation.
+        apart: The mean distance of two images of a prompt, or of any two if no prompt has two.
+        nearest: The median distance of an image to its nearest neighbour.
     """
 
     features: Tensor
@@ -54,15 +57,17 @@ class Base:
 
     @classmethod
     def of(cls, features: Tensor, groups: Tensor, places: Sequence[int]) -> "Base":
-        """Measures the pretrained pictures; features are (N, D), groups (N,)."""
+        """Measures images with features (N, D) and groups (N,), which are equal for equal
+        prompts.
+        """
         apart = appearance.diversity(features, groups)
         if apart.isnan():
             apart = appearance.diversity(features, torch.zeros_like(groups))
         return cls(features, places, apart.item(), appearance.nearest(features).median().item())
 
     def distance(self, features: Tensor, places: Sequence[int]) -> Tensor:
-        """How far the pictures have moved, on average, from these: those that are finite in both.
-        NaN where none is.
+        """Returns the mean distance of images from the same pretrained images, in units of `apart`,
+        over images that are finite in both; NaN if there are none.
         """
         here = {place: row for row, place in enumerate(places)}
         both = [(here[place], row) for row, place in enumerate(self.places) if place in here]
@@ -75,8 +80,10 @@ class Monitor:
     """Scores and measures the fixed images of each evaluation.
 
     Args:
-        rewards: Those of the run. Those of weight 0 score the images; of the others, the first that
-            knows how alike images are is used for that, if no held-out reward does.
+        rewards: The rewards of the run. Held-out ones score the images. Features come from the
+            first that has any, held-out ones first.
+        tell: Reports a problem.
+        caller: The thread on which rewards are called.
     """
 
     def __init__(
@@ -101,8 +108,11 @@ class Monitor:
         self._hung: set[str] = set()
 
     def look(self, epoch: int, pictures: Rollout) -> None:
-        """A row about the policy after so many epochs. pictures: of the same prompts and noise
-        every time, with the way there.
+        """Measures an evaluation and appends a row to monitor.jsonl.
+
+        Args:
+            epoch: The number of completed epochs.
+            pictures: The images, of the same prompts and noise in every evaluation.
         """
         began = time.perf_counter()
         seen = replace(pictures, samples=self._modality.quantized(pictures.samples))
@@ -132,7 +142,7 @@ class Monitor:
                 for part, each in parts.items()
             },
         }
-        if first:  # what there is to lose: each prompt's pictures are held against the next prompt
+        if first:  # the score of a total mismatch: each prompt's images with the next prompt
             turn = _images_per_prompt(seen.prompts)
             others, _ = self._values(
                 name, replace(seen, prompts=[*seen.prompts[turn:], *seen.prompts[:turn]])
@@ -141,7 +151,9 @@ class Monitor:
         return entry
 
     def _values(self, name: str, seen: Rollout) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """(N,) and its parts, NaN where there is none: a held-out reward never harms the run."""
+        """Returns a held-out reward's values (N,) and its parts. Failures become NaN, since they
+        must not affect the run.
+        """
         if name in self._hung:
             return torch.full((len(seen.prompts),), torch.nan), {}
         usual = self._config.scoring
@@ -174,10 +186,10 @@ class Monitor:
             self._tell(message)
 
     def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
-        """Of the pictures that are finite; nothing where none is.
+        """Returns statistics of the finite images; empty if there are none.
 
-        Distances are in units of the pretrained pictures' own: diversity begins at 1, or is missing
-        where no prompt has two.
+        Distances are relative to those of the pretrained images, so that diversity begins at 1. It
+        is missing if no prompt has two images.
         """
         places = seen.whole
         if not places:
@@ -201,8 +213,8 @@ class Monitor:
         return {name: finite_or_none(value.item()) for name, value in found.items()}
 
     def _base_of(self, epoch: int, features: Tensor, seen: Rollout) -> Base | None:
-        """Of a run that goes on, from its first pictures; None where they are gone, or none of them
-        was finite.
+        """Measures the pretrained images, which a resumed run reads from its folder; None if they
+        are missing or none is finite.
         """
         if epoch == 0:
             self._base = Base.of(features, seen.groups[seen.whole], seen.whole)
@@ -219,8 +231,8 @@ class Monitor:
         return self._base
 
     def _features(self, images: Tensor) -> Tensor:
-        """Of thumbnails, where no reward has any, or what it has is not a row of numbers for each
-        picture.
+        """Returns features (B, D) of a reward's network, or thumbnails if there are no valid
+        ones.
         """
         if self._eye is not None:
             try:
@@ -235,7 +247,7 @@ class Monitor:
                     f"they have shape {tuple(features.shape)} for {len(images)} pictures, or"
                     " are not finite"
                 )
-            except Exception as error:  # it may be anyone's code
+            except Exception as error:  # it may be the user's code
                 problem = f"{type(error).__name__}: {error}"
             self._say_once(
                 "features",
@@ -245,8 +257,8 @@ class Monitor:
         return appearance.thumbnails(images)
 
     def _trajectories(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> Rollout:
-        """Samples of the same noise, made as in training, where evaluations use another sampler or
-        guidance.
+        """Samples trajectories as in training, from the same noise, for evaluations with another
+        sampler or guidance.
         """
         key = (self._config.seed, "pictures")
         draws = Draws(rows, [prompts[i] for i in rows], key)
@@ -254,7 +266,7 @@ class Monitor:
         return joined(collect(self._policy, draws, size, self._world, Transitions), len(rows))
 
     def _kl(self, pictures: Rollout) -> dict[str, float | None]:
-        """In nats, of the first prompts' first pictures."""
+        """Returns the mean KL in nats over the first finite images of WAYS prompts."""
         if not self._config.evaluation.kl:
             return {}
         apart = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
@@ -274,9 +286,19 @@ class Monitor:
 def kl_to_pretrained(
     policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World
 ) -> Tensor:
-    """(rows,) in nats, of the whole way to each picture: summed over its random steps and the
-    entries of a latent, each step's KL(policy || pretrained) at the states that the policy went
-    through. size: rows in one forward pass.
+    """Estimates KL(policy || pretrained) of whole trajectories, from the policy's own samples.
+
+    It is the sum over random steps and latent elements of each step's KL at the sampled states.
+
+    Args:
+        policy: The policy.
+        rollout: Samples of the policy with their trajectories.
+        rows: The positions of the samples to measure.
+        size: The number of samples in one forward pass.
+        world: Provides the worker threads.
+
+    Returns:
+        Shape (len(rows),), in nats, on the CPU.
     """
     way = rollout.trajectory
 
@@ -304,5 +326,5 @@ def kl_to_pretrained(
 
 
 def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
-    """Of pictures that stand prompt by prompt, as many of each."""
+    """Returns the number of images of each prompt, which is equal for all of them."""
     return len(prompts) // len({prompt.key for prompt in prompts})

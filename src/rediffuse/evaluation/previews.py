@@ -10,7 +10,8 @@ from torch import Tensor
 
 from rediffuse.errors import ConfigError, quoted
 from rediffuse.lookup import trust
-from rediffuse.lookup.build import build, find
+from rediffuse.lookup.build import build
+from rediffuse.lookup.find import find
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import Modality, Prompt, PromptSet, Renders
 

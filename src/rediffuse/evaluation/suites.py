@@ -1,5 +1,5 @@
-"""Whether what was learned carries over: the pretrained and the tuned model on the same prompts and
-seeds, suite by suite.
+"""Generalisation: compares the fine-tuned model with the pretrained one on suites of prompts, with
+the same seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,8 @@ from rediffuse.evaluation.pictures import distinct, save, tuned
 from rediffuse.evaluation.previews import View
 from rediffuse.faults import told
 from rediffuse.images import grid
-from rediffuse.lookup.build import GIVEN_IN_PYTHON, build, check_names
+from rediffuse.lookup.build import build, check_names
+from rediffuse.lookup.find import GIVEN_IN_PYTHON
 from rediffuse.maths import noise
 from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy
@@ -41,7 +42,7 @@ from rediffuse.terminal.output import console, printable
 from rediffuse.types import Prompt, PromptSet, Rollout
 
 OWN = "own"
-"""The run's own prompts, with seeds that no training saw."""
+"""The suite of the run's own prompts, with seeds that were not used in training."""
 SUITES = (
     OWN,
     "unseen_animals",
@@ -50,12 +51,20 @@ SUITES = (
     "unseen_animals_activities",
 )
 NUM_PICTURES = 12
+"""How many prompts each suite's picture shows."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """What to ask of a run. rewards: by name, instead of the run's own and its held-out ones
-    checkpoint: as checkpoint.load
+    """What to evaluate.
+
+    Attributes:
+        suites: OWN, names of prompt sets, or files of prompts.
+        rewards: Names of rewards; empty: those of the run that score samples as they are.
+        checkpoint: "newest", "best", or the number of completed epochs.
+        num_prompts: The most prompts of each suite.
+        images_per_prompt: The number of images of each prompt.
+        seed: Of prompts, noise and bootstrap.
     """
 
     suites: Sequence[str] = SUITES
@@ -68,11 +77,13 @@ class Question:
 
 @torch.no_grad()
 def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
-    """Writes RUN/evaluation: evaluation.json, which it also returns, and a picture a suite, before
-    above after.
+    """Evaluates a run and writes RUN/evaluation.
 
-    Raises ConfigError for a suite or a reward that is not there. Why a reward cannot judge a suite
-    stands in its place.
+    The folder gets a picture of each suite, before above after, and evaluation.json, whose content
+    is returned. If a reward fails on a suite, its entry holds the error.
+
+    Raises:
+        ConfigError: If a suite or a reward does not exist.
     """
     run = folder.existing(run_dir)
     config = run.config()
@@ -99,7 +110,14 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same draws before and after, prompt by prompt, as many of each."""
+    """Samples of both models from the same prompts and noise.
+
+    Attributes:
+        before: Of the pretrained model, ordered by prompt, with equally many for each.
+        after: Of the fine-tuned model, in the same order.
+        prompts: The prompt of each sample.
+        modality: The kind of the samples.
+    """
 
     before: Sequence[Rollout]
     after: Sequence[Rollout]
@@ -109,6 +127,8 @@ class Pair:
     def sampled(
         cls, policy: DiffusionPolicy, draws: Draws, config: Config, world: World, name: str
     ) -> "Pair":
+        """Samples both models; `name` is that of the suite, for the progress bar."""
+
         def sample(which: str) -> list[Rollout]:
             size = config.micro_batch_size
             rollouts = collect(policy, draws, size, world)
@@ -132,7 +152,7 @@ class Pair:
     def compared(
         self, terms: Sequence[Term], config: Config, question: Question, caller: Caller
     ) -> dict[str, Any]:
-        """Returns each reward's means before and after, and the interval of their difference."""
+        """Returns the result of `gained` for each reward and each of its parts, or its error."""
         generator = noise.generator(question.seed, "bootstrap")
         found: dict[str, Any] = {}
         for term in terms:
@@ -151,7 +171,7 @@ class Pair:
         return {"rewards": found}
 
     def picture(self, view: View) -> Image.Image:
-        """The first picture of each of the first prompts, before above after."""
+        """Draws the first image of each of the first prompts, before above after."""
         step = len(self.prompts) // len({prompt.key for prompt in self.prompts})
         first = self.prompts[::step][:NUM_PICTURES]
         was, now = (
@@ -166,11 +186,19 @@ class Pair:
 def gained(
     before: Tensor, after: Tensor, images_per_prompt: int, generator: torch.Generator
 ) -> dict[str, Any]:
-    """before, after: (prompts * images_per_prompt,), NaN where unknown -> means over prompts, and
-    their difference's interval.
+    """Computes means over prompts and the bootstrap interval of their difference.
 
-    The interval is that of a bootstrap over prompts, since several pictures of one prompt are not
-    independent. All None where nothing is known both before and after.
+    Prompts are resampled rather than images, since images of one prompt are not independent.
+
+    Args:
+        before: Shape (prompts * images_per_prompt,), ordered by prompt; NaN if unknown.
+        after: The same for the other model.
+        images_per_prompt: The number of images of each prompt.
+        generator: Of the bootstrap.
+
+    Returns:
+        The means "before", "after" and of the "difference", its 95 % interval "low" to "high", and
+        "num_images", all over images with both values; None if unknown.
     """
     known = before.isfinite() & after.isfinite()
     was, now = (
@@ -185,7 +213,7 @@ def gained(
 
 
 def table(found: Mapping[str, Any]) -> Group:
-    """For a terminal."""
+    """Returns the result of `evaluate` as tables for a terminal."""
     return Group(
         *(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"])))
     )
@@ -225,7 +253,7 @@ def _rows(rewards: Mapping[str, Any]) -> Table:
 
 
 def _suite(name: str, config: Config) -> PromptSet:
-    """own, a prompt set of the house, a file of prompts, or anyone's own."""
+    """Builds the prompt set of a suite: OWN, a file of prompts, or a name."""
     if name == OWN:
         options = config.prompts
     elif Path(name).suffix in (".txt", ".jsonl"):
@@ -238,7 +266,7 @@ def _suite(name: str, config: Config) -> PromptSet:
 
 
 def _rewards(config: Config, names: Sequence[str]) -> list[Term]:
-    """Those that are named, or those of the run that score images as they are."""
+    """Builds the named rewards, or those of the run that score samples as they are."""
     listed = [{"name": name} for name in names] or config.rewards
     known = [
         each
@@ -266,7 +294,9 @@ def _draws(prompts: PromptSet, question: Question) -> Draws:
 def _values(
     term: Term, rollouts: Sequence[Rollout], config: Config, caller: Caller
 ) -> dict[str, Tensor]:
-    """(N,) each: the reward and its parts. Raises RewardError where it gives nothing at all."""
+    """Returns a reward and its parts, each (N,). Raises RewardError if there is no number at
+    all.
+    """
     n = sum(len(rollout.prompts) for rollout in rollouts)
     options = replace(config.scoring, max_failed=1.0)
     scorer = Scorer(term.judged, options, name=term.name, num_samples=n, caller=caller)

@@ -1,3 +1,3 @@
-"""From a name in a configuration to the thing that it names, and what a stranger's file may ask
-for.
+"""Building the components that a configuration names, and permissions for what untrusted files
+request.
 """

@@ -1,5 +1,5 @@
-"""What the files on this machine that a run is made of contained when it began: base weights,
-judges, prompts.
+"""Hashes of the local files that a run depends on (base weights, models of rewards, prompts), to
+detect changes.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,26 +9,34 @@ from rediffuse.config.declared import KEYS, declared_options
 from rediffuse.config.inputs import named_in
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import components_of
+from rediffuse.lookup.parts import components_of
 from rediffuse.runs.files import digest
 
 READ = (".safetensors", ".bin", ".ckpt", ".pt", ".json", ".txt", ".jsonl", ".model")
-"""Ends of the names of files that are read of a model's folder."""
+"""The suffixes of the files in a model's folder that are hashed."""
 
 
 def of(config: Config, only: str = "") -> dict[str, dict[str, str]]:
-    """By option, the SHA-256 of every file that it names: `model.source` -> `unet/config.json` ->
-    digest; of a file of prompts also of the input files that its lines name.
+    """Hashes the local files that a configuration names, and the input files that its prompts name.
 
-    only: how the options' names begin.
+    Args:
+        config: The configuration.
+        only: The prefix of the options to consider, such as "model."; empty: all.
+
+    Returns:
+        For each option, such as `model.source`, the SHA-256 of each file by its path in the folder,
+        such as `unet/config.json`.
     """
     found = {place: _digests(path) for place, path in _local(config) if place.startswith(only)}
     return {place: digests for place, digests in found.items() if digests}
 
 
 def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> None:
-    """Raises ConfigError where a file is not what it was. before: as `of` gave it; what it does not
-    name is not looked at.
+    """Raises ConfigError if a file has changed.
+
+    Args:
+        before: An earlier result of `of`; only its files are compared.
+        config: The configuration.
     """
     for each in changes(before, config):
         raise ConfigError(
@@ -39,8 +47,12 @@ def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> N
 
 
 def changes(before: Mapping[str, Mapping[str, str]], config: Config, only: str = "") -> list[str]:
-    """The option and the first file of each that is not what it was. only: how the options' names
-    begin.
+    """Returns each option whose files have changed, with the first changed file.
+
+    Args:
+        before: An earlier result of `of`; only its files are compared.
+        config: The configuration.
+        only: The prefix of the options to consider; empty: all.
     """
     now, found = of(config, only), []
     for place, files in before.items():
@@ -53,7 +65,7 @@ def changes(before: Mapping[str, Mapping[str, str]], config: Config, only: str =
 
 
 def _local(config: Config) -> Iterator[tuple[str, Path]]:
-    """Options of components of the house that name what is on this machine."""
+    """Yields the options of this package's components that name existing local paths."""
     for place, key, options in components_of(config):
         for option, declared in declared_options(KEYS[key], str(options.get("name", ""))).items():
             path = Path(str(options.get(option) or declared.default or ""))

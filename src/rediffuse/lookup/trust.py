@@ -1,10 +1,10 @@
-"""What a file that somebody else may have written asks of this machine, and what its owner has
-allowed.
+"""Permissions for what an untrusted configuration requests of this machine.
 
-A recipe or a run's config.yaml may name what is inside of its run folder or of the package, and
-models of the Hub. Code, other paths, addresses, environment variables, plain http and pickles take
-a permission: the command line's own words, or --trust-code. What was allowed when a run began is
-remembered outside of its folder, so that its owner goes on with it without a word.
+Without permission, a recipe or a run's config.yaml may name models of the Hub, and files in its run
+folder or in the package. Code, other paths, server addresses, environment variables, unencrypted
+HTTP and pickles need permission, by being named in the command's own flags or by --trust-code. What
+was allowed when a run began is stored outside its folder, so that the same user can resume it
+without asking again.
 """
 
 import hashlib
@@ -19,18 +19,20 @@ from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
 from rediffuse.config.rewards import place_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
-from rediffuse.lookup.build import GIVEN_IN_PYTHON, components_of
+from rediffuse.lookup.find import GIVEN_IN_PYTHON
+from rediffuse.lookup.parts import components_of
 
 
 def refuse(
     where: object, config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None
 ) -> None:
-    """Raises ConfigError with all that `config` asks for and nobody allowed, by key.
+    """Raises ConfigError if the configuration requests something without permission.
 
     Args:
-        where: what the configuration was read from.
-        flags: what the command line said, as config.resolved takes it; that needs no permission.
-        run: the run's folder, where it is a run's.
+        where: The file that the configuration was read from, for the message.
+        config: The configuration.
+        flags: The command's flags as nested options, which need no permission.
+        run: The run's folder, if the configuration is that of a run.
     """
     if asked := unallowed(config, flags, run):
         listed = ", ".join(f"{value} ({place})" for place, value in asked.items())
@@ -43,7 +45,9 @@ def refuse(
 def unallowed(
     config: Config, flags: Mapping[str, Any] | None = None, run: Path | None = None
 ) -> dict[str, str]:
-    """What `refuse` would name."""
+    """Returns the requests that lack permission, as in `asks`; the arguments are those of
+    `refuse`.
+    """
     typed = set(_typed(flags or {}, config))
     allowed = _remembered(run) if run else {}
     return {
@@ -55,7 +59,7 @@ def unallowed(
 
 
 def asks(config: Config, run: Path | None = None) -> dict[str, str]:
-    """What components ask for that is not their own: `reward.name` -> `mine.py:dark`."""
+    """Returns all requests that need permission, by option: `reward.name` -> `mine.py:dark`."""
     return dict(
         each
         for place, key, options in components_of(config)
@@ -64,9 +68,7 @@ def asks(config: Config, run: Path | None = None) -> dict[str, str]:
 
 
 def remember(run: Path, config: Config) -> None:
-    """That the owner of this machine allowed what `config` asks for, where that can be written
-    down.
-    """
+    """Stores that the user allowed the requests of this run, if the state folder is writable."""
     if asked := asks(config, run):
         place = _memory(run)
         try:
@@ -75,7 +77,7 @@ def remember(run: Path, config: Config) -> None:
                 place, "w", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600)
             ) as file:
                 file.write(json.dumps(asked))
-        except OSError:  # then he is asked again
+        except OSError:  # the user has to give permission again
             return
 
 
@@ -98,7 +100,7 @@ def _memory(run: Path) -> Path:
 
 
 def _typed(flags: Mapping[str, Any], config: Config) -> Iterator[str]:
-    """The places that flags speak of, as `components_of` names them."""
+    """Yields the options that flags set, named as in `components_of`."""
     for leaf in _leaves(flags):
         first, _, rest = leaf.partition(".")
         number, _, option = rest.partition(".")
@@ -111,7 +113,7 @@ def _typed(flags: Mapping[str, Any], config: Config) -> Iterator[str]:
 
 
 def _leaves(flags: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """`{"reward": {"url": …}}` -> `reward.url`."""
+    """Yields the dotted names of nested options: `{"reward": {"url": …}}` -> `reward.url`."""
     for key, value in flags.items():
         if isinstance(value, Mapping):
             yield from _leaves(value, f"{prefix}{key}.")
@@ -138,7 +140,7 @@ def _asked(
 
 
 def _reaches(option: Option, value: Any, run: Path | None) -> bool:
-    """Whether a value of this option names what is not the run's, the package's or the Hub's."""
+    """Whether a value of this option names something outside the run, the package and the Hub."""
     if option.kind == "harmless" or not value or value == option.default:
         return False
     if str(value).startswith("~") and option.kind in ("HubId", "FilePath"):
@@ -153,6 +155,6 @@ def _reaches(option: Option, value: Any, run: Path | None) -> bool:
 def _inside(path: Path, run: Path | None) -> bool:
     try:
         resolved = (run / path if run else path).resolve()
-    except (OSError, ValueError, RuntimeError):  # a loop of links, or a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a loop of links, or an invalid file name
         return False
     return any(resolved.is_relative_to(root.resolve()) for root in (PACKAGE, run) if root)

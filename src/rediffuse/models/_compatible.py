@@ -1,4 +1,4 @@
-"""Whether a pipeline is one that a family can train, from its configurations alone."""
+"""Checks whether a family can train a pipeline, from its configuration files alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,17 @@ def refuse_other_kinds(
     prediction: str | None = None,
     instead: Mapping[str, str | None] | None = None,
 ) -> None:
-    """Raises ConfigError, with what the pipeline in `folder` is, where it is of another kind.
-    Missing files say nothing.
+    """Refuses pipelines of other kinds. Missing files are not checked.
 
-    instead: folders of parts that options name in place of the pipeline's own.
+    Args:
+        folder: The pipeline's folder.
+        size_pixels: The option of that name; if None, the U-Net's configuration must give a square
+            size.
+        prediction: The option of that name, which replaces the scheduler's `prediction_type`.
+        instead: Folders of the parts that options name instead of the pipeline's own.
+
+    Raises:
+        ConfigError: If the pipeline is of another kind; the message names it.
     """
     if any((folder / name).is_file() for name in ADAPTERS):
         raise ConfigError(f"model.source: {folder} {ADAPTER}")
@@ -107,7 +114,15 @@ def _problems_of_pixels(index: Mapping[str, Any], unet: Mapping[str, Any]) -> It
 
 
 def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
-    """The same of a single file. shapes: of its tensors, by their names"""
+    """Refuses single files of other kinds of models.
+
+    Args:
+        place: The file, for the message.
+        shapes: The shapes of its tensors, by name.
+
+    Raises:
+        ConfigError: If the model is of another kind; the message names it.
+    """
     if any(".lora_" in name or "lora_down" in name for name in shapes):
         raise ConfigError(f"model.source: {place} {ADAPTER}")
     first = next(
@@ -154,9 +169,9 @@ def _problems(
     text_encoder: Mapping[str, Any],
     scheduler: Mapping[str, Any],
 ) -> Iterator[str]:
-    """The most telling first."""
+    """Yields what prevents training, the most informative first."""
     pipeline = index.get("_class_name", PIPELINES[0])
-    if unet.get("addition_embed_type") not in (None, "text"):  # text: made of the same embedding
+    if unet.get("addition_embed_type") not in (None, "text"):  # text: from the same embedding
         yield (
             "is Stable Diffusion XL or a model like it: its U-Net takes a size and a second text"
             " embedding besides."
@@ -221,7 +236,7 @@ def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    """Raises ConfigError where it is not JSON."""
+    """Reads a JSON file; empty if it does not exist. Raises ConfigError if it is not JSON."""
     if not path.is_file():
         return {}
     try:

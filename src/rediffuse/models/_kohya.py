@@ -9,18 +9,16 @@ from torch import Tensor
 PREFIX = "lora_unet_"
 FACTORS = {"lora_A": "lora_down", "lora_B": "lora_up"}
 WIDTH_OF_SD2 = 1024
-"""Of the text embeddings that a U-Net of Stable Diffusion 2.x attends to; those of 1.x are 768
-wide.
-"""
+"""The width of the text embeddings of Stable Diffusion 2.x; those of 1.x have 768 elements."""
 
 
 def tensors(lora: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """The file's tensors.
+    """Returns the tensors of the file, by name.
 
     Args:
-        lora: peft's state dict of one adapter of a U-Net, `MODULE.lora_A.weight` and
+        lora: peft's state dict of one adapter of a U-Net, with `MODULE.lora_A.weight` and
             `MODULE.lora_B.weight`.
-        alpha: of every module; what is added to a weight is alpha / rank times B A.
+        alpha: The scale of every module: alpha / rank times B A is added to its weight.
     """
     found: dict[str, Tensor] = {}
     for key, value in lora.items():
@@ -32,8 +30,8 @@ def tensors(lora: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
 
 
 def metadata(unet: UNet2DConditionModel, rank: int, alpha: float) -> dict[str, str]:
-    """What tools read besides: A1111 takes a file for Stable Diffusion 1.x unless `ss_v2` says
-    otherwise.
+    """Returns the metadata of the file. A1111 assumes Stable Diffusion 1.x unless `ss_v2` is
+    "True".
     """
     return {
         "ss_network_module": "networks.lora",

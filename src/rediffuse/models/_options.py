@@ -1,5 +1,5 @@
-"""The options that families share; light, so that they are checked before anything heavy is
-imported.
+"""The options that model families share. This module imports nothing slow, so that options are
+checked early.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,19 @@ from rediffuse.config.schema import Method, Positive, PositiveInt, Text
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What of a network learns, and in what precision it computes.
+    """What of a network is trained, and its precision.
 
     Attributes:
-        train: a LoRA adapter of the network, or all of its weights.
-        lora_alpha: None takes the rank, which every tool that reads the file agrees on.
-        lora_targets: names of modules, or their ends; the attention projections are peft's and the
-            paper code's usual.
-        precision: of the networks; latents and log-probabilities are fp32 whatever it is, and so is
-            what learns.
-        gradient_checkpointing: compute activations twice instead of keeping them, for less memory.
+        train: What is trained: a LoRA adapter of the network, or all of its weights.
+        lora_rank: The rank of the adapter.
+        lora_alpha: The scale of the adapter; None: the rank, a choice that all tools that read the
+            file interpret in the same way.
+        lora_targets: The names of the adapted modules, or the ends of their names. The attention
+            projections are the usual choice, also of peft and the paper's code.
+        precision: The precision of the networks. Latents, log-probabilities and trained parameters
+            are fp32 in any case.
+        gradient_checkpointing: Whether activations are recomputed in the backward pass instead of
+            stored, which saves memory.
     """
 
     train: Method[Literal["lora", "full"]] = "lora"
@@ -32,12 +35,12 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class LatentDiffusionOptions(TrainingOptions):
-    """The options that latent diffusion models share.
+    """The options of latent diffusion models.
 
     Attributes:
-        guidance_scale: of classifier-free guidance, in sampling and in training alike (regression:
-            algorithm.guided); 1 is none.
-        size_pixels: of one side of the images; None: as the model was trained.
+        guidance_scale: The scale of classifier-free guidance, in sampling and in training (for
+            regression see algorithm.guided); 1 disables it.
+        size_pixels: The width and height of the images; None: as the model was trained.
     """
 
     guidance_scale: Positive = 5.0

@@ -1,33 +1,19 @@
-"""Comparison of several runs on one task: reward against reward queries, a table, and images."""
+"""Comparison of several runs on one task: methods, their curves and their standings."""
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-from PIL import Image
 from rich.table import Table
 
-from rediffuse.config.declared import KEYS, declared_options, result_options
-from rediffuse.config.rewards import trained, use_of
+from rediffuse.config.rewards import trained
 from rediffuse.config.schema import Config
 from rediffuse.errors import RunError
-from rediffuse.report.charts import drawn, in_page
-from rediffuse.report.markup import rendered, shown
-from rediffuse.report.pictures import embedded
-from rediffuse.runs import files, log
+from rediffuse.report.settings import settings, task
+from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder, existing
 from rediffuse.terminal.commands import command
-
-TASK = ("rewards", "prompts", "sampler", "model")
-MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
-"""Options that do not distinguish methods."""
-NUM_PICTURES = 12
-"""The number of prompts whose images are shown."""
 
 
 @dataclass(frozen=True)
@@ -152,44 +138,6 @@ def compared(paths: Sequence[Path], reach: float | None = None) -> Comparison:
     return Comparison(methods, sorted(standings, key=lambda standing: -standing.final), reach)
 
 
-def write(comparison: Comparison, out: Path) -> Path:
-    """Writes compare.html, .png, .svg and .csv to the folder `out`, and returns the path of the
-    page.
-    """
-    runs, methods = comparison.runs, comparison.methods
-    with matplotlib.rc_context({"text.parse_math": False}):
-        figure = chart(methods, runs[0].config.goal)
-    if out.exists() and not out.is_dir():
-        raise RunError(f"--out: {out} is a file; name a folder.")
-    files.make_folder(out)
-    for kind in ("png", "svg"):
-        files.write_bytes(out / f"compare.{kind}", drawn(figure, kind))
-    table = io.StringIO(newline="")
-    rows = csv.writer(table)
-    rows.writerow(["method", "run", "seed", "reward_queries", "reward_mean"])
-    for method in methods:
-        for run in method.runs:
-            rows.writerows(
-                [method.label, run.folder.path, run.config.seed, *point] for point in run.curve()
-            )
-    files.write_text(out / "compare.csv", table.getvalue())
-    page = rendered(
-        "compare.html.jinja",
-        config=runs[0].config,
-        curve=in_page(lambda: chart(methods, runs[0].config.goal), "curve"),
-        standings=comparison.standings,
-        reach=comparison.reach,
-        pictures=_pictures(methods),
-        prompts=files.read_json(runs[0].folder.samples / "prompts.json")[:NUM_PICTURES]
-        if _grids(runs[0])
-        else [],
-        seed=_common_seed(methods),
-        runs=runs,
-    )
-    files.write_text(out / "compare.html", page)
-    return out / "compare.html"
-
-
 def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
     """Raises RunError if the rewards are normalised, or if two runs differ in their task, prompts
     or model.
@@ -202,7 +150,7 @@ def refuse_incomparable(runs: Iterable[ComparedRun]) -> None:
             " false."
         )
     for other in others:
-        ours, theirs = _task(first.config), _task(other.config)
+        ours, theirs = task(first.config), task(other.config)
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key):
                 raise RunError(
@@ -218,42 +166,28 @@ def grouped(runs: Sequence[ComparedRun]) -> list[Method]:
     """
     groups: dict[str, list[ComparedRun]] = {}
     for run in runs:
-        groups.setdefault(str(_settings(run.config)), []).append(run)
+        groups.setdefault(str(settings(run.config)), []).append(run)
     of_algorithm: dict[str, list[Mapping[str, Any]]] = {}
-    for members in groups.values():
-        of_algorithm.setdefault(members[0].config.algorithm["name"], []).append(
-            _settings(members[0].config)
+    for first, *_ in groups.values():
+        of_algorithm.setdefault(first.config.algorithm["name"], []).append(settings(first.config))
+    return [
+        Method(
+            _label(members[0].config, of_algorithm[members[0].config.algorithm["name"]]), members
         )
-    methods = []
-    for members in groups.values():
-        name, settings = members[0].config.algorithm["name"], _settings(members[0].config)
-        alike = of_algorithm[name]
-        apart = [key for key in settings if any(other.get(key) != settings[key] for other in alike)]
-        methods.append(
-            Method(", ".join([name, *(f"{key} {settings[key]}" for key in apart)]), members)
-        )
-    return methods
+        for members in groups.values()
+    ]
 
 
-def chart(methods: Sequence[Method], reward: str) -> Figure:
-    """Draws the mean over seeds and the range from minimum to maximum, against reward queries."""
-    figure = Figure(figsize=(8, 4.4), layout="constrained")
-    axes = figure.subplots()
-    for method in methods:
-        queries, mean, least, most = zip(*method.curve(), strict=True)
-        (line,) = axes.plot(
-            queries,
-            mean,
-            marker="o",
-            markersize=3,
-            label=shown(f"{method.label} ({len(method.runs)})"),
-        )
-        axes.fill_between(queries, least, most, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set_xlabel("reward queries learned from")
-    axes.set_ylabel(f"{shown(reward)}\nmean, least and most of the seeds")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    return figure
+def _label(config: Config, alike: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the algorithm's name, with the options that differ between methods of it.
+
+    Args:
+        config: The configuration of a run of the method.
+        alike: The settings of each method that has the same algorithm.
+    """
+    own = settings(config)
+    apart = [key for key in own if any(other.get(key) != own[key] for other in alike)]
+    return ", ".join([config.algorithm["name"], *(f"{key} {own[key]}" for key in apart)])
 
 
 def _read(path: Path) -> ComparedRun:
@@ -266,64 +200,6 @@ def _read(path: Path) -> ComparedRun:
     return ComparedRun(folder, folder.config(), metrics)
 
 
-def _task(config: Config) -> dict[str, Any]:
-    """What compared runs must have in common."""
-    flat = _flat(_compared(config))
-    return {key: value for key, value in flat.items() if key.split(".")[0] in TASK}
-
-
-def _settings(config: Config) -> dict[str, Any]:
-    """Returns the options that may distinguish methods."""
-    own = ("evaluation", "logging", "scoring")
-    return {
-        key: value
-        for key, value in _flat(_compared(config, methods=True)).items()
-        if key not in MUTE and key.split(".")[0] not in own
-    }
-
-
-def _compared(config: Config, *, methods: bool = False) -> dict[str, Any]:
-    """The configuration without what does not change a result: how servers are reached, and rewards
-    that are not trained on. Options that are younger than the run have their defaults.
-
-    Args:
-        methods: With the options in which methods may differ.
-    """
-    found = asdict(config)
-    for key in KEYS.keys() - {"reward"}:
-        known = declared_options(KEYS[key], str(found[key].get("name")))
-        found[key] = {
-            option: value
-            for option, value in _complete(key, found[key]).items()
-            if methods or option not in known or not known[option].is_of_a_method
-        }
-    found["rewards"] = {
-        str(number): {**_complete("reward", entry), **use_of(entry).spelt()}
-        for number, entry in enumerate(trained(config.rewards))
-    }
-    return found
-
-
-def _complete(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    known = declared_options(KEYS[key], str(options.get("name")))
-    defaults = {
-        name: list(each.default) if isinstance(each.default, tuple) else each.default
-        for name, each in known.items()
-    }
-    return result_options(key, {**defaults, **options})
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{key}": value}
-        )
-    return flat
-
-
 def _standing(method: Method, reach: float) -> Standing:
     curve = method.curve()
     queries, final, least, most = curve[-1]
@@ -334,52 +210,3 @@ def _standing(method: Method, reach: float) -> Standing:
     return Standing(
         method.label, seeds, curve[0][1], final, least, most, best, queries, reached, seconds
     )
-
-
-def _common_seed(methods: Sequence[Method]) -> int | None:
-    """Returns the smallest seed for which every method has images of the same prompts; None if
-    there is none.
-    """
-    if (
-        len(
-            {
-                (run.config.evaluation.num_prompts, run.config.evaluation.images_per_prompt)
-                for m in methods
-                for run in m.runs
-            }
-        )
-        > 1
-    ):
-        return None
-    seeds = [{run.config.seed for run in method.runs if _grids(run)} for method in methods]
-    return min(set.intersection(*seeds), default=None)
-
-
-def _pictures(methods: Sequence[Method]) -> list[tuple[str, str]]:
-    """Returns (label, data URI) pairs: the images before training, then each method's last images
-    for a common seed.
-    """
-    seed = _common_seed(methods)
-    if seed is None:
-        return []
-    chosen = [
-        (method.label, next(run for run in method.runs if run.config.seed == seed))
-        for method in methods
-    ]
-    return [
-        ("before", _row(_grids(chosen[0][1])[0])),
-        *((label, _row(_grids(run)[-1])) for label, run in chosen),
-    ]
-
-
-def _grids(run: ComparedRun) -> list[Path]:
-    """Returns the grids of a run's evaluations, ordered by epoch."""
-    return sorted(run.folder.samples.glob("epoch-*/grid.png"))
-
-
-def _row(grid: Path) -> str:
-    """Returns the first image of each prompt, as a data URI."""
-    with Image.open(grid) as whole, Image.open(grid.parent / "000.png") as single:
-        return embedded(
-            whole.crop((0, 0, min(whole.width, NUM_PICTURES * single.width), single.height))
-        )

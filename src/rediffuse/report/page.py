@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config.reading import read_yaml
 from rediffuse.config.rewards import read_entries, title
-from rediffuse.config.schema import read_yaml
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
+from rediffuse.report.diagnostics import diagnostics
 from rediffuse.report.markup import number, rendered
 from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
@@ -126,7 +127,7 @@ def render(told: Told, *, version: str | None = None) -> str:
     drawing = Drawing(told.marks)
     shown = slider_frames(told)
     table = tables.per_prompt(told.rewards)
-    measured, silent = panels.diagnostics(told.metrics, told.looks, drawing)
+    measured, silent = diagnostics(told.metrics, told.looks, drawing)
     return rendered(
         "page.html.jinja",
         scripts=SCRIPTS if version is None else LIVE_SCRIPTS,

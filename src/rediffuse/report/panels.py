@@ -1,4 +1,4 @@
-"""The charts of a run's report, with their titles and explanations."""
+"""The charts of a run's rewards, with their titles and explanations."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,60 +22,6 @@ MOST_PANELS = 24
 ERRORS = 2
 """The half-width of a band in standard errors; the band covers about 95 %."""
 OWN = {"reward_mean", "reward_std", "reward_queries"}
-SECONDS = {
-    "seconds_sampling": "making pictures",
-    "seconds_reward": "judging them",
-    "seconds_training": "learning",
-}
-GIGABYTE = 1e9
-DIAGNOSTICS = {
-    "approx_kl": (
-        "Size of an update (KL)",
-        "How far one update moves the model from the one that made the pictures.",
-    ),
-    "clip_fraction": (
-        "Updates held back",
-        "The share of steps in which an update reached its limit (the clip fraction).",
-    ),
-    "ratio_drift": (
-        "Ratio drift",
-        "Before an update this would be exactly 0; what is left is rounding.",
-    ),
-    "grad_norm": (
-        "Gradient norm",
-        "How strongly the rewards pull on the model. A sudden rise is a warning.",
-    ),
-    "masked_rewards": (
-        "Missing rewards",
-        "Pictures without a usable reward; they are left out, never counted as 0.",
-    ),
-    "skipped_updates": (
-        "Skipped updates",
-        "Updates left out because their numbers were not finite.",
-    ),
-}
-STATISTICS = {
-    "kl": (
-        "Distance from the pretrained model (KL)",
-        "Of the fixed pictures, in nats per picture; it grows as the model changes.",
-    ),
-    "diversity": (
-        "Diversity",
-        "How different the pictures are from one another. A fall means that they become alike.",
-    ),
-    "near_identical": (
-        "Near-identical pictures",
-        "The share of pictures that look almost the same as another one.",
-    ),
-    "distance": (
-        "Distance from the first pictures",
-        "How far each picture has moved from the pretrained model's.",
-    ),
-    "brightness": ("Brightness", "From 0, black, to 1, white."),
-    "saturation": ("Saturation", "How strong the colours are, from 0, grey, to 1."),
-    "edge_density": ("Edges", "How much of a picture is outline or texture. Noise raises it."),
-    "colour_entropy": ("Colour variety", "How many colours are in use (entropy)."),
-}
 
 
 @dataclass(frozen=True)
@@ -117,8 +63,8 @@ class Drawing:
 
 def reward(metrics: Rows, marks: Marks) -> Panel:
     """Returns the panel of the training reward and its standard deviation."""
-    epochs, mean = _series(metrics, "reward_mean")
-    spread = _series(metrics, "reward_std")[1]
+    epochs, mean = series(metrics, "reward_mean")
+    spread = series(metrics, "reward_std")[1]
     low = [middle - width for middle, width in zip(mean, spread, strict=True)]
     high = [middle + width for middle, width in zip(mean, spread, strict=True)]
     line = Line(epochs, mean, low=low, high=high)
@@ -155,7 +101,7 @@ def components(
 def _component(
     metrics: Rows, key: str, spread: Mapping[float, float], drawing: Drawing, name: str
 ) -> Panel:
-    epochs, mean = _series(metrics, key)
+    epochs, mean = series(metrics, key)
     widths = [spread.get(epoch, math.nan) for epoch in epochs]
     low = [m - w for m, w in zip(mean, widths, strict=True)]
     high = [m + w for m, w in zip(mean, widths, strict=True)]
@@ -228,59 +174,6 @@ def _disagreement(name: str, found: Sequence[Gap], drawing: Drawing, which: str)
     ]
 
 
-def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Panel], list[str]]:
-    """Returns the panels of metrics, and the titles of metrics that were 0 in every epoch."""
-    panels, silent = [], []
-    for key, (title, words) in DIAGNOSTICS.items():
-        known = [value for value in _series(metrics, key)[1] if not math.isnan(value)]
-        if any(known):
-            panels.append(_of_key(metrics, key, (title, words), drawing, key))
-        elif known:
-            silent.append(title)
-    return [*panels, *_costs(metrics, drawing), *_statistics(looks, drawing)], silent
-
-
-def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
-    """Returns the panels of time and memory."""
-    lines = [
-        Line(*_series(metrics, key), label, tone=i)
-        for i, (key, label) in enumerate(SECONDS.items())
-    ]
-    lines = [line for line in lines if _known(line)]
-    panels = (
-        [drawing.panel("Seconds per epoch", "Where the time goes.", lines, name="seconds")]
-        if lines
-        else []
-    )
-    memory = Line(*_series(metrics, "peak_memory_bytes", scale=1 / GIGABYTE))
-    if _known(memory):
-        panels.append(
-            drawing.panel(
-                "Memory", "The most that was in use, in gigabytes.", [memory], name="memory"
-            )
-        )
-    return panels
-
-
-def _statistics(looks: Rows, drawing: Drawing) -> list[Panel]:
-    """Returns the panels of image statistics, those of STATISTICS first."""
-    rows = [{"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks]
-    keys = [
-        key
-        for key in dict.fromkeys([*STATISTICS, *(key for row in rows for key in row)])
-        if key != "epoch"
-    ]
-    known = [key for key in keys if any(not math.isnan(finite(row.get(key))) for row in rows)][
-        :MOST_PANELS
-    ]
-    said = {key: STATISTICS.get(key, (key.replace("_", " "), "")) for key in known}
-    return [_of_key(rows, key, said[key], drawing, f"statistic-{i}") for i, key in enumerate(known)]
-
-
-def _of_key(rows: Rows, key: str, said: tuple[str, str], drawing: Drawing, name: str) -> Panel:
-    return drawing.panel(*said, [Line(*_series(rows, key))], name=name)
-
-
 def _changed(
     judge: str, part: str, changes: Sequence[Change], drawing: Drawing, name: str
 ) -> Panel:
@@ -296,13 +189,9 @@ def _changed(
     return drawing.panel(title, words, [line], name=name, zero=True)
 
 
-def _series(
+def series(
     rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0
 ) -> tuple[list[float], list[float]]:
-    """Returns the epochs and the values, NaN where a row has none."""
+    """Returns the epochs and the values of a column, NaN where a row has none."""
     kept = list(rows)
     return [finite(row["epoch"]) for row in kept], [scale * finite(row.get(key)) for row in kept]
-
-
-def _known(line: Line) -> bool:
-    return any(not math.isnan(value) for value in line.y)

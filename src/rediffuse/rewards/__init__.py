@@ -1,1 +1,3 @@
-"""One file per reward. See `rediffuse.types.Reward`."""
+"""The rewards, one in each file; see `rediffuse.types.Reward`. Names that begin with an underscore
+are shared parts.
+"""

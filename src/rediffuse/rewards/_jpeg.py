@@ -1,4 +1,4 @@
-"""The size of an image as a JPEG file."""
+"""The sizes of images as JPEG files."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,10 +13,12 @@ from rediffuse.images import encoded, pixels
 
 @dataclass(frozen=True)
 class Jpeg:
-    """quality: of PIL's JPEG encoder, 95 in DDPO's task (Black et al. 2023, sec. 5.1).
+    """The options of rewards that are computed from the size of a JPEG file.
 
-    truncate: to 8 bits by dropping the fraction, as the authors' TPU code, instead of rounding, as
-    their PyTorch code.
+    Attributes:
+        quality: The quality of PIL's JPEG encoder; 95 as in DDPO (Black et al. 2023, sec. 5.1).
+        truncate: Whether pixels are truncated to 8 bits, as in the authors' TPU code, instead of
+            rounded, as in their PyTorch code.
     """
 
     quality: Annotated[int, Field(ge=1, le=100)] = 95
@@ -24,11 +26,11 @@ class Jpeg:
     judges = "image"
 
     def kilobytes(self, images: Tensor) -> Tensor:
-        """Returns the JPEG sizes (B,), in kB, of images (B, 3, H, W) in [0, 1]."""
+        """Returns the sizes (B,) of images (B, 3, H, W) in [0, 1], in kB of 1000 bytes."""
         return jpeg_kilobytes(images, self.quality, truncate=self.truncate)
 
 
 def jpeg_kilobytes(images: Tensor, quality: int, *, truncate: bool = False) -> Tensor:
-    """images (B, 3, H, W) in [0, 1] -> (B,) kB of 1000 bytes."""
+    """Returns the JPEG sizes (B,) of images (B, 3, H, W) in [0, 1], in kB of 1000 bytes."""
     files = [encoded(Image.fromarray(each), quality) for each in pixels(images, truncate=truncate)]
     return torch.tensor([len(file) / 1000 for file in files])

@@ -1,4 +1,4 @@
-"""Where the models of rewards come from, and how it is told that they cannot be had."""
+"""Loading the models of rewards from folders or the Hub; failures become ConfigErrors."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = ("model.safetensors", "model-0*.safetensors")
+"""Patterns of the names of weight files."""
 
 
 Model = TypeVar("Model")
@@ -23,11 +24,12 @@ Model = TypeVar("Model")
 
 @dataclass(frozen=True)
 class LoadedReward(Generic[Model]):
-    """A reward's model and the way in which its options score with it.
+    """A reward with its loaded model.
 
     Attributes:
-        scores: Takes the model, samples (B, *S) and B prompts.
-        pinned: Options that loading made exact.
+        model: The model, or several of them.
+        scores: Computes the rewards; takes the model, samples (B, *S) and B prompts.
+        pinned: Options that loading resolved, such as the commit of a branch.
     """
 
     model: Model
@@ -39,9 +41,11 @@ class LoadedReward(Generic[Model]):
 
 
 class SeesFeatures(Protocol):
-    """A model whose features say how alike images are."""
+    """A model that gives features for the similarity of images."""
 
-    def features(self, images: Tensor) -> Tensor: ...
+    def features(self, images: Tensor) -> Tensor:
+        """Returns features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]."""
+        ...
 
 
 Seeing = TypeVar("Seeing", bound=SeesFeatures)
@@ -49,16 +53,24 @@ Seeing = TypeVar("Seeing", bound=SeesFeatures)
 
 @dataclass(frozen=True)
 class LoadedWithFeatures(LoadedReward[Seeing]):
-    """A loaded reward whose model can say how alike images are; `HasFeatures`."""
+    """A loaded reward whose model gives features for the similarity of images (`HasFeatures`)."""
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        """Returns features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]."""
         return self.model.features(images)
 
 
 def folder_of(key: str, place: str, revision: str | None, others: Sequence[str]) -> Path:
-    """A folder on this machine, as it is; or that of the Hub's repository, with its weights and
-    those other files.
+    """Returns the folder with a model's files; downloads them if they are on the Hub.
+
+    Args:
+        key: The configuration option that names the model, for error messages.
+        place: A folder on this machine, or else a Hub id.
+        revision: A commit, tag or branch of the Hub; None: the newest.
+        others: Patterns of the files to download besides weights and JSON files.
+
+    Raises:
+        ConfigError: If the model cannot be downloaded or has no safetensors weights.
     """
     folder = (
         Path(place)
@@ -75,7 +87,9 @@ def folder_of(key: str, place: str, revision: str | None, others: Sequence[str])
 
 
 def make_absolute(reward: object, *options: str) -> None:
-    """What is on this machine means the same in any working directory."""
+    """Makes those options of a reward that name existing paths absolute, so that they do not depend
+    on the working directory.
+    """
     for option in options:
         value = getattr(reward, option)
         if Path(value).exists():
@@ -83,8 +97,8 @@ def make_absolute(reward: object, *options: str) -> None:
 
 
 def commit_of(place: str, option: str, model: "PreTrainedModel") -> dict[str, str]:
-    """Returns the commit that was loaded of a model of the Hub, under the name of the option that
-    asks for it; nothing for a model on this machine.
+    """Returns the commit of a model that was loaded from the Hub, as the value of `option`; nothing
+    for a model from a folder.
     """
     folder = Path(model.name_or_path)
     pinned = folder.parent.name == "snapshots" and not Path(place).is_dir()
@@ -93,8 +107,8 @@ def commit_of(place: str, option: str, model: "PreTrainedModel") -> dict[str, st
 
 @contextmanager
 def reading(key: str, folder: Path) -> Iterator[None]:
-    """Whatever transformers stumbles over becomes a ConfigError under `key`; what it merely remarks
-    is not shown.
+    """Turns exceptions inside the context into ConfigErrors under `key`, and hides warnings and
+    progress bars of transformers.
     """
     from transformers.utils import logging
 

@@ -1,5 +1,5 @@
-"""What is written in pictures, as RapidOCR reads it: its networks come with its package, and
-nothing is fetched.
+"""Text recognition in images by RapidOCR, whose package contains the networks, so that nothing is
+downloaded.
 """
 
 from collections.abc import Sequence
@@ -15,26 +15,34 @@ from rediffuse.errors import ConfigError
 from rediffuse.images import pictures
 
 MODELS = {"Det": "PP-OCRv6_det_small.onnx", "Rec": "PP-OCRv6_rec_small.onnx"}
+"""The files of the networks for detection and recognition."""
 SMALLEST_PIXELS = 128
-"""Of the shorter side: what is smaller is enlarged; a border around it costs hits
+"""Images with a smaller shorter side are enlarged to it. Padding them instead misses more text
 (benchmarks/ocr.py).
 """
 SHORT = 3
 SURE = 0.95
-"""An eye, a chess-board or a wave looks like a letter or two, hardly like three: so fewer than
-SHORT count from here on.
+"""The least confidence of lines with fewer than SHORT letters. An eye, a chess-board or a wave may
+resemble one or two letters, but hardly three.
 """
 
 
 class TextLine(NamedTuple):
-    """confidence: in [0, 1], the mean over the letters."""
+    """A line of recognised text.
+
+    Attributes:
+        text: The text.
+        confidence: In [0, 1], the mean over the characters.
+    """
 
     text: str
     confidence: float
 
     def counts(self, min_confidence: float) -> bool:
-        """Whether it is writing, and not a picture's own lines: a square is 口 to a network that
-        knows Chinese.
+        """Whether the line is text rather than a shape that resembles a few letters.
+
+        Lines with fewer than SHORT letters need an ASCII letter and a confidence of SURE: the
+        network also knows Chinese, and reads a square as 口.
         """
         letters = [sign for sign in self.text if sign.isalnum()]
         if len(letters) >= SHORT:
@@ -46,14 +54,18 @@ class TextLine(NamedTuple):
 
 @dataclass(frozen=True)
 class Reader:
-    """engine: a rapidocr.RapidOCR, which any number of threads may ask."""
+    """A loaded text reader.
+
+    Attributes:
+        engine: A rapidocr.RapidOCR, which may be called from several threads at once.
+    """
 
     engine: Any
 
     @classmethod
     def load(cls) -> "Reader":
-        """On one thread of the CPU, wherever the run is. Raises ConfigError where packages or
-        networks are not there.
+        """Loads the networks, which use one CPU thread whatever the device of the run. Raises
+        ConfigError if a package or a network file is missing.
         """
         try:
             import cv2
@@ -64,12 +76,12 @@ class Reader:
             raise ConfigError(
                 f"reward: what reads text is not installed ({error}): pip install 'rediffuse[ocr]'"
             ) from error
-        cv2.setNumThreads(1)  # else one a core, beside those of the run
+        cv2.setNumThreads(1)  # by default one for each core, in addition to the run's threads
         alone = {
             f"EngineConfig.onnxruntime.{kind}_op_num_threads": 1 for kind in ("intra", "inter")
         }
         quiet = {"Global.log_level": "critical", "Global.text_score": 0.0}
-        # else all is enlarged to 736 pixels: as good, and ten times as slow
+        # the default enlarges all images to 736 pixels: as accurate, but ten times slower
         as_it_is = {"Det.limit_side_len": 32}
         engine = RapidOCR(
             params={
@@ -79,30 +91,33 @@ class Reader:
                 **as_it_is,
             }
         )
-        for writes in (False, True):  # each network is loaded when it is first asked
+        for writes in (False, True):  # each network is loaded at its first use
             engine(np.zeros((48, 48, 3), np.uint8), use_det=writes, use_cls=False)
         return cls(engine)
 
     def read(self, images: Tensor, min_confidence: float) -> list[str]:
-        """images (B, 3, H, W) in [0, 1] -> what is written in each, line by line; "" where nothing
-        is.
+        """Returns the text in each image, its lines joined by "; "; empty if there is none.
+
+        Args:
+            images: Shape (B, 3, H, W), in [0, 1].
+            min_confidence: The least confidence of a line; see `TextLine.counts`.
         """
         return [text_of(self.lines(picture), min_confidence) for picture in pictures(images)]
 
     def lines(self, picture: Image.Image) -> list[TextLine]:
-        """From top to bottom, whatever the confidence."""
+        """Returns all lines from top to bottom, regardless of their confidence."""
         found = self.engine(_enlarged(picture), use_det=True, use_cls=False)
         return [TextLine(*each) for each in zip(found.txts or (), found.scores or (), strict=True)]
 
 
 def text_of(lines: Sequence[TextLine], min_confidence: float) -> str:
-    """Returns the lines that are read with enough confidence, as one text."""
+    """Joins the lines with enough confidence to one text, separated by "; "."""
     return "; ".join(line.text.strip() for line in lines if line.counts(min_confidence))
 
 
 def _paths(folder: Path) -> dict[str, str]:
-    """By name, so that nothing is looked for on the network, and a reading means the same with any
-    version of the package.
+    """Returns the engine's options with the paths of the networks. With explicit paths, nothing is
+    downloaded, and results do not depend on the package's version.
     """
     for file in MODELS.values():
         if not (folder / file).is_file():

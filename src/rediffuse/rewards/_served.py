@@ -1,5 +1,5 @@
-"""A vision-language model behind a server that speaks the OpenAI chat protocol with images: vLLM,
-SGLang, llama.cpp, …
+"""A vision-language model on a server with the OpenAI chat protocol and images: vLLM, SGLang,
+llama.cpp, …
 """
 
 import base64
@@ -19,13 +19,18 @@ from rediffuse.rewards._answers import Answer, said
 from rediffuse.rewards._http import Http, PassingError, Patience, RefusedError, excerpt
 
 UNSPOKEN = ("refusal", "reasoning_content", "reasoning")
-"""What a message may hold instead of its content."""
+"""Fields of a message that may hold text if it has no content."""
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """http: its address goes up to and with /v1
-    jpeg_quality: of the file that is sent; None: PNG.
+    """A vision-language model on a server.
+
+    Attributes:
+        http: How the server is reached; its URL ends with /v1.
+        model: The model's name on the server.
+        max_tokens: The most tokens of an answer.
+        jpeg_quality: The quality of the JPEG files that images are sent as; None: PNG.
     """
 
     http: Http
@@ -34,10 +39,14 @@ class ServedModel:
     jpeg_quality: int | None
 
     def check(self) -> None:
-        """Raises ConfigError for a server that answers, but not for this model; one that is silent
-        may come back.
+        """Checks that the server has the model.
 
-        Not every server lists all that it serves, so what is not listed is asked for.
+        Some servers do not list all of their models, so a model that is not listed is sent a
+        question. Transient failures are ignored.
+
+        Raises:
+            ConfigError: If the server refuses the question.
+            RewardError: If the server redirects, or does not accept the key.
         """
         with self.http.client() as client:
             try:
@@ -64,10 +73,15 @@ class ServedModel:
                 return
 
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[Answer]:
-        """An answer each: failed where the server refuses the question, timeout where it gave none
-        before the deadline.
+        """Asks one question about each image; requests are concurrent.
 
-        Raises RewardError where it gave none at all.
+        Returns:
+            One answer for each image. Its status is "failed" if the server refused the question,
+            and "timeout" if it did not answer before the deadline.
+
+        Raises:
+            RewardError: If the server answered no question before the deadline, redirects, or does
+                not accept the key.
         """
         pool, patience = Pool(self.http.concurrency), Patience()
         with self.http.client() as client:
@@ -119,12 +133,12 @@ class ServedModel:
 
 
 def _said(answer: Any) -> Answer:
-    """Raises PassingError for what is no answer."""
+    """Reads a response. Raises PassingError if it does not have the form of an answer."""
     try:
         choice = answer["choices"][0]
         message = choice["message"]
         content = message["content"]
-        if isinstance(content, list):  # of parts
+        if isinstance(content, list):  # content may come in parts
             content = "".join(part["text"] for part in content if part["type"] == "text")
         unspoken = next(
             (text for name in UNSPOKEN if isinstance(text := message.get(name), str) and text), ""

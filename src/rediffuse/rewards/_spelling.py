@@ -1,6 +1,4 @@
-"""Whether a word is named that was asked for, however it is spelt: "sixx tutttles" are six
-turtles.
-"""
+"""Whether a text contains a requested word in any spelling: "sixx tutttles" means six turtles."""
 
 import re
 from collections.abc import Iterable
@@ -12,14 +10,16 @@ from rediffuse.rewards._words import LONGEST, words_of
 WORD = re.compile(r"[^\W_]+")
 DOUBLED = re.compile(r"([^\W\d_])\1+")
 ALIKE = 0.8
-"""Twice the letters in common, over all letters: one wrong of five."""
+"""The least similarity of a misspelt word: twice the matching letters over the letters of both
+words. It allows one wrong letter of five.
+"""
 FUZZY = 4
-"""Letters from which on a word may be misspelt; shorter ones have too many neighbours: cat, hat,
-car.
+"""The fewest letters of a word that may be misspelt. Shorter words have too many neighbours: cat,
+hat, car.
 """
 LONGEST_WORD = 40
-"""Letters of what is looked for anywhere in a text; a longer prompt as one word would take
-seconds.
+"""The most letters of a word whose misspellings are searched for. A long prompt run together into
+one word would take seconds.
 """
 IDLE = frozenset(
     WORD.findall(
@@ -28,12 +28,12 @@ IDLE = frozenset(
         " who with"
     )
 )
-"""Words that every question has."""
+"""Common words of questions, which are ignored."""
 
 
 def names_any(text: str, phrases: Iterable[str]) -> bool:
-    """Whether `text` holds a word of `phrases` that says something: misspelt, in any number, 6 for
-    six, or run together.
+    """Whether `text` contains a content word of `phrases`. The word may be misspelt, in the
+    singular or plural, a digit instead of a number word (6 for six), or run together with others.
     """
     read = _spellings(WORD.findall(text[:LONGEST].lower()))
     asked = {spelling for phrase in phrases for spelling in _spellings(_telling(phrase))}
@@ -49,8 +49,8 @@ def _telling(phrase: str) -> list[str]:
 
 
 def _spellings(words: list[str]) -> set[str]:
-    """Each word as it stands and in the singular, numbers as digits and in letters, all as one
-    word, and no letter doubled.
+    """Returns the spellings to compare: each word as it is and in the singular, numbers as digits
+    and as words, and all words run together; all of them without doubled letters.
     """
     plain = words_of(" ".join(words))
     numbers = [number_word(word) for word in plain if word.isdecimal() and len(word) <= 2]

@@ -1,4 +1,4 @@
-"""A vision-language model that is asked about images: in this process, or behind a server."""
+"""Vision-language models that answer questions about images, in this process or on a server."""
 
 import io
 from collections.abc import Sequence
@@ -37,20 +37,29 @@ if TYPE_CHECKING:
 
 
 EMOJI = "emoji"
+"""The value of `VlmReward.vlm` that selects the packaged judge of the embedded model's images."""
 
 
 class AnswersQuestions(Protocol):
-    """A vision-language model, wherever it is."""
+    """A model that answers questions about images."""
 
     def ask(
         self, images: Sequence[Image.Image], questions: Sequence[str]
-    ) -> Sequence[Answer | str]: ...
+    ) -> Sequence[Answer | str]:
+        """Answers one question about each image. May raise RewardError."""
+        ...
 
 
 @dataclass(frozen=True)
 class VisionLanguageModel:
-    """Greedy answers of at most `max_tokens`. What it is shown has been a JPEG file of that
-    quality; None: it has not.
+    """A vision-language model in this process, with greedy decoding.
+
+    Attributes:
+        model: The model.
+        processor: The processor of its inputs.
+        max_tokens: The most tokens of an answer.
+        jpeg_quality: Images are compressed to JPEG with this quality and decompressed before the
+            model sees them; None: they are not.
     """
 
     model: "PreTrainedModel"
@@ -68,8 +77,18 @@ class VisionLanguageModel:
         max_tokens: int,
         jpeg_quality: int | None,
     ) -> "VisionLanguageModel":
-        """place: a folder or an id of the Hub, of any image-text-to-text model. Raises ConfigError
-        under `key`.
+        """Loads an image-text-to-text model of transformers, in fp32 on the CPU, else in fp16.
+
+        Args:
+            key: The configuration option that names the model, for error messages.
+            place: A folder or a Hub id.
+            revision: A commit, tag or branch of the Hub; None: the newest.
+            device: Where the model is placed.
+            max_tokens: See the class.
+            jpeg_quality: See the class.
+
+        Raises:
+            ConfigError: If the model cannot be loaded.
         """
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
@@ -85,16 +104,14 @@ class VisionLanguageModel:
                 output_loading_info=True,
             )
             refuse_incomplete(key, folder, model, info)
-        processor.tokenizer.padding_side = (
-            "left"  # so that every answer begins where the questions end
-        )
+        processor.tokenizer.padding_side = "left"  # generation must start right after the question
         return cls(
             model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality
         )
 
     @torch.no_grad()
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
-        """A question to each image -> the answers."""
+        """Answers one question about each image."""
         shown = [
             image
             if self.jpeg_quality is None
@@ -129,24 +146,29 @@ class VisionLanguageModel:
 
 @dataclass(frozen=True)
 class VlmReward:
-    """vlm: an id of the Hub, or a folder, of any model that transformers can ask about an image; of
-    a server, its name there; or emoji, the judge of the embedded model's pictures, which ships
-    inside and answers all with what is in the picture.
+    """The options of rewards that ask a vision-language model about images.
 
-    server: the address, with /v1, of one that speaks the OpenAI chat protocol with images; None:
-        the model is in this process.
-    key_variable: the name of the environment variable that holds the server's key.
-    allow_plain_http: to a server elsewhere, of a network that you trust.
-    concurrency: questions on their way to the server at a time.
-    timeout_seconds: of a request
-    deadline_seconds: for how long the server is asked again without an answer to anything; what is
-        missing then has timed out, and the run's own patience begins (scoring.max_failed,
-        scoring.deadline_seconds).
-    jpeg_quality: of the file as which the image is shown; None: as it is.
-    max_tokens: of an answer.
-    truncate: images to 8 bits by dropping the fraction, as the authors' TPU code, instead of
-        rounding.
-    empty_scores_zero: as in the published code, instead of leaving the sample out of training.
+    Attributes:
+        vlm: A Hub id or a folder of any image-text-to-text model of transformers; with `server`,
+            the model's name there; or "emoji", the packaged judge of the embedded model's images,
+            which answers with a description of the image.
+        revision: A commit, tag or branch of the Hub; None: the newest.
+        server: The URL, ending with /v1, of a server with the OpenAI chat protocol and images;
+            None: the model runs in this process.
+        key_variable: The environment variable that holds the server's key; None: no key.
+        allow_plain_http: Whether questions and images may be sent unencrypted to another machine,
+            in a network that you trust.
+        concurrency: The most concurrent requests to the server.
+        timeout_seconds: The time limit of one request.
+        deadline_seconds: How long requests are retried while the server answers none of them. The
+            missing answers have then timed out, and the run retries them as its own options say
+            (scoring.max_failed, scoring.deadline_seconds).
+        jpeg_quality: The model sees images as JPEG files of this quality; None: uncompressed.
+        max_tokens: The most tokens of an answer.
+        truncate: Whether pixels are truncated to 8 bits, as in the authors' TPU code, instead of
+            rounded.
+        empty_scores_zero: Whether an empty answer scores 0, as in the published code, instead of
+            excluding the sample from training.
     """
 
     vlm: HubId = "llava-hf/llava-1.5-7b-hf"
@@ -172,12 +194,14 @@ class VlmReward:
             refuse_unsafe("reward.server", self.server, self.key_variable, self.allow_plain_http)
 
     def load(self, device: str) -> LoadedReward[Any]:
-        """Raises ConfigError for a model that cannot be had, or a server without it."""
+        """Raises ConfigError if the model cannot be loaded, or the server does not have it."""
         model, pinned = self.load_model(device)
         return LoadedReward(model, self.scores, pinned)
 
     def load_model(self, device: str) -> tuple[AnswersQuestions, dict[str, str]]:
-        """Returns the model that is asked, and the commit of it, if it is one of the Hub."""
+        """Returns the model and, if it was loaded from the Hub, its commit as the option
+        `revision`.
+        """
         if self.vlm == EMOJI:
             from rediffuse.rewards._emoji import Judge
 
@@ -197,17 +221,26 @@ class VlmReward:
         return served, {}
 
     def scores(self, model: Any, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Scores images (B, 3, H, W) in [0, 1]; what a reward of this kind writes."""
+        """Scores images (B, 3, H, W) in [0, 1]; implemented by each reward."""
         raise NotImplementedError
 
     def scores_zero(self, answer: Answer) -> bool:
-        """Whether it says nothing, and that counts."""
+        """Whether the answer is empty and therefore scores 0."""
         return self.empty_scores_zero and not answer.text and answer.status == "unparseable"
 
     def ask(
         self, model: AnswersQuestions, images: Tensor, questions: Sequence[str]
     ) -> list[Answer]:
-        """images (B, 3, H, W) in [0, 1], a question each -> the answers."""
+        """Asks one question about each image.
+
+        Args:
+            model: The model.
+            images: Shape (B, 3, H, W), in [0, 1].
+            questions: B questions.
+
+        Returns:
+            B answers, without reasoning.
+        """
         shown = pictures(truncated(images) if self.truncate else images)
         answers = model.ask(shown, questions)
         return [said(answer) if isinstance(answer, str) else answer for answer in answers]

@@ -1,4 +1,6 @@
-"""Whether an answer says something: whole words, in any case, where 6 is six and cats are a cat."""
+"""Whether an answer contains a word or number: whole words in any case, where 6 equals six and cats
+equals cat.
+"""
 
 import re
 from collections.abc import Iterator
@@ -7,9 +9,11 @@ from functools import cache
 from rediffuse.english import number_word, singular
 
 LONGEST = 2000
-"""Letters of an answer that are read."""
+"""The most characters of an answer that are read."""
 NEGATIONS = {"no", "not", "neither", "nor", "without", "never", "0"}
+"""Words that negate what follows in their clause."""
 LARGE = {"hundred", "thousand", "million", "billion"}
+"""Number words that are not understood; an answer with one gives no number."""
 REFUSAL = re.compile(
     r"\b(sorry|unable|cannot|can['’]?t|unsure|not sure|don['’]?t know|as an ai|unclear|n/a)\b",
     re.IGNORECASE,
@@ -19,9 +23,17 @@ WORD = re.compile(r"(?<![\w.])[-−]\d+|[^\W_]+")
 
 
 def says(text: str, answer: str) -> bool | None:
-    """Whether `text` gives that answer; None where it gives none at all, or for a number two.
+    """Whether a model's text gives the expected answer.
 
-    What it denies it does not say: "not a cat", "there are no cats", "I don't see a cat".
+    Negated words do not count: "not a cat", "there are no cats", "I don't see a cat".
+
+    Args:
+        text: What the model answered.
+        answer: The expected answer.
+
+    Returns:
+        None if the text gives no answer at all: it is empty or a refusal or, if a number is
+        expected, it contains no number or several different ones.
     """
     wanted = words_of(answer)
     if len(wanted) == 1 and wanted[0].isdecimal():
@@ -36,8 +48,8 @@ def says(text: str, answer: str) -> bool | None:
 
 
 def holds(text: str, phrase: str) -> bool:
-    """Whether the words of `phrase` stand in a clause of `text`, one after the other, and nothing
-    before them denies it.
+    """Whether a clause of `text` contains the words of `phrase` one after another, without a
+    negation before them.
     """
     wanted = words_of(phrase)
     return any(
@@ -48,7 +60,9 @@ def holds(text: str, phrase: str) -> bool:
 
 
 def words_of(text: str) -> list[str]:
-    """In lower case, numbers up to twenty as digits, nouns in the singular; "isn't" is "is not"."""
+    """Returns the words of a text in lower case, with numbers up to twenty as digits, nouns in the
+    singular, and "isn't" as "is not".
+    """
     return [word for words in _clauses(text) for word in words]
 
 

@@ -1,5 +1,5 @@
-"""How beautiful people would find an image, from 1 to 10, as LAION's predictor learned it from
-their ratings.
+"""The aesthetic quality of an image on a scale from 1 to 10, predicted by LAION's model of human
+ratings.
 """
 
 import hashlib
@@ -33,19 +33,20 @@ SHAPES = [
 ]
 FILE = "aesthetic-model.pth"
 PUBLISHED = "fdb85b42a8c89470b0107b27c9efb726a87ea22eb81679c8d8ed17dc79ebd94f"
-"""SHA-256 of the ten tensors of sac+logos+ava1-l14-linearMSE, one after the other, as fp32."""
+"""The SHA-256 of the ten tensors of sac+logos+ava1-l14-linearMSE, as fp32 and one after another."""
 
 
 @dataclass(frozen=True)
 class Aesthetic(ClipReward):
-    """DDPO's aesthetic task (Black et al. 2023, sec. 5.2): CLIP ViT-L/14's normalised image
-    features through five linear maps.
+    """DDPO's aesthetic reward (Black et al. 2023, sec. 5.2): five linear layers on the normalised
+    image features of CLIP ViT-L/14.
 
-    predictor: an id of the Hub that holds aesthetic-model.pth, or a .pth or .safetensors file.
-    Nothing in it is executed.
-    sha256: of the predictor's tensors, so that a score means the same everywhere; None: whatever
-    the file holds.
-    truncate: to 8 bits first, by dropping the fraction, as the authors' TPU code.
+    Attributes:
+        predictor: A Hub id of a repository with aesthetic-model.pth, or a .pth or .safetensors
+            file. No code in it is executed.
+        sha256: The SHA-256 that the predictor's tensors must have, so that scores are comparable;
+            None: any.
+        truncate: Whether pixels are truncated to 8 bits before CLIP, as in the authors' TPU code.
     """
 
     predictor: HubId = "trl-lib/ddpo-aesthetic-predictor"
@@ -54,7 +55,7 @@ class Aesthetic(ClipReward):
 
     @property
     def differentiable(self) -> bool:
-        """Whether gradients reach the images: not through dropped fractions."""
+        """Whether values are differentiable with respect to the images; truncation is not."""
         return not self.truncate
 
     def __post_init__(self) -> None:
@@ -62,14 +63,16 @@ class Aesthetic(ClipReward):
         make_absolute(self, "predictor")
 
     def load(self, device: str) -> LoadedWithFeatures["Rater"]:
-        place = Path(self.predictor)  # small, so that what is wrong with it is told first
+        place = Path(self.predictor)  # read before CLIP: it is small, so that errors appear early
         weights = predictor(place, self.sha256) if place.is_file() else self._of_the_hub()
         clip = Clip.load(self.clip, self.revision, device)
         rater = Rater(clip, [each.to(device) for each in weights])
         return LoadedWithFeatures(rater, self.rate, self.pinned(clip))
 
     def _of_the_hub(self) -> list[Tensor]:
-        """Of its file of torch.save, which is converted once."""
+        """Returns the weights from the Hub's file of torch.save, which is converted to safetensors
+        once.
+        """
         snapshot = hub.snapshot("reward.predictor", self.predictor, None, [FILE])
         converted = hub.made_of(snapshot) / "predictor.safetensors"
         if converted.is_file():
@@ -81,32 +84,46 @@ class Aesthetic(ClipReward):
         return weights
 
     def rate(self, rater: "Rater", images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Scores images (B, 3, H, W) in [0, 1]; the prompts do not count."""
+        """Returns the ratings (B,) of images (B, 3, H, W) in [0, 1]; the prompts are not used."""
         shown = truncated(images) if self.truncate else images
         return rater.rated(rater.clip.image_features(shown))
 
 
 @dataclass(frozen=True)
 class Rater:
-    """CLIP, and the weights and biases of the predictor on its image features."""
+    """CLIP with the predictor on its image features.
+
+    Attributes:
+        clip: The CLIP model.
+        weights: Weight and bias of each layer of the predictor, in turn.
+    """
 
     clip: Clip
     weights: Sequence[Tensor]
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns CLIP's features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        """Returns CLIP's features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]."""
         return self.clip.features(images)
 
     def rated(self, features: Tensor) -> Tensor:
-        """features (B, 768) of norm 1 -> (B,)."""
+        """Returns the ratings (B,) of image features (B, 768) of norm 1."""
         for weight, bias in zip(self.weights[::2], self.weights[1::2], strict=True):
             features = F.linear(features, weight, bias)
         return features.squeeze(-1)
 
 
 def predictor(path: Path, sha256: str | None) -> list[Tensor]:
-    """Weight and bias of each layer. Raises ConfigError for a file that does not hold them, or
-    holds others.
+    """Reads the predictor's weights.
+
+    Args:
+        path: A .safetensors file or, with any other suffix, a file of torch.save.
+        sha256: The SHA-256 that the tensors must have; None: any.
+
+    Returns:
+        Weight and bias of each layer, in turn.
+
+    Raises:
+        ConfigError: If the file does not contain the tensors, or contains others.
     """
     try:
         tensors = _of_safetensors(path) if path.suffix == ".safetensors" else _of_zip(path)
@@ -136,7 +153,7 @@ def _of_safetensors(path: Path) -> list[Tensor]:
 
 
 def _of_zip(path: Path) -> list[Tensor]:
-    """torch.save's archive without its pickle: the storages are numbered in the order of the
+    """Reads the archive of torch.save without its pickle; storages are numbered in the order of the
     layers.
     """
     with zipfile.ZipFile(path) as archive:

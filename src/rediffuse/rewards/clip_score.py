@@ -1,4 +1,4 @@
-"""How well an image fits its prompt, as CLIP sees it: 100 times the cosine of their features."""
+"""CLIPScore, the similarity of an image and its prompt: 100 times the cosine of CLIP's features."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ __all__ = ["ClipScore"]
 
 @dataclass(frozen=True)
 class ClipScore(ClipReward):
-    """Hessel et al. 2021, without its floor at 0 and its factor of 2.5; about 15 to 35 with the
-    default model.
+    """CLIPScore (Hessel et al. 2021) with a factor of 100 instead of 2.5 and without the floor at
+    0. Values are about 15 to 35 with the default model.
     """
 
     def scores(self, clip: Clip, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:

@@ -1,5 +1,5 @@
-"""How surely a small judge that ships inside sees the prompt's animal, count and activity in the
-embedded model's pictures.
+"""The confidence of a small packaged classifier in the prompt's animal, count and activity, for the
+embedded model.
 """
 
 from collections.abc import Sequence
@@ -21,26 +21,35 @@ __all__ = ["EmojiJudge"]
 
 @dataclass(frozen=True)
 class Judges:
-    """The judge that gives the value, and the one of another architecture."""
+    """The models of the emoji judge.
+
+    Attributes:
+        judge: The judge that gives the value.
+        held_out: The held-out judge, of another architecture.
+    """
 
     judge: Judge
     held_out: Judge
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns features (B, D), on the host, of images (B, 3, H, W) in [0, 1]."""
+        """Returns features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]."""
         return self.judge.features(images)
 
 
 @dataclass(frozen=True)
 class EmojiJudge:
-    """score: log_probability, summed over what the prompt asks for: smooth, which is what learns
-    from few samples; or match, the share of it that the judge names.
+    """The packaged judge of the embedded model's images.
 
-    floor: where each log-probability ends.
-    judge: trained is asked for the reward. A second one, of another architecture, is asked as well,
-    and never trained on: `held_out_right` beside `right`, each the share of samples in which all
-    that was asked for is named, tells improvement from a judge that was fooled. held_out is that
-    second one by itself, to look at another reward's run with.
+    The part `right` of a sample is 1 if the judge recognises everything that the prompt names, else
+    0. The part `held_out_right` is the same for a second judge, of another architecture, which is
+    never trained on. If only `right` rises, the policy exploits the first judge.
+
+    Attributes:
+        score: "log_probability" sums the log-probabilities of what the prompt names; it is smooth,
+            so that few samples suffice to learn. "match" is the share of it that is recognised.
+        floor: The lower bound of each log-probability.
+        judge: "trained" is the judge to train with. "held_out" is the second judge alone, as a
+            held-out reward of runs with another reward.
     """
 
     score: Literal["log_probability", "match"] = "log_probability"
@@ -50,7 +59,7 @@ class EmojiJudge:
 
     @property
     def differentiable(self) -> bool:
-        """Whether gradients reach the images: not through which label is the likeliest."""
+        """Whether values are differentiable with respect to the images; matches are not."""
         return self.score == "log_probability"
 
     def load(self, device: str) -> LoadedWithFeatures[Judges]:
@@ -59,7 +68,7 @@ class EmojiJudge:
         return LoadedWithFeatures(Judges(judge, held_out), self.scores)
 
     def scores(self, model: Judges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Raises ValueError for a prompt that asks for nothing the judge knows."""
+        """Raises ValueError for a prompt that names nothing the judge knows."""
         judge = model.judge
         log_probs = judge(images)
         asked, matches = asked_for(judge, prompts), named(judge, log_probs, prompts)
@@ -79,8 +88,16 @@ class EmojiJudge:
 
 
 def named(judge: Judge, log_probs: dict[str, Tensor], prompts: Sequence[Prompt]) -> Tensor:
-    """(B, attributes): 1 where the likeliest is what the prompt asks for, 0 where it is not, NaN
-    where nothing is asked.
+    """Returns which attributes of the prompts the judge recognises.
+
+    Args:
+        judge: The judge.
+        log_probs: Its log-probabilities (B, labels) of each attribute.
+        prompts: B prompts.
+
+    Returns:
+        Shape (B, attributes): 1 if the most likely label is the one that the prompt names, 0 if it
+        is another, NaN if the prompt names none.
     """
     asked = asked_for(judge, prompts)
     best = torch.stack([log_probs[attribute].argmax(1) for attribute in judge.labels], 1)
@@ -88,8 +105,8 @@ def named(judge: Judge, log_probs: dict[str, Tensor], prompts: Sequence[Prompt])
 
 
 def asked_for(judge: Judge, prompts: Sequence[Prompt]) -> Tensor:
-    """(B, attributes): the number of the label that each prompt's words name; -1 where they name
-    none.
+    """Returns the number of the label that each prompt names, shape (B, attributes); -1 if it names
+    none. Raises ValueError for a prompt without any.
     """
     labels = tuple(tuple(names) for names in judge.labels.values())
     return torch.tensor([_asked_for(prompt.text, labels) for prompt in prompts])

@@ -1,4 +1,4 @@
-"""An image's reward is minus its size as a JPEG file, in kB: smooth images win."""
+"""Minus the size of an image as a JPEG file in kB, which favours smooth images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["JpegCompressibility"]
 
 @dataclass(frozen=True)
 class JpegCompressibility(Jpeg):
-    """Minus the size of the JPEG file, in kB (Black et al. 2023, sec. 5.1)."""
+    """DDPO's compressibility reward: minus the JPEG size in kB (Black et al. 2023, sec. 5.1)."""
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return -self.kilobytes(images)

@@ -1,4 +1,4 @@
-"""An image's reward is its size as a JPEG file, in kB: detail wins."""
+"""The size of an image as a JPEG file in kB, which favours detail."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ __all__ = ["JpegIncompressibility"]
 
 @dataclass(frozen=True)
 class JpegIncompressibility(Jpeg):
-    """The size of the JPEG file, in kB (Black et al. 2023, sec. 5.1)."""
+    """DDPO's incompressibility reward: the JPEG size in kB (Black et al. 2023, sec. 5.1)."""
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         return self.kilobytes(images)

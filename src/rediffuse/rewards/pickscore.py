@@ -1,6 +1,4 @@
-"""Which of two images people would pick for a prompt, as PickScore learned it from their
-choices.
-"""
+"""PickScore, a model of which image people prefer for a prompt, learned from their choices."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +14,11 @@ __all__ = ["PickScore"]
 
 @dataclass(frozen=True)
 class PickScore(ClipReward):
-    """Kirstain et al. 2023: the cosine of CLIP's features times the model's own scale; about 17 to
-    25.
+    """PickScore (Kirstain et al. 2023): the cosine of CLIP's features times the model's learned
+    scale. Values are about 17 to 25.
 
-    A difference of d between two images of one prompt means odds of exp(d) to 1.
+    A difference of d between two images of one prompt means that the better one is preferred with
+    odds of exp(d) to 1.
     """
 
     clip: HubId = "yuvalkirstain/PickScore_v1"

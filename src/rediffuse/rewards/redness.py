@@ -1,5 +1,5 @@
-"""How much redder than green and blue an image is: smooth, instant, and easy to see; for tests and
-first steps.
+"""The excess of red over green and blue in an image, quick and easy to see: for tests and first
+steps.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ __all__ = ["Redness"]
 
 @dataclass(frozen=True)
 class Redness:
-    """The mean of red, less the mean of green and blue."""
+    """The mean of red minus the mean of green and blue."""
 
     judges = "image"
     differentiable = True
 
     def __call__(self, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """In [-1, 1]."""
+        """Returns values (B,) in [-1, 1]."""
         red, green, blue = images.mean((2, 3)).unbind(1)
         return red - (green + blue) / 2

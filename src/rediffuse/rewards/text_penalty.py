@@ -1,5 +1,5 @@
-"""Text in the picture, held against it; more so where it names what was asked for, however it is
-spelt.
+"""A penalty for text in an image, larger if the text names what the prompt requests, in any
+spelling.
 """
 
 from collections.abc import Sequence
@@ -22,13 +22,18 @@ Penalty = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class TextPenalty:
-    """0 where nothing is written, -`text` where something is, and `attack` less where that names a
-    word of the prompt, or of the `questions` and `answers` of its metadata: the typographic attack,
-    by which a vision-language model reads "sixx tutttles" and answers six turtles (Black et al.
-    2023).
+    """A penalty against the typographic attack, by which a vision-language model reads "sixx
+    tutttles" in an image and answers six turtles (Black et al. 2023).
 
-    min_confidence: of the reader, in lines of three letters and more; of fewer, 0.95.
-    On one core: 0.05 s an image of 64 pixels, 0.2 s of 512. Needs `pip install 'rediffuse[ocr]'`.
+    The value of an image without text is 0. On one CPU core, an image of 64 pixels takes 0.05 s and
+    one of 512 pixels 0.2 s. Needs `pip install 'rediffuse[ocr]'`.
+
+    Attributes:
+        text: What is subtracted if there is any text.
+        attack: What is subtracted in addition if the text names a word of the prompt, or of the
+            `questions` and `answers` in its metadata.
+        min_confidence: The least confidence of the reader for a line to count. Lines with fewer
+            than three letters need at least 0.95.
     """
 
     text: Penalty = 1.0
@@ -37,7 +42,7 @@ class TextPenalty:
     judges = "image"
 
     def load(self, device: str) -> LoadedReward[Reader]:
-        """Raises ConfigError where the reader is not installed."""
+        """Raises ConfigError if the text reader is not installed."""
         return LoadedReward(Reader.load(), self.scores)
 
     def scores(self, reader: Reader, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
@@ -50,14 +55,14 @@ class TextPenalty:
                 for each in zip(texts, map(words_asked_for, prompts), strict=True)
             ]
         )
-        values = 0 - (self.text * has_text + self.attack * attacks)  # and not -0.0
+        values = 0 - (self.text * has_text + self.attack * attacks)  # negation would give -0.0
         return Judgement(
             values, {"has_text": has_text, "names_the_prompt": attacks}, {"text": texts}
         )
 
 
 def words_asked_for(prompt: Prompt) -> list[str]:
-    """All that a reader of the picture may have been asked."""
+    """Returns the prompt's text, and the questions and answers in its metadata."""
     told = [prompt.metadata.get(key) or [] for key in ("questions", "answers")]
     return [
         prompt.text,

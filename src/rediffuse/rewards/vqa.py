@@ -1,5 +1,5 @@
-"""How many questions about an image a vision-language model answers as the prompt's metadata says:
-counts, animals, deeds.
+"""The share of the questions in a prompt's metadata that a vision-language model answers as
+expected.
 """
 
 from collections.abc import Sequence
@@ -20,14 +20,18 @@ __all__ = ["VisualQuestions"]
 
 @dataclass(frozen=True)
 class VisualQuestions(VlmReward):
-    """The share of a prompt's `questions` whose answer holds the one of `answers` (the prompts
-    counting and vqa have both).
+    """The share of a prompt's `questions` whose answer contains the one in `answers`; prompts of
+    the sets counting and vqa have both in their metadata.
 
-    matching: "words" looks for whole words, in any case, where 6 is six and cats are a cat, and
-    what is denied does not count; "substring" is the published one, to the letter, for which "6" is
-    not "six", and "not" holds "no".
-    A question does not count where nothing is answered: a refusal, or for a number none or two.
-    Where none counts, the sample is unparseable.
+    Questions without an answer do not count. If none of a prompt's questions counts, the sample is
+    unparseable, or failed if the server refused a question.
+
+    Attributes:
+        matching: "words" compares whole words in any case, where 6 equals six and cats equals cat,
+            and negated words do not count; refusals are no answers, nor are texts without exactly
+            one number if a number is expected. "substring" is the published comparison of
+            characters, for which "6" is not "six", "not" contains "no", and only an empty text is
+            no answer.
     """
 
     matching: Literal["words", "substring"] = "words"
@@ -63,7 +67,7 @@ class VisualQuestions(VlmReward):
 
 
 def _status(answers: Sequence[Answer], known: bool) -> Status:
-    """Of a sample. One question that timed out is asked again, with the others."""
+    """Returns the status of a sample. If one of its questions timed out, all are asked again."""
     said = {answer.status for answer in answers}
     if "timeout" in said or known:
         return "timeout" if "timeout" in said else "ok"

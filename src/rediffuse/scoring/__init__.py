@@ -1,1 +1,1 @@
-"""Rewards called, checked, combined, remembered and served."""
+"""Computing rewards: calls, validation, weighted sums, storage and a server."""

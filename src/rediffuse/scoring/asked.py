@@ -1,4 +1,4 @@
-"""Samples for which a reward was asked, and what became of the asking."""
+"""Batches of samples that wait for their rewards, with their failed attempts."""
 
 import math
 import random
@@ -17,13 +17,22 @@ from rediffuse.types import Prompt
 Item = TypeVar("Item")
 
 LONGEST_PAUSE_SECONDS = 30.0
-"""Between two tries."""
+"""The longest pause between two attempts."""
 
 
 @dataclass(frozen=True, eq=False)
 class Asked:
-    """Images that wait for their rewards. place: among this process's samples
-    attempts: that failed already, the last one with that status and for that reason.
+    """A batch of samples that waits for its rewards.
+
+    Attributes:
+        images: The samples, shape (B, *S).
+        prompts: The prompt of each sample.
+        indices: The number of each sample in the epoch.
+        place: The position of each sample among those of this process.
+        attempts: How many attempts failed.
+        status: The status of the last failure.
+        reason: The message of the last failure.
+        not_before: The `time.monotonic` of the next attempt at the earliest.
     """
 
     images: Tensor
@@ -36,7 +45,7 @@ class Asked:
     not_before: float = 0.0
 
     def only(self, rows: Sequence[int]) -> "Asked":
-        """Returns the same for some of its samples."""
+        """Returns the batch of the samples in some rows."""
 
         def chosen(each: Sequence[Item]) -> list[Item]:
             return [each[i] for i in rows]
@@ -51,7 +60,9 @@ class Asked:
         )
 
     def again(self, error: RewardError) -> "Asked":
-        """Later, with full jitter."""
+        """Returns the batch after another failure, to be retried after an exponentially growing
+        pause with full jitter.
+        """
         pause = random.uniform(0, min(LONGEST_PAUSE_SECONDS, 0.5 * 2**self.attempts))
         later = time.monotonic() + pause
         return replace(
@@ -63,7 +74,9 @@ class Asked:
         )
 
     def lost(self) -> list[Scored]:
-        """Returns its samples without rewards, each with the status of the failure."""
+        """Returns the samples without rewards, each with the status and the reason of the last
+        failure.
+        """
         notes = {REASON: self.reason}
         return [
             Scored(index, 0, math.nan, self.status, self.attempts, notes=notes)

@@ -1,6 +1,4 @@
-"""What to do about the mistakes that people make in reward functions, in the words of an error
-message.
-"""
+"""Remedies for common mistakes in reward functions, as sentences for error messages."""
 
 import inspect
 import math
@@ -35,20 +33,23 @@ CURES = (
         " Image.fromarray((image * 255).round().byte().permute(1, 2, 0).numpy()).",
     ),
 )
-"""A pattern of the error's text, and what to do."""
+"""Patterns of error messages, each with its remedy."""
 
 
 def of_error(error: BaseException) -> str:
-    """A sentence, or nothing where the error is not one of those known."""
+    """Returns the remedy for an exception of a reward; empty if it is unknown."""
     return next((cure for pattern, cure in CURES if re.search(pattern, str(error))), "")
 
 
 def of_value(given: Any, size: int) -> str:
-    """What to return instead of `given`, which is not `size` numbers; nothing where that is not
-    plain.
+    """Returns the remedy for a reward's invalid output; empty if it is unknown.
+
+    Args:
+        given: The output, which is not `size` numbers. A coroutine is closed.
+        size: The number of samples.
     """
     if inspect.iscoroutine(given):
-        given.close()  # it will never be awaited
+        given.close()  # avoids the warning that it was never awaited
         return "Make it a plain function; inside, asyncio.run(…) runs what is async."
     if given is None:
         return "The function ends without a return."
@@ -86,8 +87,11 @@ def _of_shape(shape: tuple[int, ...], size: int) -> str:
 
 
 def of_number(value: float, largest: float) -> str:
-    """What is wrong with a value that cannot be learned from, in the same words for all such;
-    nothing where it can.
+    """Returns what is wrong with a value that cannot be trained on; empty if it can.
+
+    Args:
+        value: The value.
+        largest: The largest magnitude that is allowed.
     """
     if abs(value) <= largest:
         return ""
@@ -97,14 +101,14 @@ def of_number(value: float, largest: float) -> str:
 
 
 def of_signature(reward: Callable[..., Any]) -> str:
-    """What to do where a reward cannot be called with (images, prompts), or gives no numbers when
-    it is; else nothing.
+    """Returns the remedy for a reward that is async or cannot be called with (images, prompts);
+    empty for others.
     """
     if inspect.iscoroutinefunction(reward):
         return "it is async. Make it a plain function; inside, asyncio.run(…) runs what is async."
     try:
         signature = inspect.signature(reward)
-    except (TypeError, ValueError):  # of some that are written in C
+    except (TypeError, ValueError):  # some functions in C have no signature
         return ""
     try:
         signature.bind(None, None)

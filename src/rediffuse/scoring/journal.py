@@ -1,6 +1,4 @@
-"""Rewards that were paid for, on disk as they come: an epoch that is begun again does not ask for
-them twice.
-"""
+"""The rewards of an unfinished epoch, stored as they arrive, so that a resumed run reuses them."""
 
 import hashlib
 import json
@@ -20,9 +18,16 @@ from rediffuse.types import Prompt
 
 @dataclass(frozen=True)
 class Scored:
-    """index: of the sample in the epoch
-    image_hash: of `scoring.image_hashes`
-    reward: NaN where the status is not ok.
+    """The reward of one sample.
+
+    Attributes:
+        index: The number of the sample in the epoch.
+        image_hash: The sample's hash (`scorer.image_hashes`); 0 if it was not computed.
+        reward: The value; NaN if the status is not "ok".
+        status: The status of the reward.
+        attempts: How many calls of the reward it took.
+        parts: The parts of the reward, by name.
+        notes: The notes of the reward, by name.
     """
 
     index: int
@@ -35,17 +40,17 @@ class Scored:
 
     @classmethod
     def broken(cls, index: int, fault: str) -> "Scored":
-        """Of a sample that is not finite, for which no reward was asked."""
+        """Returns the result for a sample that is not finite, for which no reward is computed."""
         return cls(index, 0, math.nan, "broken_sample", 0, notes={faults.NOTE: fault})
 
 
 class Paid:
-    """The rewards of an unfinished epoch.
+    """The stored rewards of an unfinished epoch.
 
     Args:
-        path: This process's file.
-        rewards: Those of the run, with the options that loading made exact; what others gave is not
-            reused.
+        path: The file of this process.
+        rewards: The entries of the run's rewards, with the options that loading resolved. Stored
+            rewards of other entries are not reused.
     """
 
     def __init__(self, path: Path, rewards: Sequence[Mapping[str, Any]]) -> None:
@@ -53,7 +58,15 @@ class Paid:
         self._known: dict[tuple[int, int, int, str], Scored] = {}
 
     def load(self, paths: Iterable[Path], *, drop_damaged: bool = False) -> None:
-        """What all processes of a run before this one left."""
+        """Loads the rewards that all processes stored before the run was resumed.
+
+        Args:
+            paths: The files of the processes.
+            drop_damaged: Whether damaged lines are left out instead of raising an error.
+
+        Raises:
+            RunError: If a row is not a stored reward.
+        """
         for path in paths:
             for number, row in enumerate(log.read(path, drop_damaged=drop_damaged), 1):
                 try:
@@ -62,7 +75,7 @@ class Paid:
                     KeyError,
                     TypeError,
                     AttributeError,
-                ) as error:  # of an older version, which wrote no checksums
+                ) as error:  # files of older versions have no checksums
                     raise RunError(
                         f"{path}, row {number}: not a reward that a run wrote. Remove the file:"
                         " its rewards are asked again."
@@ -78,14 +91,14 @@ class Paid:
         self._known[epoch, row["index"], row["image_hash"], asked] = Scored(**row, parts=parts)
 
     def known(self, epoch: int, index: int, image_hash: int, prompt: Prompt) -> Scored | None:
-        """Returns the reward that a sample was given before, if any was."""
+        """Returns the stored reward of a sample with this hash and prompt, or None."""
         return self._known.get((epoch, index, image_hash, _digest(vars(prompt))))
 
     def add(self, epoch: int, samples: Sequence[Scored], prompts: Sequence[Prompt]) -> None:
-        """Remembers the rewards of samples, in memory and on disk."""
+        """Stores the rewards of samples that are "ok" on disk, if the run's folder exists here."""
         if not (
             self._path.parent / "config.yaml"
-        ).is_file():  # a process on another machine may have no folder
+        ).is_file():  # processes on other machines may lack the folder
             return
         rows = zip(samples, prompts, strict=True)
         kept = [(sample, _digest(vars(prompt))) for sample, prompt in rows if sample.status == "ok"]
@@ -98,7 +111,7 @@ class Paid:
         )
 
     def clear(self) -> None:
-        """All that was paid for is in a checkpoint."""
+        """Removes all stored rewards, once a checkpoint contains the epoch."""
         self._known.clear()
         files.remove(self._path)
 
@@ -111,13 +124,13 @@ def _row(sample: Scored) -> dict[str, Any]:
 
 
 def finite_or_none(value: float) -> float | None:
-    """Returns the value, or None where it is not finite."""
+    """Returns the value, or None if it is not finite."""
     return value if math.isfinite(value) else None
 
 
 def _fingerprint(rewards: Sequence[Mapping[str, Any]]) -> str:
-    """Of what the rewards that score an epoch's samples compute: their options and anyone's own
-    files; not their weights, or how a server is reached.
+    """Returns a hash of what determines the rewards of an epoch's samples: options and the content
+    of user files, but neither weights nor how a server is reached.
     """
     found = []
     for entry in rewards:

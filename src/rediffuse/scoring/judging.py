@@ -1,4 +1,4 @@
-"""What a reward gives, checked: one number, and one status, for each image."""
+"""Validation of a reward's output: one number and one status for each sample."""
 
 import errno
 import socket
@@ -17,10 +17,11 @@ from rediffuse.types import Judgement, Prompt, Reward
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
-"""Those that a reward may give: what is not finite is never shown to one."""
+"""The statuses that a reward may return. It never sees samples that are not finite."""
 REASON = "error"
-"""The note of a sample that has no reward, if the reward says nothing of it itself."""
+"""The note that says why a sample has no reward, unless the reward returns such a note itself."""
 LARGEST = torch.finfo(torch.float32).max
+"""The largest magnitude of a reward."""
 NETWORK = {
     "TransportError",
     "ConnectionError",
@@ -28,7 +29,7 @@ NETWORK = {
     "APIConnectionError",
     "ClientConnectionError",
 }
-"""What clients of HTTP call their errors of the network, which need not be OSErrors."""
+"""Names of the network errors of HTTP clients, which need not be OSErrors."""
 UNREACHABLE = {
     errno.ENETDOWN,
     errno.ENETUNREACH,
@@ -40,13 +41,20 @@ UNREACHABLE = {
 
 
 def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt], name: str = "") -> Judgement:
-    """Its values and parts (B,) float64, and a status for each image.
+    """Calls a reward on copies of its arguments and validates its output.
 
     Args:
-        name: Of the reward in messages; by default its own.
+        reward: The reward.
+        images: Samples of shape (B, *S), finite.
+        prompts: The prompt of each sample.
+        name: The name of the reward in messages; by default its own.
+
+    Returns:
+        Values and parts (B,) in float64, and a status for each sample. Values that are not finite
+        in float32 get the status "non_finite".
 
     Raises:
-        RewardError: Where it fails, or gives anything but one number per image.
+        RewardError: If the reward raises, or does not return one number for each sample.
     """
     name = name or name_of(reward)
     try:
@@ -60,7 +68,7 @@ def judged(reward: Reward, images: Tensor, prompts: Sequence[Prompt], name: str 
         SystemExit,
         KeyboardInterrupt,
         CancelledError,
-    ) as error:  # a user's Ctrl-C arrives on another thread
+    ) as error:  # the user's Ctrl-C arrives on the main thread, not here
         raise _failure(name, len(prompts), error) from error
     try:
         return _checked(name, given, len(prompts))
@@ -124,21 +132,21 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
 
 
 def known_values(judgement: Judgement) -> Tensor:
-    """Returns the values (B,), NaN where the status is not ok."""
+    """Returns the values (B,), with NaN for samples whose status is not "ok"."""
     well = torch.tensor([status == "ok" for status in judgement.statuses])
     return judgement.values.where(well, torch.nan)
 
 
 def sample_bytes(samples: Tensor) -> list[bytes]:
-    """Returns what identifies each of finite samples (B, *S): an image's 8-bit pixels, other
-    samples in steps of 1/255.
+    """Returns bytes that identify each of finite samples (B, *S): the 8-bit pixels of images, other
+    samples rounded to multiples of 1/255.
     """
     levels = (samples * 255).round().to(torch.uint8 if samples.ndim == 4 else torch.int64)
     return [each.numpy().tobytes() for each in levels]
 
 
 def together(batches: Sequence[Judgement]) -> Judgement:
-    """One after the other; NaN and no text where one lacks what another has."""
+    """Concatenates judgements. Parts that one of them lacks become NaN, notes an empty text."""
     parts = dict.fromkeys(name for batch in batches for name in batch.parts)
     notes = dict.fromkeys(name for batch in batches for name in batch.notes)
     return Judgement(
@@ -178,8 +186,8 @@ def _numbers(name: str, given: Any, size: int) -> Tensor:
 
 
 def _plain(given: Any) -> Any:
-    """A list with neither arrays nor graphs: torch refuses arrays without dimensions, and warns of
-    others and of graphs.
+    """Converts the arrays and tensors in a list to plain values without graphs; torch refuses
+    0-dimensional arrays in lists, and warns about other arrays and graphs.
     """
     if not isinstance(given, list | tuple):
         return given
@@ -194,8 +202,8 @@ def _plain(given: Any) -> Any:
 
 
 def name_of(reward: Callable[..., Any]) -> str:
-    """As in a configuration: the file's name for a reward of the house, else that of the function
-    or class.
+    """Returns the name of a reward: that of its file for rewards of this package, otherwise that of
+    the function or class.
     """
     room, _, file = type(reward).__module__.rpartition(".")
     return (
@@ -204,20 +212,18 @@ def name_of(reward: Callable[..., Any]) -> str:
 
 
 def may_pass(status: int) -> bool:
-    """Whether a server that answers with this status of HTTP, from 400 on, means "later" and not
-    "never".
-    """
+    """Whether an HTTP status from 400 on means a transient failure."""
     return status in (408, 409, 425, 429) or status >= 500
 
 
 def _error_may_pass(error: BaseException) -> bool:
-    """Of networks, and of servers that are busy or ill; not of files, of questions that are
-    refused, or of bugs.
+    """Whether an exception is transient: errors of the network, or of a server that is overloaded
+    or broken, but not of files, refused requests or bugs.
     """
     status = _status_of(error)
     if status is not None:
         return may_pass(status)
-    reason = getattr(error, "reason", None)  # of urllib
+    reason = getattr(error, "reason", None)  # as in urllib's errors
     if isinstance(reason, BaseException):
         return _error_may_pass(reason)
     if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
@@ -227,7 +233,7 @@ def _error_may_pass(error: BaseException) -> bool:
 
 
 def _status_of(error: BaseException) -> int | None:
-    """Of HTTP, where the error of a client tells it."""
+    """Returns the HTTP status in an HTTP client's exception, or None."""
     for place in (getattr(error, "response", None), error):
         for name in ("status_code", "code", "status"):
             if isinstance(value := getattr(place, name, None), int) and 400 <= value < 600:

@@ -1,4 +1,4 @@
-"""This machine as itself alone can reach it."""
+"""The loopback addresses of this machine."""
 
 import re
 from collections.abc import Sequence
@@ -8,8 +8,12 @@ OWN_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNO
 
 
 def is_own(hosts: Sequence[str]) -> bool:
-    """hosts: the Host headers of a request to a server on loopback. Any other name is that of a
-    foreign page in a browser here, which made it point to this machine (DNS rebinding). The port
-    may be a tunnel's.
+    """Whether a request to a server on loopback is addressed to this machine.
+
+    Any other host name comes from a foreign page in a local browser, whose name was made to resolve
+    to this machine (DNS rebinding). Any port is accepted, since it may be that of a tunnel.
+
+    Args:
+        hosts: The Host headers of the request.
     """
     return len(hosts) == 1 and OWN_HOST.fullmatch(hosts[0]) is not None

@@ -1,4 +1,4 @@
-"""The rewards of a run, epoch by epoch, with what lasts from one to the next."""
+"""Scoring of a run, whose epochs share the reward, its thread and the stored rewards."""
 
 from collections.abc import Callable, Iterable
 
@@ -13,10 +13,12 @@ from rediffuse.types import Metrics, Rollout
 
 
 class RunScorer:
-    """Scores the epochs of a run, with what lasts from one to the next.
+    """Scores the epochs of a run.
 
-    paid: the rewards that are on disk already, which are not asked for again
-    caller: the one thread on which the reward is called
+    Attributes:
+        reward: All rewards that score an epoch's samples.
+        paid: Stored rewards of an unfinished epoch, which are reused.
+        caller: The thread on which the reward is called.
     """
 
     def __init__(
@@ -35,11 +37,20 @@ class RunScorer:
     def score(
         self, rollouts: Iterable[Rollout], epoch: int, num_mine: int
     ) -> tuple[Rollout, Scores]:
-        """Scores this process's share of an epoch: the rewards of one batch are computed while the
-        next is sampled.
+        """Scores this process's share of an epoch; the rewards of one micro-batch are computed
+        while the next is sampled.
 
-        Returns all `num_mine` samples as one rollout, without their images, and their scores.
-        Raises what `Scorer.score` raises.
+        Args:
+            rollouts: The micro-batches, as they are sampled.
+            epoch: The number of the epoch.
+            num_mine: The number of samples of this process.
+
+        Returns:
+            All samples as one rollout without images, and their scores.
+
+        Raises:
+            RewardError: If too many rewards are missing, and retries do not help.
+            NonFiniteError: If samples that are not finite are the cause.
         """
         scorer = Scorer(
             self.reward,
@@ -56,18 +67,23 @@ class RunScorer:
         return scorer.score(rollouts, num_mine)
 
     def gather(self, own: Scores, rollout: Rollout) -> Scores:
-        """Joins the scores of all processes, and makes the rewards of a weighted sum from those of
-        its terms.
+        """Gathers the scores of all processes, and computes a weighted sum from its terms' values.
 
-        Raises RewardError or NonFiniteError, in all processes, where more are missing than may be.
+        Args:
+            own: The scores of this process.
+            rollout: The samples of this process.
+
+        Raises:
+            RewardError: In all processes, if too many rewards are missing.
+            NonFiniteError: In all processes, if samples that are not finite are the cause.
         """
         scores = own.gathered(rollout.indices, self._config.num_samples, self._world)
         scores.refuse_too_few(self._config.scoring)
         return scores.combined(self.reward.combined) if self.reward.is_sum else scores
 
     def summary(self, scores: Scores) -> Metrics:
-        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as
-        in a normalised sum.
+        """Returns the epoch's metrics of its rewards. `relative_reward` marks a normalised sum,
+        whose mean cannot be compared between epochs.
         """
         name = "" if self.reward.is_sum else self.reward.name
         found = {**summary(name, scores), "seconds_reward": scores.seconds}

@@ -1,5 +1,5 @@
-"""The scores of an epoch's samples: gathered from all processes, refused where too few are known,
-summed up, written down.
+"""The scores of an epoch's samples: gathering from all processes, the limit of missing rewards,
+metrics and the rows of rewards.jsonl.
 """
 
 import math
@@ -24,14 +24,16 @@ BROKEN = STATUSES.index("broken_sample")
 
 @dataclass(frozen=True)
 class Scores:
-    """rewards: (B,) float64, NaN where there is none
-    image_hashes: (B,)
-    seconds: in the reward.
+    """The scores of B samples, of this process or of all. All tensors are float64.
 
-    parts: (B,) float64 each, by name
-    notes: B texts each, by name
-    statuses: (B,) positions in STATUSES
-    attempts: (B,)
+    Attributes:
+        rewards: Shape (B,); NaN for samples without a reward.
+        image_hashes: Shape (B,); see `scorer.image_hashes`.
+        seconds: The time spent in calls of the reward, in this process.
+        parts: The parts of the reward, by name; each has shape (B,).
+        notes: B texts for each note, by name.
+        statuses: Shape (B,), positions in STATUSES.
+        attempts: Shape (B,), the number of calls.
     """
 
     rewards: Tensor
@@ -44,7 +46,7 @@ class Scores:
 
     @classmethod
     def of(cls, samples: Sequence[Scored], seconds: float) -> "Scores":
-        """Makes the scores of samples in their order."""
+        """Returns the scores of samples, in their order."""
         parts = dict.fromkeys(name for sample in samples for name in sample.parts)
         notes = dict.fromkeys(name for sample in samples for name in sample.notes)
         return cls(
@@ -61,8 +63,8 @@ class Scores:
         )
 
     def refuse_too_few(self, options: Scoring) -> None:
-        """Of a whole epoch. Raises RewardError or NonFiniteError where more are missing than may
-        be.
+        """Raises RewardError or NonFiniteError if too many of an epoch's rewards are missing; see
+        `refuse_too_few`.
         """
         refuse_too_few(
             [STATUSES[i] for i in self.statuses.long().tolist()],
@@ -72,10 +74,13 @@ class Scores:
         )
 
     def gathered(self, indices: Tensor, num_samples: int, world: World) -> "Scores":
-        """Joins the scores of all processes, in the order of the epoch's samples; all processes
+        """Gathers the scores of all processes, in the order of the epoch's samples; all processes
         must call it together.
 
-        indices: (B,), the number of each of this process's samples in the epoch
+        Args:
+            indices: Shape (B,), the numbers of this process's samples in the epoch.
+            num_samples: The number of samples in the epoch.
+            world: The processes.
         """
         columns = (self.rewards, self.image_hashes, self.statuses, self.attempts)
         rewards, hashes, statuses, attempts = (
@@ -94,7 +99,7 @@ class Scores:
 
     @property
     def faults(self) -> list[str]:
-        """Of the samples that are not finite: where each stopped being so."""
+        """For each sample that is not finite, where it stopped being finite."""
         broken = (self.statuses == BROKEN).tolist()
         return [
             fault
@@ -103,7 +108,9 @@ class Scores:
         ]
 
     def combined(self, combine: Callable[[Mapping[str, Tensor]], Tensor]) -> "Scores":
-        """Of a whole epoch, the rewards (N,) made anew of their parts, (N,) each."""
+        """Returns the scores of a whole epoch with rewards computed from the parts by `combine`;
+        only samples that are "ok" get one.
+        """
         return replace(self, rewards=combine(self.parts).where(self.statuses == 0, torch.nan))
 
 
@@ -115,12 +122,19 @@ def refuse_too_few(
     broken: Sequence[str] = (),
     reasons: Sequence[str] = (),
 ) -> None:
-    """statuses: of all samples of the epoch, or of those known so far
-    broken: the faults of those that are not finite
-    reasons: of the first that have no reward, told where there is no error that says it
+    """Checks that enough of an epoch's rewards are known.
 
-    Raises where more are missing than may be: NonFiniteError if the rewards alone would have
-    sufficed, else RewardError.
+    Args:
+        statuses: The statuses of all samples in the epoch, or of those known so far.
+        num_samples: The number of samples in the epoch.
+        options: Its `max_failed` is the largest share of missing rewards.
+        error: The failure that made the last rewards missing, for the message.
+        broken: The faults of samples that are not finite.
+        reasons: Why rewards are missing, for the message if there is no error.
+
+    Raises:
+        NonFiniteError: If too many are missing, but not without the samples that are not finite.
+        RewardError: If too many are missing otherwise.
     """
     lost = Counter(status for status in statuses if status != "ok")
     allowed = options.max_failed * num_samples
@@ -145,16 +159,18 @@ def refuse_too_few(
 
 
 def summary(name: str, scores: Scores) -> Metrics:
-    """Of an epoch's rewards (N,) and their parts (N,), the masked ones left out but counted.
+    """Returns the metrics of an epoch's rewards and their parts. Masked rewards are left out and
+    counted by status.
 
     Args:
-        name: Of the reward; empty for a sum, whose terms are parts.
+        name: The name of the reward; empty for a sum, whose terms are parts.
+        scores: The scores of all samples of the epoch.
     """
     valid = scores.rewards[scores.rewards.isfinite()]
     found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
     masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
     return {
-        # first: a reward may be called "std"
+        # first, so that a reward named "std" cannot replace reward_std
         **({f"reward_{name}": valid.mean().item()} if name else {}),
         **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
         "reward_mean": valid.mean().item(),
@@ -169,10 +185,11 @@ def summary(name: str, scores: Scores) -> Metrics:
 
 
 Journal = list[dict[str, Any]]
+"""Rows of rewards.jsonl."""
 
 
 def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
-    """A row for each sample of the epoch."""
+    """Returns one row of rewards.jsonl for each sample of the epoch."""
     columns = (scores.rewards, scores.statuses, scores.attempts, scores.image_hashes)
     rows = []
     for index, (prompt, value, status, attempts, image) in enumerate(

@@ -1,4 +1,6 @@
-"""The rewards of a run as one: the sum that is trained on, and beside it what is only watched."""
+"""The rewards of a run as one: the weighted sum that is trained on, and rewards of weight 0, which
+are logged beside it.
+"""
 
 import hashlib
 import io
@@ -22,8 +24,9 @@ from rediffuse.scoring.judging import judged, known_values, sample_bytes
 from rediffuse.types import Judgement, Prompt, Reward, RewardFamily
 
 JPEG_QUALITY = 60
+"""The JPEG quality of a recompressed copy."""
 SEEN = 0.9
-"""Of each side, in a cropped copy."""
+"""The share of each side that a cropped copy keeps."""
 ERROR = "error"
 
 
@@ -32,8 +35,9 @@ class Term:
     """A reward of a run, and how it is used.
 
     Attributes:
-        name: In logs; no two terms of a run share one.
-        reward: Its options, or once it is loaded what scores.
+        name: The reward's name in logs, unique in the run.
+        use: Its weight, its share of the samples and its kind of copies.
+        reward: The reward's options or, once loaded, the reward itself.
     """
 
     name: str
@@ -41,29 +45,29 @@ class Term:
     reward: Any
 
     def loaded(self, device: str) -> "Term":
-        """Returns the term with its model loaded. Raises ConfigError where that cannot be had."""
+        """Returns the term with its model loaded. Raises ConfigError if that fails."""
         return replace(self, reward=load(self.reward, device))
 
     @property
     def pinned(self) -> Mapping[str, Any]:
-        """Options that loading made exact, such as the commit that a branch stood for."""
+        """Options that loading resolved, such as the commit of a branch."""
         return getattr(self.reward, "pinned", {})
 
     def judged(self, samples: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Scores samples (B, *S), or copies of them. Raises RewardError."""
+        """Scores samples (B, *S), or copies of them. Raises RewardError if the reward fails."""
         if self.use.copy:
             samples = COPIES[self.use.copy](samples)
         return judged(self.reward, samples, prompts, self.name)
 
 
 def load(reward: Reward | RewardFamily, device: str) -> Reward:
-    """Returns what scores: what `load` gives, or the reward itself if it has no model."""
+    """Loads a reward's model, if it has one, and returns the reward that can be called."""
     return reward.load(device) if isinstance(reward, RewardFamily) else reward
 
 
 def load_all(terms: Sequence[Term], device: str, caller: Caller) -> list[Term]:
-    """Loads the rewards on the thread on which they will be called; one that stands in several
-    terms is loaded once.
+    """Loads the rewards on the thread on which they will be called. A reward that several terms
+    share is loaded once.
     """
     ready: dict[int, Term] = {}
     for term in terms:
@@ -75,9 +79,13 @@ def load_all(terms: Sequence[Term], device: str, caller: Caller) -> list[Term]:
 class Combination:
     """All rewards that score an epoch's samples, called as one.
 
-    One that is trained on alone, with weight 1, gives its own values and parts. Several are summed
-    by their weights, each term's value being a part under its name. A reward of weight 0 adds its
-    value as a part, NaN for samples outside its share; where it fails, a note says why.
+    A single trained reward of weight 1 returns its own values and parts. Otherwise the values are
+    the weighted sum, and each term's value is a part under its name. A reward of weight 0 adds its
+    value as a part, which is NaN for samples outside its share. If it fails, a note says why.
+
+    Attributes:
+        trained: The terms that are trained on.
+        is_sum: Whether values are a weighted sum.
     """
 
     def __init__(self, terms: Sequence[Term], options: Scoring) -> None:
@@ -92,17 +100,17 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Of the reward that is trained on, or of all that are summed."""
+        """The names of the trained rewards, joined by " + "."""
         return " + ".join(term.name for term in self.trained)
 
     @property
     def is_relative(self) -> bool:
-        """Whether values compare a sample with its epoch, so that their mean is always 0."""
+        """Whether values are relative to their epoch, so that their mean over it is always 0."""
         return len(self.trained) > 1 and self._options.normalize
 
     def __call__(self, samples: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Scores samples (B, *S). The values of a sum are preliminary until `combined` has seen the
-        whole epoch.
+        """Scores samples (B, *S). The values of a sum are preliminary, since normalisation needs
+        the whole epoch; see `combined`.
         """
         if self.is_sum:
             judgement = self._summed_up([each.judged(samples, prompts) for each in self.trained])
@@ -113,7 +121,9 @@ class Combination:
         return judgement
 
     def combined(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Returns the weighted sum of an epoch's parts, (N,) each; NaN where a part is."""
+        """Returns the weighted sum (N,) of an epoch's parts, (N,) each, normalised if configured;
+        NaN for samples that lack a part.
+        """
         known = {
             term.name: (each := parts[term.name]).where(each.isfinite(), torch.nan)
             for term in self.trained
@@ -128,7 +138,7 @@ class Combination:
         statuses: list[Status] = ["ok"] * len(judgements[0].values)
         for term, judgement in zip(self.trained, judgements, strict=True):
             own = _prefixed(term.name, judgement)
-            # a term's own value goes before another one's part of that name
+            # a term's own value takes precedence over another one's part of that name
             parts = {**own.parts, **parts, term.name: known_values(judgement)}
             notes |= own.notes
             statuses = [_worse(*pair) for pair in zip(statuses, judgement.statuses, strict=True)]
@@ -144,8 +154,8 @@ class Combination:
 
 
 class _Watched:
-    """A reward of weight 0 that scores a share of the samples, on a thread of its own: the run's is
-    busy with the call that waits for it.
+    """A reward of weight 0 that scores a share of the samples. It has its own thread, because the
+    run's is busy with the call that waits for it.
     """
 
     def __init__(self, term: Term, seconds: float) -> None:
@@ -154,7 +164,7 @@ class _Watched:
         self._last: Future[Judgement] | None = None
 
     def beside(self, judgement: Judgement, samples: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Adds what it says of those samples that are in its share and have a reward."""
+        """Adds its scores of the samples that are in its share and have a trained reward."""
         name, size = self._term.name, len(prompts)
         values = torch.full((size,), torch.nan, dtype=torch.float64)
         rows = rows_in_share(samples, self._term.use.scored_share)
@@ -179,7 +189,9 @@ class _Watched:
         )
 
     def _judged(self, samples: Tensor, prompts: Sequence[Prompt]) -> Judgement:
-        """Raises RewardError and TimeoutError."""
+        """Scores the samples on its thread. Raises RewardError if the reward fails, TimeoutError if
+        it is late.
+        """
         if self._last and not self._last.done():
             raise TimeoutError(f"{self._term.name} is still busy with an earlier batch.")
         self._last = self._caller.submit(lambda: self._term.judged(samples, prompts))
@@ -193,7 +205,7 @@ class _Watched:
 
 
 def _prefixed(name: str, judgement: Judgement) -> Judgement:
-    """The same, its parts and notes under the name of its term."""
+    """Prefixes the names of parts and notes with that of their term."""
     return replace(
         judgement,
         parts={f"{name}_{part}": values for part, values in judgement.parts.items()},
@@ -202,26 +214,26 @@ def _prefixed(name: str, judgement: Judgement) -> Judgement:
 
 
 def _worse(status: Status, other: Status) -> Status:
-    """What timed out is asked again, with all terms."""
+    """Combines the statuses of two terms. Samples that timed out in one are scored again by all."""
     return "timeout" if "timeout" in (status, other) else other if status == "ok" else status
 
 
 def rows_in_share(samples: Tensor, share: float) -> list[int]:
-    """Returns which of samples (B, *S) are in a share: those whose SHA-256 is among the lowest, the
-    same whatever the batch.
+    """Returns the rows of samples (B, *S) that are in a share, in [0, 1]. It depends on the
+    sample's SHA-256 only, not on the batch.
     """
     digests = [hashlib.sha256(each).digest()[:8] for each in sample_bytes(samples)]
     return [i for i, digest in enumerate(digests) if int.from_bytes(digest, "big") < share * 2**64]
 
 
 def recompressed(images: Tensor) -> Tensor:
-    """Returns images (B, 3, H, W) in [0, 1] as a JPEG file of quality 60 gives them back."""
+    """Returns images (B, 3, H, W) in [0, 1] after JPEG compression with quality 60."""
     files = [io.BytesIO(encoded(picture, JPEG_QUALITY)) for picture in pictures(images)]
     return torch.stack([tensor(Image.open(file)) for file in files]).to(images)
 
 
 def cropped(images: Tensor) -> Tensor:
-    """Returns the middle nine tenths of images (B, 3, H, W), scaled to their size."""
+    """Returns the central 90 % of each side of images (B, 3, H, W), resized to their size."""
     height, width = images.shape[-2:]
     rows, columns = (max(1, round(SEEN * side)) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2

@@ -1,7 +1,8 @@
-"""The nouns of the house.
+"""The data types and protocols that all parts of the library share.
 
-Shapes: B trajectories in this process, T denoising steps, K of them random, N rows of any choice of
-(trajectory, step), *L one latent. Step 0 leaves pure noise, step T-1 arrives at the clean latent.
+Letters in shapes: B samples of this process, T denoising steps, K of them random, N training rows
+(each a sample at one step or time), *L the shape of a latent, *S the shape of a sample. Step 0
+starts from pure noise; step T-1 ends at the clean latent.
 """
 
 from rediffuse.types.algorithms import Algorithm, HasRatio, Remembers, Selects

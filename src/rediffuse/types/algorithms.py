@@ -1,4 +1,4 @@
-"""What algorithms can do."""
+"""Protocols of algorithms."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -12,71 +12,84 @@ from rediffuse.types.models import Policy
 
 @runtime_checkable
 class Algorithm(Protocol):
-    """How an epoch's rewards become a loss.
+    """Turns the rewards of an epoch into advantages, and a batch with advantages into a loss.
 
     Attributes:
-        groups: What `advantages` is told apart: prompts by all that the model sees of them, or each
-            draw of a prompt.
+        groups: How samples are grouped for `advantages`: by everything the model sees of the
+            prompt, or by each draw of a prompt.
     """
 
     groups: Literal["prompt", "draw"]
 
     @property
     def trains_on(self) -> type[Batch]:
-        """What `loss` is given."""
+        """The type of batch that `loss` takes."""
         ...
 
     @property
-    def passes(self) -> Passes: ...
+    def passes(self) -> Passes:
+        """How the updates of an epoch go through its samples."""
+        ...
+
     @property
     def metric_names(self) -> Sequence[str]:
-        """The names of the metrics that its losses report."""
+        """The names of the metrics in each `Loss`."""
         ...
 
     def advantages(self, rewards: Tensor, groups: Tensor) -> Tensor:
-        """Finite rewards (B,) and their groups (B,), as `groups` asks -> (B,); NaN: not to be
-        trained on.
+        """Computes the advantages of an epoch's samples.
+
+        Args:
+            rewards: Shape (B,), finite. Here B counts the samples of all processes.
+            groups: Shape (B,), int64; equal for samples of the same group.
+
+        Returns:
+            Shape (B,); samples with NaN are not trained on.
         """
         ...
 
     def loss(self, policy: Policy, batch: Any) -> Loss:
-        """Returns the loss of a batch, which is of the type `trains_on`."""
+        """Returns the loss of a batch of the type `trains_on`."""
         ...
 
     def check(self, config: Config) -> None:
-        """Raises ConfigError where the algorithm's mathematics forbids the plan."""
+        """Raises ConfigError if the algorithm is not valid with this configuration."""
         ...
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """An algorithm that keeps something from epoch to epoch."""
+    """An algorithm with a state that lasts from epoch to epoch and is saved in checkpoints."""
 
     def state(self) -> dict[str, Any]:
-        """Returns it as JSON would hold it."""
+        """Returns the state as JSON-compatible values."""
         ...
 
     def load(self, state: dict[str, Any]) -> None:
-        """Puts back what `state` gave."""
+        """Restores the state from the result of `state`."""
         ...
 
 
 @runtime_checkable
 class HasRatio(Protocol):
-    """An algorithm whose loss tells the likelihood of a sample from the one that it was drawn
-    with.
+    """An algorithm whose losses report likelihood ratios between the current policy and the one
+    that sampled (`Loss.log_ratio`).
     """
 
     @property
     def max_ratio_drift(self) -> float:
-        """How far from 1 their ratio may be before the first update without spoiling the loss."""
+        """The largest tolerable |ratio - 1| before the first update of an epoch. Both policies are
+        equal then, so that any difference is a numerical error.
+        """
         ...
 
 
 @runtime_checkable
 class Selects(Protocol):
-    """An algorithm that trains on some of an epoch's samples."""
+    """An algorithm that trains on a part of an epoch's samples."""
 
     def num_trained(self, config: Config) -> int:
-        """Returns about how many they are: equal prompts or rewards make it more or fewer."""
+        """Returns the approximate number of samples that an epoch trains on; repeated prompts and
+        equal rewards change it.
+        """
         ...

@@ -1,4 +1,4 @@
-"""What passes from hand to hand: prompts, trajectories, batches, losses, judgements."""
+"""Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,22 +12,24 @@ from rediffuse.config.inputs import file_of
 from rediffuse.errors import Status
 
 Conditioning = Mapping[str, Tensor]
-"""Everything the network sees of the prompt; each (B, …)."""
+"""Everything the network sees of the prompts, by name; each tensor has shape (B, …)."""
 
 
 Metrics = Mapping[str, float]
+"""Numbers for the logs, by name."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a sample is made from.
+    """The condition that a sample is generated from.
 
     Attributes:
-        text: may be empty, for models that take none.
-        metadata: only the reward sees it.
-        inputs: what the model sees besides the text, by name: a label, a state, a number of
-            seconds. Its values are those of JSON; `{"file": "/absolute/path"}` is a file, such as
-            an image to change (`images.input_image` reads it).
+        text: The text prompt; empty for models without text input.
+        metadata: Data for the reward, such as questions with their answers; the model does not see
+            it.
+        inputs: What the model sees besides the text, by name, such as a class label, a state or a
+            duration in seconds; JSON-compatible values. A file, such as an image to edit, is
+            `{"file": "/absolute/path"}`, which `images.input_image` reads.
     """
 
     text: str = ""
@@ -36,12 +38,12 @@ class Prompt:
 
     @property
     def shown(self) -> str:
-        """All that the model sees, as one line; of a file, its name alone."""
+        """Everything the model sees, as one text, in which a file is its name alone."""
         return self._line(_shown)
 
     @property
     def key(self) -> str:
-        """All that the model sees, as text; prompts with equal keys are the same prompt."""
+        """Everything the model sees, as one text; prompts with equal keys are the same prompt."""
         return self._line(_as_json)
 
     def _line(self, written: Callable[[Any], str]) -> str:
@@ -61,18 +63,21 @@ def _as_json(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The way from noise to latent, on the host.
+    """Denoising trajectories of B samples, on the CPU.
 
-    steps: (K,) int64 in [0, T), the random ones: where nothing is drawn there is no action to learn
-    from
-    path: (B, T+1, *L) fp32, pure noise first, the clean latent last; each latent stands once
-    log_probs: (B, K), under the policy that sampled
+    For algorithms that train on clean samples, `path` holds the final latents only, shape
+    (B, 1, *L), and K is 0.
 
-    Where nobody learns from the way, path is (B, 1, *L), the clean latent alone, and K is 0.
-    spread: (B, *L), of latents that are a law's mean: its standard deviation, to draw from it anew
-    in every pass
-    faults: of each sample, where it stopped being finite (faults.py), empty where it never did;
-    none at all: all are whole
+    Attributes:
+        steps: Shape (K,), int64 in [0, T): the random steps. Deterministic steps hold no action to
+            learn from.
+        path: Shape (B, T+1, *L), fp32, from pure noise to the clean latent.
+        log_probs: Shape (B, K): the log-probabilities of the random steps under the policy that
+            sampled.
+        spread: Shape (B, *L): the posterior's standard deviation if `path` holds its mean; the
+            latents are then resampled in every pass.
+        faults: For each sample where it stopped being finite (`faults.traced`), or an empty text;
+            empty as a whole if all samples are finite.
     """
 
     steps: Tensor
@@ -83,17 +88,22 @@ class Trajectory:
 
     @property
     def latents(self) -> Tensor:
-        """(B, *L), after the last of all steps."""
+        """The latents after the last step, shape (B, *L)."""
         return self.path[:, -1]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """One process's share of an epoch's samples.
+    """Samples of an epoch that this process drew, or a micro-batch of them.
 
-    groups: (B,) int64, equal where the prompt is, in every epoch and process
-    indices: (B,) int64, each sample's number in the epoch, whichever process drew it
-    samples: (B, *S), as the model's modality has them; images are (B, 3, H, W) in [0, 1]
+    Attributes:
+        prompts: The prompt of each sample.
+        groups: Shape (B,), int64: a hash of the prompt, equal in all epochs and processes.
+        indices: Shape (B,), int64: the number of each sample in the epoch, among the samples of all
+            processes.
+        samples: Shape (B, *S), in the range of the model's modality; images have shape
+            (B, 3, H, W), in [0, 1]. After scoring it has 0 rows.
+        trajectory: How the samples were generated.
     """
 
     prompts: Sequence[Prompt]
@@ -104,25 +114,28 @@ class Rollout:
 
     @property
     def faults(self) -> Sequence[str]:
-        """One for each sample, empty where it is whole."""
+        """For each sample where it stopped being finite; empty if it is finite."""
         return self.trajectory.faults or [""] * len(self.prompts)
 
     @property
     def whole(self) -> list[int]:
-        """The positions of the samples that are finite; no other is shown to a reward or learned
-        from.
-        """
+        """The positions of the finite samples; only these are scored and trained on."""
         return [i for i, fault in enumerate(self.faults) if not fault]
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """What a policy-gradient algorithm learns from: N single steps.
+    """A batch of N single denoising steps, for policy gradients.
 
-    state, next_state: (N, *L)
-    step: (N,) int64 in [0, T), on the host
-    log_prob, advantage: (N,)
-    reference_mean: (N, *L), of the same step under the weights that `Passes.reference` names
+    Attributes:
+        state: Shape (N, *L): the latents before the step.
+        next_state: Shape (N, *L): the latents after it.
+        step: Shape (N,), int64 in [0, T), on the CPU.
+        log_prob: Shape (N,): the log-probability of `next_state` under the policy that sampled.
+        advantage: Shape (N,).
+        conditioning: The encoded prompts.
+        reference_mean: Shape (N, *L): the mean of the same step under the weights that
+            `Passes.reference` names; None if it names none.
     """
 
     state: Tensor
@@ -136,11 +149,14 @@ class Transitions:
 
 @dataclass(frozen=True)
 class CleanSamples:
-    """What an algorithm learns from that adds noise to finished samples again.
+    """A batch of N clean samples with times and noise, for regression on the pretraining objective.
 
-    latents, noise: (N, *L)
-    time: (N,), drawn as in pretraining, on the host
-    weight: (N,), what `Algorithm.advantages` gave
+    Attributes:
+        latents: Shape (N, *L).
+        noise: Shape (N, *L): the noise to add to the latents.
+        time: Shape (N,), drawn as in pretraining, on the CPU.
+        weight: Shape (N,): the result of `Algorithm.advantages`.
+        conditioning: The encoded prompts.
     """
 
     latents: Tensor
@@ -152,16 +168,17 @@ class CleanSamples:
 
 @dataclass(frozen=True)
 class EncodedSamples(CleanSamples):
-    """Clean samples whose latents are those of the decoded samples, encoded again: each pass draws
-    them anew from the distribution that the encoder gives.
+    """Clean samples whose latents come from encoding the decoded samples; each pass draws them
+    anew from the encoder's distribution.
     """
 
 
 Batch = Transitions | CleanSamples
+"""What an algorithm may train on."""
 
 
 Weights = Literal["start"]
-"""Weights besides those that learn: `start` are those that training started from."""
+"""Names of fixed weights; `start` are those that training started from."""
 
 
 @dataclass(frozen=True)
@@ -169,12 +186,13 @@ class Passes:
     """How the updates of an epoch go through its samples.
 
     Attributes:
-        inner_epochs: How many times all samples are gone through.
-        rows_per_sample: On how many of a trajectory's K random steps, or at how many times of a
-            clean sample, each pass trains; None: on all K.
-        restart_optimizer: Whether each epoch begins with fresh moments.
-        reshuffle: Whether each pass has minibatches of its own.
-        reference: The weights whose mean of each step the loss is given besides.
+        inner_epochs: The number of passes over all samples.
+        rows_per_sample: How many rows each sample gives in a pass: of a trajectory this many of its
+            K random steps, None: all of them; of a clean sample this many noising times, None: one.
+        restart_optimizer: Whether the optimizer's moments are reset at the start of each epoch.
+        reshuffle: Whether each pass has its own random minibatches.
+        reference: The weights whose mean of each step is passed to the loss as `reference_mean`;
+            None: not computed.
     """
 
     inner_epochs: int = 1
@@ -186,8 +204,13 @@ class Passes:
 
 @dataclass(frozen=True)
 class Loss:
-    """value: a scalar with its graph, the mean over the batch. log_ratio: (N,), without; None if no
-    ratio can be.
+    """The loss of a batch.
+
+    Attributes:
+        value: A scalar with its autograd graph: the mean over the batch.
+        log_ratio: Shape (N,), detached: log-probability under the current policy minus that under
+            the policy that sampled; None for losses without a ratio.
+        metrics: Further numbers for the logs, means over the batch.
     """
 
     value: Tensor
@@ -197,13 +220,14 @@ class Loss:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A reward with what it is made of.
+    """The output of a reward with more than its values.
 
-    values: (B,)
-    parts: (B,) each, by name, logged beside it
-    notes: a text for each image, by name, for the journal
-    statuses: of each image; none at all says that every finite value is ok. What timed out is asked
-        again.
+    Attributes:
+        values: Shape (B,); higher is better.
+        parts: Further numbers, by name, which are logged; each has shape (B,).
+        notes: One text for each sample, by name, for rewards.jsonl.
+        statuses: One status for each sample; empty: every finite value is ok. Samples with
+            "timeout" are scored again later.
     """
 
     values: Tensor

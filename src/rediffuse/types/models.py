@@ -1,4 +1,4 @@
-"""What models, modalities, samplers and the policy that they make can do."""
+"""Protocols of models, modalities, samplers and the policy."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,41 +15,61 @@ from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, 
 
 @runtime_checkable
 class HasPrecision(Protocol):
-    """A model that says in what its networks compute: fp32, bf16 or fp16."""
+    """A model with a known precision.
+
+    Attributes:
+        precision: What its networks compute in: fp32, bf16 or fp16.
+    """
 
     precision: str
 
 
 class Modality(Protocol):
-    """A kind of sample: how it is shown and kept.
-
-    Attributes:
-        name: that of its file in the room `modalities`, by which a reward says what it judges.
-        suffix: of the files that `save` writes.
-    """
+    """A kind of sample: how it is previewed, quantised and saved."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name of its file in `rediffuse/modalities`; the attribute `judges` of a reward refers
+        to it.
+        """
+        ...
+
     @property
-    def suffix(self) -> str: ...
+    def suffix(self) -> str:
+        """The suffix of the files that `save` writes, such as ".png"."""
+        ...
+
     def preview(self, samples: Tensor) -> Tensor:
-        """samples (B, *S) -> images (B, 3, H, W) in [0, 1], for pages and statistics; NaN where a
-        sample is not finite.
+        """Renders samples as images for reports and image statistics.
+
+        Args:
+            samples: Shape (B, *S).
+
+        Returns:
+            Shape (B, 3, H, W), in [0, 1]; NaN for samples that are not finite.
         """
         ...
 
     def quantized(self, samples: Tensor) -> Tensor:
-        """samples (B, *S) -> the same as a file of them gives back."""
+        """Returns samples (B, *S) with the precision of a saved file."""
         ...
 
     def save(self, sample: Tensor, stem: Path) -> None:
-        """sample (*S), into the file `stem` with this modality's suffix."""
+        """Saves one sample (*S) to the path `stem` plus `suffix`."""
         ...
 
 
 class Denoiser(Protocol):
-    """A pretrained network with its text encoder and its decoder, and the part of it that
-    learns.
+    """A pretrained network with its text encoder and its decoder, some of whose parameters are
+    trained.
+
+    Attributes:
+        modality: The kind of its samples.
+        latent_shape: The shape *L of one latent.
+        device: Where the network is.
+        schedule: The noise schedule of pretraining.
+        needs_loss_scaling: Whether gradients are computed in fp16, in which small ones underflow.
+        pinned: Options of the model that loading resolved, such as the commit of a branch.
     """
 
     modality: Modality
@@ -57,127 +77,176 @@ class Denoiser(Protocol):
     device: torch.device
     schedule: NoiseSchedule
     needs_loss_scaling: bool
-    """Whether gradients are computed in fp16, which has no room for small ones."""
-
     pinned: Mapping[str, Any]
-    """Options of the model that loading made exact, such as the commit that a branch stood for."""
 
-    def encode(self, prompts: Sequence[Prompt]) -> Conditioning: ...
+    def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
+        """Encodes prompts for `predict`."""
+        ...
+
     def predict(self, x: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        """x (N, *L), time (N,) -> (N, *L) fp32, guidance included."""
+        """Returns the network's prediction, with classifier-free guidance if the model uses it.
+
+        Args:
+            x: Shape (N, *L).
+            time: Shape (N,), in the units of `schedule`.
+            conditioning: The encoded prompts.
+
+        Returns:
+            Shape (N, *L), fp32.
+        """
         ...
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """latents (B, *L) -> samples (B, *S); NaN, not clamped, where the decoder's output is not
-        finite. It carries gradients; who needs none holds `torch.no_grad`.
+        """Decodes latents (B, *L) to samples (B, *S), with gradients. Output of the decoder that is
+        not finite becomes NaN and is not clamped.
         """
         ...
 
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """samples (B, *S) -> mean and standard deviation (B, *L) of the distribution of their
-        latents. It carries gradients, as `decode` does.
+        """Returns the mean and the standard deviation, each (B, *L), of the latent distribution of
+        samples (B, *S), with gradients.
         """
         ...
 
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
-        """What learns, by name."""
+        """Returns the trained parameters, by name."""
         ...
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
-        """Inside, predictions are made with those weights."""
+        """Returns a context in which predictions use those weights."""
         ...
 
     def export(self, folder: Path) -> None:
-        """Write what was learned in the form other tools load."""
+        """Writes the trained weights to `folder`, in the usual format of the model."""
         ...
 
 
 @runtime_checkable
 class HasModelCard(Protocol):
-    """A denoiser that says how what it exports is loaded."""
+    """A denoiser that describes how its export is loaded."""
 
-    def model_card(self) -> ModelCard: ...
+    def model_card(self) -> ModelCard:
+        """Returns what the README of the export says."""
+        ...
 
 
 @runtime_checkable
 class Converts(Protocol):
-    """A denoiser that can write what was learned as one file of another format."""
+    """A denoiser that can write the trained weights as one file of another format."""
 
     def export_as(self, form: str, path: Path) -> None:
-        """Raises ConfigError where there is no such form of it."""
+        """Writes the trained weights as one file of another format. Raises ConfigError if there is
+        no such format for them.
+        """
         ...
 
 
 @runtime_checkable
 class ReadsTokens(Protocol):
-    """A denoiser whose text encoder reads so many tokens of a prompt, and ignores the rest."""
+    """A denoiser whose text encoder ignores a prompt's tokens beyond a maximum."""
 
     @property
-    def max_tokens(self) -> int: ...
+    def max_tokens(self) -> int:
+        """How many tokens the text encoder reads, special tokens included."""
+        ...
+
     def num_tokens(self, text: str) -> int:
-        """Of the whole text, those that mark its begin and end included."""
+        """Returns the number of tokens of the whole text, special tokens included."""
         ...
 
 
 @runtime_checkable
 class Guided(Protocol):
-    """A denoiser whose predictions are those of classifier-free guidance."""
+    """A denoiser with classifier-free guidance."""
 
     def predict_guided(
         self, x: Tensor, time: Tensor, conditioning: Conditioning, scale: float
     ) -> Tensor:
-        """As `predict`, with guidance of another scale; 1 is the network for the prompt alone."""
+        """Returns the prediction with another guidance scale; 1 means the conditional prediction
+        alone. The other arguments and the result are those of `predict`.
+        """
         ...
 
 
 class ModelFamily(Protocol):
-    """The options of a model; loading is a second act, after the whole configuration was checked.
+    """The options of a model. It is loaded only after the whole configuration was checked.
 
-    A family whose samples are no images has an attribute `modality`, the name of their kind; one
-    that takes no text has `takes_text = False`.
+    A family whose samples are not images has an attribute `modality`, the name of their modality; a
+    family without text input has `takes_text = False`.
     """
 
     def load(self, device: str, seed: int) -> Denoiser:
-        """seed: of the weights that training starts from, where they are new."""
+        """Loads the model.
+
+        Args:
+            device: Where the networks are placed.
+            seed: The seed of newly initialised weights, such as those of an adapter.
+        """
         ...
 
 
 class Sampler(Protocol):
-    """A way from noise to image, each step of which is a draw from a Gaussian."""
+    """A denoising process in which each next state is drawn from a Gaussian distribution.
+
+    Attributes:
+        times: Shape (T,): the network's time input at each step.
+        noisy: For each of the T steps whether it is random.
+    """
 
     times: Tensor
-    """(T,), what the network is told at each step."""
     noisy: Sequence[bool]
-    """T of them: whether the step draws anything."""
 
     def step(self, output: Tensor, state: Tensor, step: Tensor) -> Gaussian:
-        """output, state (N, *L); step (N,) -> the law of the next state."""
+        """Returns the distribution of the next state.
+
+        Args:
+            output: Shape (N, *L): the network's prediction.
+            state: Shape (N, *L).
+            step: Shape (N,), in [0, T).
+        """
         ...
 
 
 class SamplerFamily(Protocol):
-    """The options of a sampler; `bind` gives it the times and noise levels of a model."""
+    """The options of a sampler."""
 
-    def bind(self, schedule: NoiseSchedule) -> Sampler: ...
+    def bind(self, schedule: NoiseSchedule) -> Sampler:
+        """Returns the sampler for a model with this noise schedule."""
+        ...
 
 
 class Policy(Protocol):
-    """A distribution over the next state, given a state and what the model sees of the prompt."""
+    """A distribution over the next state, given a state, the step and the encoded prompt."""
 
-    def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian: ...
+    def act(self, state: Tensor, step: Tensor, conditioning: Conditioning) -> Gaussian:
+        """Returns the distribution of the next state.
+
+        Args:
+            state: Shape (N, *L).
+            step: Shape (N,), in [0, T).
+            conditioning: The encoded prompts.
+        """
+        ...
+
     def sensitivity(self) -> Tensor:
-        """(T,), how far a unit of network output moves each step's mean, in its standard
-        deviations.
+        """Returns |d mean / d output| / std of each step: shape (T,), infinite for deterministic
+        steps.
         """
         ...
 
     def denoising_error(self, batch: CleanSamples, *, guided: bool = True) -> Tensor:
-        """(N,), the squared error of the network's own prediction, averaged over the entries of L.
+        """Returns the squared error of the pretraining objective, averaged over the elements of a
+        latent.
 
-        guided: by classifier-free guidance, as samples are drawn.
+        Args:
+            batch: N clean samples with times and noise.
+            guided: Whether to use the prediction with classifier-free guidance, as in sampling.
+
+        Returns:
+            Shape (N,).
         """
         ...
 
     def using(self, weights: Weights) -> AbstractContextManager[None]:
-        """Inside, the denoiser predicts with those weights."""
+        """Returns a context in which the denoiser predicts with those weights."""
         ...

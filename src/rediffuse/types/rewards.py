@@ -1,4 +1,4 @@
-"""What rewards and prompt sets can do."""
+"""Protocols of rewards and prompt sets."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -10,62 +10,84 @@ from rediffuse.types.data import Judgement, Prompt
 
 
 class PromptSet(Protocol):
-    """Prompts to draw from, by a generator that is given."""
+    """A set or distribution of prompts."""
 
-    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]: ...
+    def draw(self, n: int, generator: torch.Generator) -> Sequence[Prompt]:
+        """Draws `n` prompts; equal states of the generator give equal prompts."""
+        ...
 
 
 class Reward(Protocol):
-    """Scores samples: a function, or what the options of a reward load.
+    """Scores samples: a function, an instance of a reward's class, or what that class loads.
 
-    One that judges a single kind of sample has an attribute `judges`, the name of that modality.
-    One through which gradients flow from its values to the samples has `differentiable = True`.
+    A reward for a single modality has an attribute `judges`, the modality's name. A reward whose
+    values are differentiable with respect to the samples has `differentiable = True`.
     """
 
     def __call__(self, samples: Tensor, prompts: Sequence[Prompt], /) -> Tensor | Judgement:
-        """samples (B, *S), images are (B, 3, H, W) in [0, 1] -> (B,), higher is better; NaN where
-        it cannot say.
+        """Scores samples.
+
+        Args:
+            samples: Shape (B, *S); images have shape (B, 3, H, W), in [0, 1].
+            prompts: The prompt of each sample.
+
+        Returns:
+            Shape (B,); higher is better, and NaN means that there is no reward.
         """
         ...
 
 
 @runtime_checkable
 class RewardFamily(Protocol):
-    """The options of a reward with a model of its own; loading is a second act, after the whole
-    configuration was checked. What it returns may have `pinned`, a mapping of options that loading
-    made exact, such as the commit that a branch stood for.
+    """The options of a reward with a model of its own. It is loaded only after the whole
+    configuration was checked.
     """
 
     def load(self, device: str) -> Reward:
-        """Loads the model; called once, before anything is sampled. Raises ConfigError."""
+        """Loads the model; called once, before anything is sampled.
+
+        Returns:
+            The reward. It may have an attribute `pinned`, a mapping of options that loading
+            resolved, such as the commit of a branch.
+
+        Raises:
+            ConfigError: If the model cannot be loaded.
+        """
         ...
 
 
 @runtime_checkable
 class HasFeatures(Protocol):
-    """A reward whose network can tell how alike pictures are."""
+    """A reward whose network gives features for the similarity of images."""
 
     def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host; far apart where the pictures
-        differ.
+        """Returns features whose Euclidean distance measures how different images are.
+
+        Args:
+            images: Shape (B, 3, H, W), in [0, 1].
+
+        Returns:
+            Shape (B, D), on the CPU.
         """
         ...
 
 
 @runtime_checkable
 class ListsPrompts(Protocol):
-    """A prompt set that knows all that it may draw."""
+    """A finite prompt set."""
 
     @property
-    def prompts(self) -> Sequence[Prompt]: ...
+    def prompts(self) -> Sequence[Prompt]:
+        """All prompts that `draw` may return."""
+        ...
 
 
 @runtime_checkable
 class Renders(Protocol):
     """A prompt set that draws samples in their scene, such as a path among the obstacles of its
-    prompt. Its images stand wherever samples are shown, in place of the modality's previews.
+    prompt. Its images replace the modality's previews wherever samples are shown.
     """
 
     def render(self, samples: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """samples (B, *S), all finite -> images (B, 3, H, W) in [0, 1], of one size."""
+        """Draws finite samples (B, *S) as images (B, 3, H, W) in [0, 1] of one size."""
         ...

@@ -1,6 +1,7 @@
-"""Whether rewards that are only watched, on a share of the samples, agree with what is trained on.
+"""Disagreement of the trained reward with watched rewards, those of weight 0 that score a share of
+the samples.
 
-Where the trained reward rises and a watched one does not, the trained one may be gamed.
+If the trained reward rises and a watched one does not, the policy may exploit the trained one.
 """
 
 import math
@@ -16,13 +17,15 @@ Row = Mapping[str, Any]
 
 
 class Gap(TypedDict):
-    """How far one epoch's samples separate a watched reward from the trained one.
+    """The gap between the trained reward and a watched one in an epoch.
 
     Attributes:
-        gap: How much further the trained reward rose, in standard deviations of the first epoch.
-        gap_error: Its standard error; None for a single sample.
-        correlation: Spearman's rank correlation of the two; None where one of them is constant.
-        n: Samples that both scored.
+        epoch: The number of the epoch.
+        gap: The rise of the trained reward minus that of the watched one, each in standard
+            deviations of the first epoch.
+        gap_error: The standard error of `gap`; None for a single sample.
+        correlation: Spearman's rank correlation of the two; None if one of them is constant.
+        n: The number of samples that both scored.
     """
 
     epoch: int
@@ -34,30 +37,38 @@ class Gap(TypedDict):
 
 @dataclass(frozen=True)
 class _Pair:
-    """A watched part, and the weights of the trained parts that it is compared with; no weights
-    stand for the reward itself.
+    """A watched reward and what it is compared with.
+
+    Attributes:
+        watched: The name of the watched reward's part.
+        weights: The weights of the trained parts that it is compared with; empty: the reward
+            itself.
     """
 
     watched: str
     weights: Mapping[str, float]
 
     def scores(self, row: Row) -> tuple[list[float], float]:
-        """Of one sample: the trained values and the watched one; NaN where one is missing."""
+        """Returns a sample's trained values and its watched one; missing ones are NaN."""
         parts = row.get("parts") or {}
         trained = [parts.get(name) for name in self.weights] or [row.get("reward")]
         return [finite(each) for each in trained], finite(parts.get(self.watched))
 
 
 def gaps(rows: Iterable[Row], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
-    """Returns the gaps of each watched reward, epoch by epoch, over samples that all have scored.
+    """Computes the gap of each watched reward in each epoch, over the samples that it and the
+    trained reward scored.
 
-    Both sides are measured in their mean and standard deviation (n - 1) over the first epoch that
-    has two such samples. A sum is compared as the weighted sum of its terms in those units. A
-    reward that scores copies is compared with the trained reward of its name, if there is one.
+    Both are standardised by their mean and standard deviation (n - 1) over the first epoch with two
+    such samples. A sum is compared as the weighted sum of its standardised terms. A reward that
+    scores copies is compared with the trained reward of the same name, if there is one.
 
     Args:
-        rows: Of rewards.jsonl.
-        config: Of config.yaml.
+        rows: The rows of rewards.jsonl.
+        config: The content of config.yaml.
+
+    Returns:
+        The gaps in the order of epochs, by the name of the watched reward.
     """
     kept = list(rows)
     found = {pair.watched: _gaps(kept, pair) for pair in _pairs(config)}
@@ -96,7 +107,7 @@ def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:
     weights = list(pair.weights.values()) or [1.0]
 
     def together(trained: Sequence[float]) -> float:
-        """A term that is constant in the first epoch contributes nothing."""
+        """Returns the weighted sum; a term that is constant in the first epoch contributes 0."""
         each = zip(trained, terms, weights, strict=True)
         return sum(w * (value - mean) / sd for value, (mean, sd), w in each if sd > 0)
 
@@ -112,7 +123,10 @@ def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Spearman's: the correlation of ranks, those of equals being their mean."""
+    """Returns Spearman's correlation, in [-1, 1]; None if one of the two is constant.
+
+    Equal values share the mean of their ranks.
+    """
     ours, theirs = _ranks(first), _ranks(second)
     middle = (len(ours) + 1) / 2
     spread = math.sqrt(

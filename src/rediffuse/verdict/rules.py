@@ -1,4 +1,4 @@
-"""The rules of the verdict, each with its numbers (docs/verdict.md)."""
+"""The rules of the verdict with their thresholds (docs/verdict.md)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -24,16 +24,21 @@ from rediffuse.verdict.overoptimisation import (
 )
 
 ERRORS = 3.0
-"""Of a difference that counts, in standard errors."""
+"""The smallest difference that counts, in standard errors."""
 ALIKE = 0.5
-"""Of the pretrained pictures' diversity."""
+"""Diversity below this share of the pretrained model's, or a larger share of nearly identical
+images, is a warning.
+"""
 WITH_TEXT = 0.1
+"""The smallest increase of the share of images with text that counts."""
 BEHIND = 0.5
-"""Of a watched reward, in standard deviations of the first epoch."""
+"""The smallest gap of a watched reward that counts, in standard deviations of the first epoch."""
 
 
 def held_out_trend(evidence: Evidence) -> list[Finding]:
-    """What rewards say that nothing was trained on, of the same pictures first and last."""
+    """Compares each held-out reward at the last evaluation with the first one, on the same prompts
+    and seeds.
+    """
     looks = evidence.looks
     if len(looks) < 2 or not looks[0]["held_out"]:
         text = "No held-out reward was asked, so nothing here says whether the gain is real."
@@ -42,7 +47,7 @@ def held_out_trend(evidence: Evidence) -> list[Finding]:
 
 
 def overoptimised(evidence: Evidence) -> Finding | None:
-    """The rule of overoptimisation.py."""
+    """Reports over-optimisation by the rule of overoptimisation.py."""
     if not (fall := evidence.course.fall):
         return None
     text = (
@@ -60,7 +65,7 @@ def overoptimised(evidence: Evidence) -> Finding | None:
 
 
 def loss_of_diversity(evidence: Evidence) -> Finding | None:
-    """Whether pictures of one prompt have come to be the same."""
+    """Reports how diverse the images of a prompt are in comparison with the pretrained model's."""
     if len(evidence.looks) < 2:
         return None
     last = evidence.looks[-1]["statistics"]
@@ -79,7 +84,7 @@ def loss_of_diversity(evidence: Evidence) -> Finding | None:
 
 
 def appearance(evidence: Evidence) -> Finding | None:
-    """What cheap statistics of the pictures say of a change in all of them."""
+    """Reports large relative changes of image statistics since the first evaluation."""
     if len(evidence.looks) < 2:
         return None
     first, last = evidence.looks[0]["statistics"], evidence.looks[-1]["statistics"]
@@ -110,7 +115,9 @@ def appearance(evidence: Evidence) -> Finding | None:
 
 
 def text_in_pictures(evidence: Evidence) -> Finding | None:
-    """Whether the model has begun to write (docs/hacking.md)."""
+    """Reports an increase of images with text, or with words of their prompts: the typographic
+    attack (docs/hacking.md).
+    """
     parts: Sequence[tuple[str, Level, str]] = (
         ("names_the_prompt", "bad", "words of their prompts, the typographic attack"),
         ("has_text", "warning", "text"),
@@ -126,8 +133,8 @@ def text_in_pictures(evidence: Evidence) -> Finding | None:
 
 
 def watched_rewards(evidence: Evidence) -> Finding | None:
-    """Whether rewards that score a share of the samples agree with the trained one; reports the one
-    that is furthest behind.
+    """Reports whether watched rewards agree with the trained one, by the one that is furthest
+    behind.
     """
     if not evidence.gaps:
         return None

@@ -1,10 +1,10 @@
-"""What became of a run, in words: the findings of its rules, one headline, one suggestion."""
+"""The verdict on a run: the findings of all rules, a headline and a suggestion."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from rediffuse.config.schema import read_yaml
+from rediffuse.config.reading import read_yaml
 from rediffuse.faults import cure
 from rediffuse.maths.trend import SURE, trend
 from rediffuse.runs import files, log
@@ -16,12 +16,22 @@ from rediffuse.verdict.overoptimisation import relative
 from rediffuse.verdict.rules import RULES, held_out_trend, loss_of_diversity
 
 UNMOVED_NATS = 1.0
-"""Up to this KL divergence a policy counts as unmoved."""
+"""A policy with at most this KL divergence from the pretrained model counts as unmoved."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """overoptimised_at, best: in epochs done"""
+    """The verdict on a run.
+
+    Attributes:
+        headline: The result in a sentence.
+        level: The severity of the worst finding; notes count as good.
+        findings: The results of all rules.
+        suggestion: What to do next, in a sentence.
+        overoptimised_at: The number of completed epochs at which over-optimisation was found; None:
+            it was not.
+        best: The best checkpoint, in completed epochs; None if there is none.
+    """
 
     headline: str
     level: Level
@@ -36,7 +46,7 @@ KEEP = "Keep the best checkpoint (--checkpoint best); next time stop there"
 
 
 def conclude(evidence: Evidence) -> Verdict:
-    """Applies all rules, and chooses the headline and the suggestion."""
+    """Applies all rules and chooses the headline and the suggestion."""
     others = held_out_trend(evidence)
     findings = [learning(evidence), *others, *(said for rule in RULES if (said := rule(evidence)))]
     told = {each.rule: each for each in findings} | {
@@ -50,7 +60,7 @@ def conclude(evidence: Evidence) -> Verdict:
 
 
 def of_run(run: RunFolder) -> Verdict | None:
-    """None where no epoch is done."""
+    """Returns the verdict on a run, from its logs; None if no epoch is complete."""
     metrics = log.read(run.metrics)
     if not metrics:
         return None
@@ -70,7 +80,7 @@ def of_run(run: RunFolder) -> Verdict | None:
 
 
 def write(run: RunFolder) -> Verdict | None:
-    """RUN/verdict.json, all or nothing; None where no epoch is done."""
+    """Writes RUN/verdict.json atomically and returns the verdict; None if no epoch is complete."""
     verdict = of_run(run)
     if verdict is not None:
         files.write_json(run.verdict, asdict(verdict))
@@ -118,7 +128,7 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
 
 
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
-    """One: of the first rule that calls for it."""
+    """Returns the suggestion of the first rule that calls for one."""
     learned, rate = told["learning"].level, _rate(evidence)
     longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
     flat = learned == "warning"
@@ -183,8 +193,8 @@ def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
 
 
 def _go_back(evidence: Evidence) -> str:
-    """To the last look whose checkpoint is there and whose pictures had neither lost by a held-out
-    reward nor become alike.
+    """Suggests the last evaluation with a checkpoint at which no held-out reward had fallen and
+    diversity was not lost.
     """
     for number in range(len(evidence.looks) - 1, 0, -1):
         then = replace(evidence, looks=evidence.looks[: number + 1])

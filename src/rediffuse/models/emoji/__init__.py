@@ -1,5 +1,5 @@
-"""The embedded model: 64-pixel emoji pictures from a prompt, 7.6 M parameters, no download (made by
-pretraining/).
+"""The embedded model: 64-pixel emoji images from a prompt, 7.6 M parameters, no download
+(pretraining/).
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ PIPELINE = Path(__file__).parent / "pipeline"
 
 @dataclass(frozen=True)
 class Emoji(LatentDiffusionOptions):
-    """The defaults are those that learn on it: it was trained to need no guidance, and small
-    networks take a larger adapter.
+    """The options of the embedded model, with defaults that suit it: it was trained to need no
+    guidance, and a small network needs a larger adapter.
     """
 
     guidance_scale: Positive = 1.0

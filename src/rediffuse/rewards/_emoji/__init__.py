@@ -1,5 +1,5 @@
-"""Two judges of the embedded model's pictures: small networks that name animal, count and activity
-(pretraining/judge.py).
+"""Two judges of the embedded model's images: small classifiers of animal, count and activity, which
+pretraining/judge.py trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,20 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Judge:
-    """A network that names animal, count and activity of an embedded model's picture."""
+    """A classifier of animal, count and activity in the embedded model's images.
+
+    Attributes:
+        network: The network, with one output for each label of each attribute.
+    """
 
     network: "PreTrainedModel"
 
     @classmethod
     def load(cls, which: Literal["trained", "held_out"], device: str) -> "Judge":
-        """Half a million parameters each, of different architectures and seeds; nothing is trained
-        on what the second says.
+        """Loads one of the two judges.
+
+        They have half a million parameters each, and different architectures and seeds. No policy
+        is trained on the output of the held-out one.
         """
         from transformers import AutoModelForImageClassification
 
@@ -52,7 +58,7 @@ class Judge:
 
     @cached_property
     def labels(self) -> Mapping[str, Sequence[str]]:
-        """What it tells apart, by attribute: animal, count, activity; in the order of the network's
+        """The labels of each attribute (animal, count, activity), in the order of the network's
         outputs.
         """
         spelt = [
@@ -65,8 +71,13 @@ class Judge:
         }
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """images (B, 3, H, W) in [0, 1] -> log-probabilities (B, labels), by attribute, on the
-        host. Gradients flow to images that require them.
+        """Classifies images; gradients flow to images that require them.
+
+        Args:
+            images: Shape (B, 3, H, W), in [0, 1].
+
+        Returns:
+            The log-probabilities (B, labels) of each attribute, on the CPU.
         """
         logits = self.network(self._pixel_values(images)).logits.float().cpu()
         parts = logits.split([len(names) for names in self.labels.values()], 1)
@@ -77,8 +88,11 @@ class Judge:
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W) in [0, 1] -> (B, D), on the host: what its first block sees, averaged
-        over the picture. The last sees the animal alone, however plain the ground has become.
+        """Returns features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]: the output of the
+        first block, averaged over positions.
+
+        The last block represents the animal only, so that it would not show a background that has
+        become plain.
         """
         seen = self.network.base_model(
             self._pixel_values(images), output_hidden_states=True
@@ -94,7 +108,11 @@ class Judge:
         return images.to(self.network.device) * 2 - 1
 
     def captions(self, log_probs: Mapping[str, Tensor]) -> list[str]:
-        """The likeliest of each attribute, as a caption: "six cats", "a cat riding a bike"."""
+        """Returns the most likely labels as captions: "six cats", "a cat riding a bike".
+
+        Args:
+            log_probs: The log-probabilities (B, labels) of each attribute.
+        """
         best = [
             [names[i] for i in log_probs[attribute].argmax(1).tolist()]
             for attribute, names in self.labels.items()
@@ -102,8 +120,8 @@ class Judge:
         return [_caption(*each) for each in zip(*best, strict=True)]
 
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
-        """As a vision-language model is asked: how many there are it says in a word; to all else,
-        what is in the picture.
+        """Answers one question about each image, like a vision-language model: a question with "how
+        many" by the count in a word, any other by the caption.
         """
         log_probs = self(torch.stack([tensor(image) for image in images]))
         counts = [self.labels["count"][i] for i in log_probs["count"].argmax(1).tolist()]
