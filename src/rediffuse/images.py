@@ -18,7 +18,7 @@ CROSS = 0.06
 
 INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
 MOST_INPUT_PIXELS = 2**26
-"""Of an input image, when it is unpacked."""
+"""The largest input image that is decompressed."""
 
 
 def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
@@ -118,16 +118,17 @@ def read(path: Path) -> Tensor:
 
 
 def input_image(value: object, size_pixels: int) -> Tensor:
-    """The picture that an input of a prompt names, shape (3, size_pixels, size_pixels) in [0, 1].
+    """Reads the image of a prompt's input, shape (3, size_pixels, size_pixels) in [0, 1].
 
-    It is the middle square, turned upright as its EXIF data says, on white where it is transparent.
+    The result is the central square, oriented as the EXIF data says. Transparent pixels become
+    white.
 
     Args:
-        value: `{"file": path}`, a PNG, JPEG or WebP file.
-        size_pixels: of one side.
+        value: `{"file": path}` of a PNG, JPEG or WebP file.
+        size_pixels: The width and height of the result.
 
     Raises:
-        ConfigError: Where it is no such file, or too large to unpack.
+        ConfigError: The file does not exist, is of another format, or has too many pixels.
     """
     file = value.get("file") if isinstance(value, Mapping) else None
     if not isinstance(file, str) or not Path(file).is_file():
@@ -151,7 +152,7 @@ def input_image(value: object, size_pixels: int) -> Tensor:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    """The same in RGB."""
+    """Converts to RGB, with white in place of transparency."""
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
         return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert(
             "RGB"

@@ -223,7 +223,7 @@ ELSEWHERE = {
         f"modalities/{name}.py": "a staged folder" for name in ("audio", "image", "vector", "video")
     },
     "runs/checkpoint.py": "a staged folder of checkpoints/, which files.make_folder has looked at",
-    "runs/folder.py": "the run's own folder, before anything is in it",
+    "runs/creation.py": "the run's own folder, before anything is in it",
     "runs/export.py": "a staged folder",
     "models/_diffusers.py": "families write to a staged place that runs/ gives them",
     "models/_fine_tuned.py": "the same",

@@ -1,4 +1,4 @@
-"""What `rediffuse sample` is asked to make a sample from."""
+"""The prompt of `rediffuse sample`."""
 
 from pathlib import Path
 
@@ -11,15 +11,16 @@ from rediffuse.types import Prompt
 
 
 def asked_prompt(text: str | None, seen: str | None, config: Config) -> Prompt:
-    """The prompt of a text and of inputs, where the model of a run takes such.
+    """Returns the prompt of a text and of inputs.
 
     Args:
-        text: none of a model that takes no text.
-        seen: a mapping in YAML; its files are looked for in the working directory.
-        config: of the run.
+        text: The text; None for a model without text input.
+        seen: The inputs as a mapping in YAML; paths are relative to the working directory.
+        config: The configuration of the run.
 
     Raises:
-        ConfigError: Where the model takes no such thing, or a file is not there.
+        ConfigError: The model has no text input or needs one, the inputs are not a mapping, or a
+            file does not exist.
     """
     takes_text = getattr(find("model", config.model["name"]), "takes_text", True)
     if takes_text and text is None:

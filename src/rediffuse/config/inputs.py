@@ -1,4 +1,4 @@
-"""Inputs of a prompt that are files: `{"file": "photo.png"}`, relative to what names them."""
+"""Inputs of a prompt that are files: `{"file": "photo.png"}`."""
 
 import hashlib
 import json
@@ -15,21 +15,21 @@ LISTED = ".jsonl"
 
 
 def file_of(value: object) -> str | None:
-    """The file that an input names; None where it is a value of another kind."""
+    """Returns the file that an input names; None if the input is another value."""
     if isinstance(value, Mapping) and value.keys() == {KEY} and isinstance(value[KEY], str):
         return str(value[KEY])
     return None
 
 
 def located(inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same inputs, the path of each file absolute.
+    """Returns the inputs with the absolute path of each file.
 
     Args:
-        inputs: of a prompt, by name.
-        folder: where relative paths begin.
+        inputs: The inputs of a prompt, by name.
+        folder: The folder that relative paths start from.
 
     Raises:
-        ConfigError: Where a file is not there, or not a plain file.
+        ConfigError: A file does not exist or is not a plain file.
     """
     return {name: _located(name, value, folder) for name, value in inputs.items()}
 
@@ -47,7 +47,7 @@ def _located(name: str, value: Any, folder: Path) -> Any:
 
 
 def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The same inputs, of each file its name alone: for other machines, which do not have it."""
+    """Returns the inputs with the name of each file in place of its path, for other machines."""
     return {
         name: value if (file := file_of(value)) is None else {KEY: Path(file).name}
         for name, value in inputs.items()
@@ -55,8 +55,8 @@ def by_name(inputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_absolute_paths(content: bytes, folder: Path) -> bytes:
-    """The lines of a .jsonl file of prompts, each input file named by its absolute path, so that
-    they mean the same in another folder. Lines that name none stay as they are.
+    """Returns the content of a .jsonl prompt file with absolute paths of input files, so that it
+    can be moved to another folder. Lines without input files are unchanged.
     """
     if not _may_name_files(content):
         return content
@@ -76,8 +76,8 @@ def _absolute_line(line: bytes, folder: Path) -> bytes:
 
 
 def named_in(path: Path) -> list[Path]:
-    """The input files that a .jsonl file of prompts names, each once, in its order; none where it
-    cannot be read, which whoever reads prompts says.
+    """Returns the input files that a .jsonl prompt file names, each once. A file or line that
+    cannot be read is skipped here; reading the prompts reports it.
     """
     if path.suffix.lower() != LISTED:
         return []
@@ -97,7 +97,7 @@ def _named(content: bytes, folder: Path) -> Iterator[Path]:
 
 
 def summary(files: list[Path]) -> str:
-    """A short name of several files, different for different ones."""
+    """Returns a short text that identifies a list of files."""
     if len(files) == 1:
         return str(files[0])
     digest = hashlib.sha256("\0".join(map(str, files)).encode()).hexdigest()
@@ -113,8 +113,8 @@ def _row(line: bytes) -> Mapping[str, Any]:
 
 
 def _may_name_files(content: bytes) -> bool:
-    """Whether `"file"` stands in it, plainly or in JSON's escapes: most files of prompts hold no
-    such word, and parsing a large one takes seconds.
+    """Whether the content may contain the key "file", plain or escaped. Most prompt files do not,
+    and parsing a large one takes seconds.
     """
     return b'"file"' in content or b"\\u" in content
 

@@ -76,7 +76,7 @@ class Pictures:
         return made
 
     def _save_inputs(self, folder: Path) -> None:
-        """Writes the input images of each column's prompt side by side, small, as NNN.png."""
+        """Writes thumbnails of the input images of each column's prompt as NNN.png."""
         step = len(self.prompts) // self.columns
         shown = {i: _input_images(prompt) for i, prompt in enumerate(self.prompts[::step])}
         if folder.exists() or not any(shown.values()):
@@ -204,9 +204,7 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def _input_images(prompt: Prompt) -> list[Tensor]:
-    """Those inputs of a prompt that are images, in the order of their names; another file is the
-    model's affair.
-    """
+    """Returns the inputs of a prompt that are images, sorted by name. Other files are skipped."""
     found = []
     for _, value in sorted(prompt.inputs.items()):
         with suppress(ConfigError):

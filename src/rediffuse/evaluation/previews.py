@@ -1,4 +1,4 @@
-"""How samples are shown: by the prompt set where it draws them in their scene, else by their
+"""Images of samples: drawn by the prompt set if it renders samples in their scene, otherwise by the
 modality.
 """
 
@@ -18,11 +18,11 @@ from rediffuse.types import Modality, Prompt, PromptSet, Renders
 
 @dataclass(frozen=True)
 class View:
-    """What pages, grids, suites and statistics show of samples.
+    """The images of samples for reports, grids, suites and statistics.
 
     Attributes:
-        modality: of the samples.
-        prompts: the set that their prompts are from; None: whatever it draws is not known.
+        modality: The modality of the samples.
+        prompts: The prompt set that their prompts come from, if it is known.
     """
 
     modality: Modality
@@ -30,14 +30,15 @@ class View:
 
     @property
     def is_sample(self) -> bool:
-        """Whether the picture that is shown is the sample itself."""
+        """Whether the image is the sample itself."""
         return self.modality.suffix == ".png" and not isinstance(self.prompts, Renders)
 
     def preview(self, samples: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """samples (B, *S) -> images (B, 3, H, W) in [0, 1]; NaN where a sample is not finite.
+        """Returns images (B, 3, H, W) in [0, 1] of samples (B, *S), NaN for samples that are not
+        finite; the prompt set renders only the others.
 
-        A prompt set is shown finite samples alone. Raises ConfigError where it gives no images of
-        them.
+        Raises:
+            ConfigError: The prompt set returns something else than images.
         """
         finite = samples.flatten(1).isfinite().all(1)
         if not isinstance(self.prompts, Renders) or not finite.any():
@@ -61,8 +62,8 @@ def _refuse_no_images(drawn: object, size: int) -> None:
 
 
 def scene_of(run: RunFolder, *, trusted: bool) -> PromptSet | None:
-    """The run's prompt set where it draws samples in their scene; None where it does not, or where
-    its code is gone, or not allowed here.
+    """Returns the run's prompt set if it renders samples and its code exists and is permitted,
+    otherwise None. trusted: whether all code of the run is permitted.
     """
     config = run.config()
     asked = () if trusted else trust.unallowed(config, run=run.path)

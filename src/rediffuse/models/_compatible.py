@@ -76,13 +76,13 @@ def refuse_other_kinds(
 
 
 def part_of_pixels(folder: Path, part: str) -> Path:
-    """The folder of a part; the oldest pipelines have all their files in one."""
+    """Returns the folder of a part; the oldest pipelines have all their files in one folder."""
     return folder / part if (folder / part).is_dir() else folder
 
 
 def refuse_other_than_pixels(folder: Path) -> None:
-    """Raises ConfigError where the pipeline in `folder` is none of pixels, with what it is. Missing
-    files say nothing.
+    """Raises ConfigError if the pipeline in `folder` is not an unconditional one in pixel space.
+    Missing files are ignored here.
     """
     if any((folder / name).is_file() for name in ADAPTERS):
         raise ConfigError(f"model.source: {folder} {ADAPTER}")

@@ -1,4 +1,4 @@
-"""What learns of a network: an adapter or all of its weights, in some precision."""
+"""Training and export of a network of diffusers: an adapter or all weights, in some precision."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -33,18 +33,18 @@ pipeline.{part} = tuned.merge_and_unload()
 
 
 def network_dtype(options: TrainingOptions) -> torch.dtype:
-    """In what the pretrained networks are kept: all weights learn in fp32 alone."""
+    """Returns the dtype of the pretrained networks. Weights that are trained are always fp32."""
     return PRECISIONS[options.precision if options.train == "lora" else "fp32"]
 
 
 class FineTuned:
-    """A denoising network of diffusers of which an adapter or all weights learn: what a `Denoiser`
-    made of one is, but for the way from prompts and to samples.
+    """The part of a `Denoiser` that all networks of diffusers share: everything but conditioning,
+    prediction and the conversion of latents to samples.
 
     Attributes:
-        network: predicts now: the one that learns or, within `using`, the one it was.
-        part: the folder of the network in a pipeline.
-        pipeline: the class of diffusers that such models are loaded with.
+        network: The network that predicts: the trained one or, within `using`, the pretrained one.
+        part: The folder of the network in a pipeline.
+        pipeline: The class of diffusers that loads such models.
     """
 
     part = "unet"
@@ -58,7 +58,15 @@ class FineTuned:
         device: str,
         seed: int,
     ) -> None:
-        """network: pretrained. again: loads it once more. seed: of the adapter."""
+        """Prepares a network for training.
+
+        Args:
+            network: The pretrained network.
+            again: Loads it once more.
+            options: What is trained.
+            device: The device to place it on.
+            seed: Of the adapter's initial weights.
+        """
         self.options, self.device = options, torch.device(device)
         self.precision = options.precision
         self.needs_loss_scaling = options.precision == "fp16"
@@ -77,8 +85,8 @@ class FineTuned:
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
-        """Switches the adapter off; where all of the network learns, it loads the one that training
-        started from, once.
+        """Disables the adapter. If all weights are trained, the pretrained network is loaded on the
+        first use and takes the place of the trained one.
         """
         if self.options.train == "lora":
             self._switch_adapter(on=False)
@@ -96,8 +104,8 @@ class FineTuned:
                 self.network = tuned
 
     def export(self, folder: Path) -> None:
-        """Writes the whole network, or the adapter as peft does: `PeftModel.from_pretrained` of the
-        pretrained network and this folder gives the tuned one.
+        """Writes the whole network, or the adapter in the format of peft, which
+        `PeftModel.from_pretrained` loads onto the pretrained network.
         """
         if self.options.train == "full":
             self.network.save_pretrained(folder / self.part)
@@ -125,11 +133,13 @@ class FineTuned:
 
     @property
     def lora_alpha(self) -> float:
-        """The adapter's, as it was asked for or by default."""
+        """The scale of the adapter; by default its rank."""
         return self.options.lora_alpha or self.options.lora_rank
 
     def _adapter_metadata(self) -> dict[str, Any]:
-        """Of peft: without it, a file of tensors reloads at the wrong strength."""
+        """Returns the adapter's configuration, without which a file of tensors reloads at the wrong
+        strength.
+        """
         config = self.network.peft_config["default"].to_dict()
         return {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
 
@@ -146,7 +156,7 @@ class FineTuned:
             target_modules=list(options.lora_targets),
             init_lora_weights="gaussian",
         )
-        # networks that diffusers' LoRA files load into keep account of their adapters
+        # of networks for which diffusers loads LoRA files, and so keeps a record of adapters
         add = getattr(self.network, "add_adapter", None)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(noise.generator(seed, "adapter").initial_seed())
@@ -159,7 +169,7 @@ class FineTuned:
                 parameter.data = parameter.data.float()
 
     def _output(self, x: Tensor, time: Tensor, *seen: Tensor) -> Tensor:
-        """(N, *L) fp32. seen: what the network is given besides."""
+        """Returns the network's output (N, *L) in fp32. seen: its inputs besides state and time."""
         with self._autocast():
             x = x.contiguous(memory_format=torch.channels_last)
             output: Tensor = self.network(x, time, *seen).sample

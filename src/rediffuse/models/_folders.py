@@ -1,6 +1,4 @@
-"""A pipeline as diffusers saves it, in a folder or on the Hugging Face Hub; each family says of
-which parts it is made.
-"""
+"""A pipeline as diffusers saves it, in a folder or on the Hugging Face Hub."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,18 +20,18 @@ SHARDS = (".safetensors", "-0*.safetensors")
 
 @dataclass(frozen=True)
 class PipelineFolder:
-    """Where a pipeline's parts lie. Raises ConfigError for whatever is missing, before anything
-    large is read.
+    """Locates the parts of a pipeline. A subclass says which parts it has. Raises ConfigError for
+    any missing file before a large one is read.
 
     Attributes:
-        place: a folder, or an id of the Hub.
-        revision: of the Hub.
-        allow_pickle: whether weights may be read that can run any code.
-        variant: of the files of weights, as fp16.
-        weights: of the parts with weights, the files' names without their ends.
-        pickled: the names of the same as pickles.
-        others: of the other parts, a file that each has.
-        configurations: patterns of all files that are not weights.
+        place: A folder, or an id of the Hub.
+        revision: A revision of the Hub.
+        allow_pickle: Whether pickled weights may be read, which can run any code.
+        variant: The variant of the weights' files, such as fp16.
+        weights: The file names of weights, without suffix, by part.
+        pickled: The file names of pickled weights, by part.
+        others: For each part without weights, a file that it must have.
+        configurations: Patterns of all files that are not weights.
     """
 
     place: str
@@ -46,11 +44,11 @@ class PipelineFolder:
     configurations: ClassVar[Sequence[str]]
 
     def refuse_other_kinds(self, folder: Path) -> None:
-        """Raises ConfigError where the configurations in `folder` are those of another family."""
+        """Raises ConfigError if the configurations in `folder` belong to another family."""
         raise NotImplementedError
 
     def part_in(self, folder: Path, part: str) -> Path:
-        """The folder of a part in a pipeline's."""
+        """Returns the folder of a part in the folder of a pipeline."""
         return folder / part
 
     @property

@@ -1,4 +1,4 @@
-"""Diffusion of the pixels themselves, from noise alone: what diffusers' DDPMPipeline is made of."""
+"""Unconditional diffusion in pixel space: the parts of diffusers' DDPMPipeline."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from rediffuse.types import Conditioning, Prompt
 
 @dataclass(frozen=True)
 class PixelSource(PipelineFolder):
-    """A network and its scheduler."""
+    """A pipeline of a network and a scheduler."""
 
     weights: ClassVar = {"unet": "diffusion_pytorch_model"}
     pickled: ClassVar = {"unet": "diffusion_pytorch_model.bin"}
@@ -35,19 +35,19 @@ class PixelSource(PipelineFolder):
         refuse_other_than_pixels(folder)
 
     def unet(self, dtype: torch.dtype) -> UNet2DModel:
-        """The pretrained one, anew each time."""
+        """Loads the pretrained network."""
         with reading(self.part_in(self.folder, "unet")):
             return self.whole(UNet2DModel, "unet", dtype)
 
     def schedule(self) -> Discrete:
-        """That of the pipeline's scheduler; DDPM's step is DDIM's with an eta of 1."""
+        """Returns the noise schedule of the pipeline's scheduler."""
         place = self.part_in(self.folder, "scheduler")
         with reading(place):
             return noise_schedule(DDIMScheduler.from_pretrained(place))
 
 
 class PixelDiffusion(FineTuned):
-    """A `Denoiser` whose latents are pixels in [-1, 1], and which sees nothing of a prompt."""
+    """An unconditional `Denoiser` whose latents are pixels in [-1, 1]."""
 
     modality = Image()
     pipeline = "DDPMPipeline"
@@ -70,7 +70,7 @@ class PixelDiffusion(FineTuned):
         return self._output(x, time)
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt] = ()) -> Tensor:
-        """Grey images get three equal channels."""
+        """Greyscale images are repeated in three channels."""
         known = latents.where(latents.isfinite(), torch.nan)
         return (known / 2 + 0.5).clamp(0, 1).expand(-1, 3, -1, -1)
 

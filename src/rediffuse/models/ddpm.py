@@ -1,4 +1,4 @@
-"""Unconditional models of pixels, as diffusers' DDPMPipeline: from the Hub or a folder."""
+"""Unconditional models in pixel space, as diffusers' DDPMPipeline: from the Hub or a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ __all__ = ["DDPM"]
 
 @dataclass(frozen=True)
 class DDPM(TrainingOptions):
-    """Denoising diffusion of pixels, from noise alone (Ho et al. 2020).
+    """Denoising diffusion of pixels (Ho et al. 2020).
 
     Attributes:
-        source: an id of the Hub, or a folder as diffusers saves it.
-        revision: a commit hash, a tag or a branch of the Hub; None: the newest.
-        variant: of the files, as fp16 in diffusion_pytorch_model.fp16.safetensors.
-        allow_pickle: read .bin files too, which may run any code.
+        source: An id of the Hub, or a folder as diffusers saves it.
+        revision: A commit hash, a tag or a branch of the Hub; None: the newest.
+        variant: The variant of the files: fp16 reads diffusion_pytorch_model.fp16.safetensors.
+        allow_pickle: Whether .bin files may be read, which can run any code.
     """
 
     source: HubId = "google/ddpm-cat-256"
@@ -33,7 +33,7 @@ class DDPM(TrainingOptions):
     takes_text = False
 
     def __post_init__(self) -> None:
-        """What is on this machine means the same in any working directory, and has no revision."""
+        """Makes a local path absolute and checks it; it has no revision."""
         if not (folder := Path(self.source)).is_dir():
             return
         if self.revision is not None:

@@ -204,8 +204,8 @@ def embedded(image: Image.Image) -> str:
 
 
 def inputs(samples: Path, columns: int) -> list[str]:
-    """What the model was given of each column's prompt, as a small picture; empty where nothing is
-    there, or nothing that can be read.
+    """Returns a thumbnail of the input images of each column's prompt as a data URI; empty if there
+    is none or it cannot be read.
     """
     found = [""] * columns
     for column in range(columns):

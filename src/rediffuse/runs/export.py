@@ -52,7 +52,7 @@ def converted(denoiser: Denoiser, form: str, path: Path) -> Path:
 
 
 def _plain(folder: Path) -> ModelCard:
-    """Of a family that does not say how its export is loaded: the names of its files."""
+    """Returns the card of a family that has none: the names of the exported files."""
     names = [
         f"`{path.relative_to(folder)}`" for path in sorted(folder.rglob("*")) if path.is_file()
     ]

@@ -238,12 +238,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a model's export says of itself in its README.
+    """The part of an export's README that depends on the model family.
 
     Attributes:
-        usage: Markdown: how the files of the export are loaded.
-        library: which library loads them, as the Hub names it; empty: none that it knows.
-        tags: of the Hub, besides those of every run.
+        usage: How the exported files are loaded, in Markdown.
+        library: The library that loads them, by its name on the Hub; empty if the Hub has none.
+        tags: Tags for the Hub, besides those of every run.
     """
 
     usage: str
