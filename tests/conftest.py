@@ -1,7 +1,7 @@
 import pytest
 import torch
 from markupsafe import Markup
-from tiny import build_clip, build_encoder, build_pipeline, build_vlm
+from tiny import build_clip, build_ddpm, build_encoder, build_pipeline, build_vlm
 
 
 def pytest_addoption(parser):
@@ -60,4 +60,12 @@ def pipeline(tmp_path_factory):
     """A folder with a tiny StableDiffusionPipeline of random weights."""
     folder = tmp_path_factory.mktemp("pipeline")
     build_pipeline(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pixels(tmp_path_factory):
+    """A folder with a tiny DDPMPipeline of random weights."""
+    folder = tmp_path_factory.mktemp("pixels")
+    build_ddpm(folder)
     return folder

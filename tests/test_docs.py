@@ -143,7 +143,7 @@ def points(tmp_path, monkeypatch):
 
 
 def run_of(page):
-    [line] = re.findall(r"^    rediffuse (train .*)$", page, re.MULTILINE)
+    [line] = re.findall(r"^    rediffuse (train points\.yaml .*)$", page, re.MULTILINE)
     command(shlex.split(line))
 
 
@@ -152,6 +152,32 @@ def test_a_model_of_numbers_learns_as_the_page_says(points, tmp_path):
     rewards = [row["reward_mean"] for row in tiny.numbers(tmp_path / "runs" / "points")]
     assert rewards[-1] > rewards[0] + 0.5
     assert len(list((tmp_path / "runs" / "points" / "samples" / "epoch-00020").glob("*.json"))) == 6
+
+
+def test_a_prompt_set_draws_points_in_their_scene(points, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "scene.py").write_text(files_of(points)["scene.py"])
+    own = "--prompts scene.py:Walls --epochs 1 --run-dir runs/walls"
+    command(["train", "points.yaml", "--trust-code", *own.split()])
+    with Image.open(tmp_path / "runs/walls/samples/epoch-00001/000.png") as shown:
+        assert shown.size == (64, 64) and shown.getpixel((16, 0)) == (128, 128, 128)
+
+
+def test_the_command_for_pixels_is_a_run(points):
+    [line] = re.findall(r"^    rediffuse train (one_gpu.*ddpm.*)$", points, re.MULTILINE)
+    recipe, *rest = shlex.split(line)
+    config = resolved(read_recipe(recipe), flags(rest, read_recipe(recipe)))
+    assert assemble(config).family.source == "google/ddpm-cat-256"
+    assert f"{line}\n" in (DOCS.parent / "README.md").read_text()
+
+
+def test_the_page_counts_the_lines_of_that_family(points):
+    models = DOCS.parent / "src" / "rediffuse" / "models"
+    count = [len((models / name).read_text().splitlines()) for name in ("ddpm.py", "_pixels.py")]
+    assert count == [
+        int(re.search(rf"(\d+){words}", points)[1]) for words in (" lines of", " more")
+    ]
 
 
 def test_the_examples_of_each_room_train_together(points, tmp_path):

@@ -57,10 +57,15 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     if columns == 2:
         assert len({row["prompt"] for row in numbers(tmp_path / "run", "rewards.jsonl")}) == 2
     command(["compare", "whole", "run", "--out", "together"])
-    if kind in ("video", "audio"):
-        command(["sample", "run", "--prompt", "a cat", "--seed", "1", "--trust-code"])
+    asked = {"vector": ["--inputs", "{label: 1}"], "unconditional": []}
+    words = asked.get(kind, ["--prompt", "a cat"])
+    command(["sample", "run", *words, "--seed", "1", "--trust-code"])
     assert (tmp_path / "together" / "compare.html").exists()
     assert index.write(tmp_path).exists()
+    card = (tmp_path / "run" / "adapter" / "README.md").read_text()
+    assert f"`{tiny.ADAPTER}`" in card and "diffusers" not in card.lower()
+    with pytest.raises(ConfigError, match=r"--to kohya: this kind of model has no such form"):
+        command(["export", "run", "--to", "kohya", "--trust-code"])
 
 
 @pytest.mark.parametrize("algorithm", ["rwr", "rwr_sparse", "ddpo_sf"])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors", "faults", "images", "maths", "terminal"},
+    {"errors"},
+    {"faults", "images", "maths", "terminal"},
     {"config", "english", "hub", "processes"},
     {"types", "modalities"},
     {"models", "samplers", "prompts", "algorithms", "policy", "runs"},

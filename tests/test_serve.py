@@ -31,8 +31,20 @@ def mine(images, prompts):
         raise KeyError("secret of the server")
     values = images[:, 0].mean((1, 2)) + 10 * images.shape[-1]
     values[[prompt.text == "a riddle" for prompt in prompts]] = float("nan")
-    told = [f"{prompt.text} {prompt.metadata.get('count', '')}" for prompt in prompts]
+    told = [f"{prompt.text} {prompt.metadata.get('count', '')} {prompt.inputs or ''}".rstrip() for prompt in prompts]
     return Judgement(values, {"wide": images[:, 0].mean((1, 2)) * 0 + images.shape[-1]}, {"told": told})
+"""
+
+STILL = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Still:
+    judges = "video"
+
+    def load(self, device):
+        open("loaded", "w")
+        return lambda samples, prompts: -samples.diff(dim=1).abs().mean((1, 2, 3, 4))
 """
 
 
@@ -119,6 +131,19 @@ def test_parts_notes_and_order_survive_the_way(mine):
     )
     assert judgement.parts["wide"].tolist() == [16.0] * 7
     assert judgement.notes["told"] == [f"a cat {i} {i}" for i in range(7)]
+
+
+def test_inputs_reach_the_reward_and_of_a_file_its_name_alone(mine):
+    prompts = [Prompt("a cat", {"count": 1}, {"label": 3, "image": {"file": "/my/own/photo.png"}})]
+    told = judged(remote(mine.url), IMAGES[:1], prompts).notes["told"]
+    assert told == ["a cat 1 {'label': 3, 'image': {'file': 'photo.png'}}"]
+
+
+def test_a_request_cannot_name_a_file_of_the_server(mine):
+    asked = {"text": "a cat", "inputs": {"image": {"file": "/etc/passwd"}}}
+    body = {"images": [png()], "prompts": [asked]}
+    answer = httpx2.post(f"{mine.url}/score", json=body)
+    assert answer.json()["notes"]["told"] == ["a cat  {'image': {'file': 'passwd'}}"]
 
 
 def test_what_the_reward_cannot_say_is_no_number(mine):
@@ -250,15 +275,18 @@ def test_a_server_of_something_else(tmp_path):
         (["redness", "--reward.quality", "3"], "has no such option"),
         (["redness", "--qualiti", "3"], "no such option --qualiti"),
         (["nowhere.py:mine"], "cannot import"),
+        (["still.py:Still"], "still.py:Still judges video samples, and only images travel"),
     ],
 )
 def test_what_cannot_be_served(words, said, tmp_path):
+    (tmp_path / "still.py").write_text(STILL)
     command = [sys.executable, "-m", "rediffuse", "serve", *words]
     done = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert said in done.stderr and "Traceback" not in done.stderr
+    assert said in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+    assert not (tmp_path / "loaded").exists()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from rediffuse.images import input_image
 from rediffuse.maths.schedules import Discrete, Flow, alpha_bar_linear
 from rediffuse.modalities.audio import Audio
 from rediffuse.modalities.image import Image
@@ -230,6 +231,30 @@ def build_pipeline(folder):
     ).save_pretrained(folder)
 
 
+def build_ddpm(folder, channels=3, prediction="sample", flat=False, **network):
+    """A DDPMPipeline of random weights; flat: all files in one folder, as the first ones were saved."""
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+
+    torch.manual_seed(0)
+    usual = {
+        "sample_size": 8,
+        "in_channels": channels,
+        "out_channels": channels,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+        "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    }
+    unet = UNet2DModel(**{**usual, **network})
+    scheduler = DDPMScheduler(prediction_type=prediction)
+    if flat:
+        unet.save_pretrained(folder)
+        scheduler.save_pretrained(folder)
+    else:
+        DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(folder)
+
+
 @dataclass(frozen=True)
 class Tiny(LatentDiffusionOptions):
     """A diffusers pipeline in any folder."""
@@ -336,6 +361,28 @@ class VectorDenoiser(ToyDenoiser):
         return samples, torch.full_like(samples, 1e-3)
 
 
+class EditorDenoiser(ToyDenoiser):
+    """It starts from the image that it is given, and its network sees how bright that is."""
+
+    def _given(self, prompts):
+        side = self.latent_shape[-1]
+        return torch.stack([input_image(prompt.inputs["image"], side) for prompt in prompts])
+
+    def encode(self, prompts):
+        return {"length": self._given(prompts).mean((1, 2, 3)).view(-1, 1)}
+
+    def decode(self, latents, prompts):
+        return (self._given(prompts).clamp(0.01, 0.99).logit() + latents).sigmoid()
+
+
+@dataclass(frozen=True)
+class Editor(Toy):
+    takes_text = False
+
+    def load(self, device, seed):
+        return EditorDenoiser(self.width, seed)
+
+
 @dataclass(frozen=True)
 class OfKind:
     def load(self, device, seed):
@@ -351,7 +398,7 @@ class OfAudio(OfKind):
 
 
 class OfVectors(OfKind):
-    kind, modality = VectorDenoiser, "vector"
+    kind, modality, takes_text = VectorDenoiser, "vector", False
 
 
 @dataclass(frozen=True)
@@ -368,6 +415,24 @@ class Nothing:
         return [Prompt()] * n
 
 
+@dataclass(frozen=True)
+class Goals(Labels):
+    """As Labels, drawn in a scene: the ground has the colour of the label, and each sample is a white square on it,
+    above where its first number is positive, else below."""
+
+    side: int = 12
+
+    def render(self, samples, prompts):
+        label = torch.tensor([float(prompt.inputs["label"]) for prompt in prompts])
+        images = torch.zeros(len(samples), 3, self.side, self.side)
+        images[:, 0], images[:, 1] = label.view(-1, 1, 1), 1 - label.view(-1, 1, 1)
+        half = self.side // 2
+        for image, sample in zip(images, samples, strict=True):
+            above = sample.flatten()[0] > 0
+            image[:, (slice(0, 2) if above else slice(half, half + 2)), :2] = 1
+        return images
+
+
 def first(samples, prompts):
     """The mean of each sample's first part: a frame, a channel, a number."""
     return samples[:, 0].flatten(1).mean(1) if samples.ndim > 2 else samples[:, 0]
@@ -379,6 +444,14 @@ class Few:
 
     def draw(self, n, generator):
         return [Prompt(("a cat", "a dog")[i % 2]) for i in range(n)]
+
+
+@dataclass(frozen=True)
+class GoalsOfWords(Few):
+    """Of two texts, for samples that are images."""
+
+    def render(self, samples, prompts):
+        return torch.full((len(samples), 3, 6, 6), 0.5)
 
 
 def config(**over):

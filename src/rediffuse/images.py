@@ -3,15 +3,22 @@ here.
 """
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from rediffuse.errors import ConfigError, quoted
 
 CROSS = 0.06
 """Half the stroke width of the cross over an image that is not finite, as a share of its side."""
+
+INPUT_FORMATS = ("PNG", "JPEG", "WEBP")
+MOST_INPUT_PIXELS = 2**26
+"""The largest input image that is decompressed."""
 
 
 def pixels(images: Tensor, *, truncate: bool = False) -> np.ndarray:
@@ -108,3 +115,49 @@ def read(path: Path) -> Tensor:
     """Reads an image file as a tensor (3, H, W) in [0, 1]."""
     with Image.open(path) as image:
         return tensor(image)
+
+
+def input_image(value: object, size_pixels: int) -> Tensor:
+    """Reads the image of a prompt's input, shape (3, size_pixels, size_pixels) in [0, 1].
+
+    The result is the central square, oriented as the EXIF data says. Transparent pixels become
+    white.
+
+    Args:
+        value: `{"file": path}` of a PNG, JPEG or WebP file.
+        size_pixels: The width and height of the result.
+
+    Raises:
+        ConfigError: The file does not exist, is of another format, or has too many pixels.
+    """
+    file = value.get("file") if isinstance(value, Mapping) else None
+    if not isinstance(file, str) or not Path(file).is_file():
+        raise ConfigError(
+            f"inputs: {quoted(file or value)} is no file on this machine; give"
+            ' {"file": "photo.png"}.'
+        )
+    try:
+        with Image.open(file, formats=INPUT_FORMATS) as image:
+            if image.width * image.height > MOST_INPUT_PIXELS:
+                raise ValueError(
+                    f"it has {image.width} x {image.height} pixels, more than {MOST_INPUT_PIXELS:,}"
+                )
+            upright = ImageOps.exif_transpose(image)
+            square = (size_pixels, size_pixels)
+            return tensor(ImageOps.fit(_on_white(upright), square, Image.Resampling.BICUBIC))
+    except Exception as error:  # Pillow raises many kinds where a file is damaged
+        raise ConfigError(
+            f"inputs: cannot read {quoted(file)} as a PNG, JPEG or WebP image: {error}"
+        ) from error
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """Converts to RGB, with white in place of transparency."""
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would cut off at 255
+        return Image.fromarray((np.asarray(image) // 257).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image.convert("RGBA")).convert("RGB")

@@ -211,6 +211,4 @@ def group_of(prompt: Prompt) -> int:
     """Returns a hash of everything the model sees of a prompt, which is equal in all epochs and
     processes.
     """
-    return (
-        int.from_bytes(hashlib.blake2b(prompt.shown.encode(), digest_size=8).digest(), "big") >> 1
-    )
+    return int.from_bytes(hashlib.blake2b(prompt.key.encode(), digest_size=8).digest(), "big") >> 1

@@ -131,6 +131,15 @@ def test_the_policy_is_the_same_after_the_file_was_compared(pipeline, tmp_path):
         assert not torch.equal(ours(denoiser), before)
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_an_adapter_of_a_network_in_half_precision_is_exported_whole(precision, pipeline, tmp_path):
+    """diffusers reads a file in the precision of the network, which is not the adapter's."""
+    denoiser = exported(pipeline, tmp_path / "lora.safetensors", precision=precision)
+    tensors = load_file(tmp_path / "lora.safetensors")
+    assert len(tensors) == 1.5 * len(denoiser.parameters())
+    assert {value.dtype for value in tensors.values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("part", ["lora_up.weight", "alpha"])
 def test_a_file_that_does_not_hold_the_adapter_is_noticed(part, pipeline, tmp_path):
     def wrong(path, tensors):

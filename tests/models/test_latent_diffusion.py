@@ -14,9 +14,9 @@ from rediffuse.maths import noise
 from rediffuse.models import _diffusers
 from rediffuse.models.emoji import PIPELINE, Emoji
 from rediffuse.policy import DiffusionPolicy
-from rediffuse.rollout import Draws, denoise
+from rediffuse.rollout import Draws, denoise, sampled
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import Prompt
+from rediffuse.types import EncodedSamples, Prompt, Transitions
 
 PROMPTS = ["a cat", "two dogs"]
 
@@ -176,6 +176,54 @@ def test_images_are_encoded_as_the_autoencoder_does(pipeline):
     law = vae.encode(2 * images - 1).latent_dist
     want = law.mean * vae.config.scaling_factor, law.std * vae.config.scaling_factor
     torch.testing.assert_close(denoiser.encode_samples(images), want, atol=1e-5, rtol=1e-5)
+
+
+def slope(function, at, along, size=1e-2):
+    """Of a scalar function in one direction, by two values of it."""
+    with torch.no_grad():
+        return (function(at + size * along) - function(at - size * along)).item() / (2 * size)
+
+
+def test_a_decoded_sample_has_the_gradient_of_its_latents(pipeline):
+    """Which a reward that is differentiable is trained through."""
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    latents, along = torch.randn(2, 1, *denoiser.latent_shape, generator=noise.generator(0, "at"))
+
+    def brightness(latents):
+        return denoiser.decode(latents).square().mean()
+
+    latents.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(brightness(latents), latents)
+    assert gradient.isfinite().all() and (gradient != 0).any()
+    expected = slope(brightness, latents.detach(), along)
+    assert (gradient * along).sum().item() == pytest.approx(expected, rel=2e-2)
+    assert abs(expected) > 1e-4  # which noise of fp32 is not
+
+
+def test_encoded_latents_have_the_gradient_of_the_samples(pipeline):
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    images, along = torch.rand(2, 1, 3, 16, 16, generator=noise.generator(0, "at"))
+
+    def size(images):
+        return denoiser.encode_samples(images)[0].square().mean()
+
+    images.requires_grad_(True)
+    (gradient,) = torch.autograd.grad(size(images), images)
+    assert (gradient * along).sum().item() == pytest.approx(
+        slope(size, images.detach(), along), rel=2e-2
+    )
+
+
+@pytest.mark.parametrize("keep", [Transitions, EncodedSamples])
+def test_a_rollout_holds_no_graph(keep, pipeline):
+    """The control of the two tests above: whoever samples does without gradients."""
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
+    made = sampled(policy, Draws([0], [Prompt("a cat")], (0,)), keep)
+    way = made.trajectory
+    tensors = [made.samples, way.path, way.log_probs, *([] if way.spread is None else [way.spread])]
+    assert not any(each.requires_grad for each in tensors)
+    assert denoiser.decode(torch.randn(1, *denoiser.latent_shape).requires_grad_()).requires_grad
 
 
 def test_texts_are_remembered_up_to_a_number(pipeline, monkeypatch):

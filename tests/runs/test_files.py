@@ -226,6 +226,7 @@ ELSEWHERE = {
     "runs/creation.py": "the run's own folder, before anything is in it",
     "runs/export.py": "a staged folder",
     "models/_diffusers.py": "families write to a staged place that runs/ gives them",
+    "models/_fine_tuned.py": "the same",
     "rewards/aesthetic.py": "the cache of the Hub",
     "lookup/trust.py": "what was allowed is remembered outside of run folders",
     "report/charts.py": "memory",

@@ -104,7 +104,12 @@ def _resume(command: argparse.ArgumentParser) -> None:
 
 def _sample(command: argparse.ArgumentParser) -> None:
     _add_run(command)
-    command.add_argument("--prompt", required=True)
+    command.add_argument("--prompt", metavar="TEXT", help="of a model that takes a text")
+    command.add_argument(
+        "--inputs",
+        metavar="MAPPING",
+        help='what the model sees besides, as YAML: "{label: 3}" or "{image: {file: photo.png}}"',
+    )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
         "--out", type=Path, help="the PNG to write; without it, in the run's samples/"

@@ -105,10 +105,14 @@ def _only_its_model(config: Config) -> Config:
 
 
 def _sample(args: argparse.Namespace) -> None:
-    _allowed(args, _only_its_model)
+    run = _allowed(args, _only_its_model)
+    from rediffuse.cli.asked import asked_prompt
     from rediffuse.evaluation.pictures import before_and_after
+    from rediffuse.evaluation.previews import scene_of
 
-    show(before_and_after(args.run, args.prompt, args.seed, args.out, args.checkpoint))
+    prompt = asked_prompt(args.prompt, args.inputs, run.config())
+    scene = scene_of(run, trusted=args.trust_code)
+    show(before_and_after(args.run, prompt, args.seed, args.out, args.checkpoint, scene))
 
 
 def _export(args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ class Evaluator(Callback):
         self.pictures = pictures
         self.course = Course(None, None)
         self._monitor, self._display = monitor, display
+        monitor.view = pictures.view
         self._evaluated: int | None = None
 
     def epoch_begins(self, run: RunState) -> None:

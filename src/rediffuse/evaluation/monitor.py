@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.config.schema import Config
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
 from rediffuse.images import read
 from rediffuse.maths import appearance
@@ -99,6 +100,7 @@ class Monitor:
         by_use = [*self._held_out.values(), *rewards]
         self._eye = next((each for each in by_use if isinstance(each.reward, HasFeatures)), None)
         self._modality = policy.denoiser.modality
+        self.view = View(self._modality)
         self._base: Base | None = None
         self._said: set[str] = set()
         self._hung: set[str] = set()
@@ -190,7 +192,8 @@ class Monitor:
         places = seen.whole
         if not places:
             return {}
-        images, groups = self._modality.preview(seen.samples[places]), seen.groups[places]
+        prompts, groups = [seen.prompts[i] for i in places], seen.groups[places]
+        images = self.view.preview(seen.samples[places], prompts)
         features = self._features(images)
         base = self._base_of(epoch, features, seen)
         found = {
@@ -322,4 +325,4 @@ def kl_to_pretrained(
 
 def _images_per_prompt(prompts: Sequence[Prompt]) -> int:
     """Returns the number of images of each prompt, which is equal for all of them."""
-    return len(prompts) // len({prompt.shown for prompt in prompts})
+    return len(prompts) // len({prompt.key for prompt in prompts})

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
-from rediffuse.images import grid, picture
+from rediffuse.images import grid, input_image, picture
 from rediffuse.learning.average import PREFIX
 from rediffuse.lookup import fingerprint
 from rediffuse.lookup.build import build
@@ -34,6 +36,9 @@ from rediffuse.types import (
     Transitions,
 )
 
+INPUT_SIDE = 128
+"""Pixels of an input image beside the samples."""
+
 
 class Pictures:
     """Of a few prompts of the run's set; neither they nor their noise ever change."""
@@ -45,11 +50,12 @@ class Pictures:
         drawn = distinct(prompts, options.num_prompts, config.seed)
         self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
         self.columns = len(self.prompts) // options.images_per_prompt
+        self.view = View(policy.denoiser.modality, prompts)
         self._policy, self._config, self._world = policy, config, world
 
     def save(self, folder: Path) -> Rollout:
-        """Writes grid.png, a column per prompt, and every image by itself; beside the folder, the
-        columns' prompts.
+        """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
+        it where that is another; beside the folder, the columns' prompts.
 
         The rollout holds their trajectories if the divergence along them is to be measured.
         """
@@ -61,15 +67,33 @@ class Pictures:
         made = joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:
-            modality = self._policy.denoiser.modality
-            shown = modality.preview(made.samples)
+            shown = self.view.preview(made.samples, made.prompts)
             for number, (sample, preview) in enumerate(zip(made.samples, shown, strict=True)):
-                modality.save(sample, new / f"{number:03d}")
-                if modality.suffix != ".png":
-                    picture(preview).save(new / f"{number:03d}.png")
+                self._save(sample, preview, new / f"{number:03d}")
             grid(shown, self.columns).save(new / "grid.png")
         files.write_json(folder.parent / "prompts.json", self._columns())
+        self._save_inputs(folder.parent / "inputs")
         return made
+
+    def _save_inputs(self, folder: Path) -> None:
+        """Writes thumbnails of the input images of each column's prompt as NNN.png."""
+        step = len(self.prompts) // self.columns
+        shown = {i: _input_images(prompt) for i, prompt in enumerate(self.prompts[::step])}
+        if folder.exists() or not any(shown.values()):
+            return
+        with files.staged_folder(folder) as new:
+            for i, images in shown.items():
+                if images:
+                    picture(torch.cat(images, dim=2)).save(new / f"{i:03d}.png")
+
+    def _save(self, sample: Tensor, preview: Tensor, stem: Path) -> None:
+        modality = self.view.modality
+        if self.view.is_sample:
+            modality.save(sample, stem)
+            return
+        picture(preview).save(stem.with_suffix(".png"))
+        beside = stem.with_name(f"sample-{stem.name}") if modality.suffix == ".png" else stem
+        modality.save(sample, beside)
 
     def refuse_others(self, samples: Path) -> None:
         """Raises ConfigError if a run that goes on would make other pictures than it did."""
@@ -135,40 +159,57 @@ def pictured(policy: DiffusionPolicy, draws: Draws) -> tuple[Tensor, list[str]]:
 
 @torch.no_grad()
 def before_and_after(
-    run_dir: Path, prompt: str, seed: int, out: Path | None = None, name: str = "newest"
+    run_dir: Path,
+    prompt: str | Prompt,
+    seed: int,
+    out: Path | None = None,
+    name: str = "newest",
+    scene: PromptSet | None = None,
 ) -> Path:
     """The pretrained model's picture on the left, the tuned model's on the right, from the same
-    noise.
+    noise. scene: a prompt set that may draw them.
 
     Warns of those that are not finite, and of a prompt that the text encoder reads only the begin
     of.
     """
     run = folder.existing(run_dir)
     policy = tuned(run, name)
-    lengths.warn(policy.denoiser, [prompt])
-    draws = Draws([0], [Prompt(prompt)], (seed, "sample"))
+    asked = Prompt(prompt) if isinstance(prompt, str) else prompt
+    lengths.warn(policy.denoiser, [asked.text])
+    draws = Draws([0], [asked], (seed, "sample"))
     with policy.using("start"):
         before, faults_before = pictured(policy, draws)
     after, faults_after = pictured(policy, draws)
     if faults := [*faults_before, *faults_after]:
         warnings.warn(f"{count_of_broken(len(faults), 2)} {told(faults)}", stacklevel=2)
     which = "" if name == "newest" else f"-{name}"
-    path = out or run.samples / f"{_file_name(prompt)}-{seed}{which}.png"
+    path = out or run.samples / f"{_file_name(asked.shown)}-{seed}{which}.png"
     files.make_folder(path.parent)
-    save(grid(policy.denoiser.modality.preview(torch.cat([before, after]).cpu()), columns=2), path)
+    view = View(policy.denoiser.modality, scene)
+    shown = view.preview(torch.cat([before, after]).cpu(), list(draws.prompts) * 2)
+    save(grid(shown, columns=2), path)
     return path
 
 
 def distinct(prompts: PromptSet, n: int, seed: int) -> Sequence[Prompt]:
     """Up to n different prompts: the first of many draws."""
     drawn = prompts.draw(20 * n, noise.generator(seed, "pictures"))
-    return list({prompt.shown: prompt for prompt in drawn}.values())[:n]
+    return list({prompt.key: prompt for prompt in drawn}.values())[:n]
 
 
 def save(image: Image.Image, path: Path) -> None:
     """Writes an image as a PNG file."""
     with files.staged(path) as new:
         image.save(new, format="PNG")
+
+
+def _input_images(prompt: Prompt) -> list[Tensor]:
+    """Returns the inputs of a prompt that are images, sorted by name. Other files are skipped."""
+    found = []
+    for _, value in sorted(prompt.inputs.items()):
+        with suppress(ConfigError):
+            found.append(input_image(value, INPUT_SIDE))
+    return found
 
 
 def _file_name(prompt: str) -> str:

@@ -22,6 +22,7 @@ from rediffuse.config.schema import Config, Options
 from rediffuse.errors import ConfigError, RewardError
 from rediffuse.evaluation import lengths
 from rediffuse.evaluation.pictures import distinct, save, tuned
+from rediffuse.evaluation.previews import View
 from rediffuse.faults import told
 from rediffuse.images import grid
 from rediffuse.lookup.build import build, check_names
@@ -38,7 +39,7 @@ from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.terms import Term, load_all
 from rediffuse.terminal.output import console, printable
-from rediffuse.types import Modality, Prompt, PromptSet, Rollout
+from rediffuse.types import Prompt, PromptSet, Rollout
 
 OWN = "own"
 """The suite of the run's own prompts, with seeds that were not used in training."""
@@ -98,7 +99,8 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
             draws, picture = _draws(prompts, question), f"suite-{number}.png"
             lengths.warn(policy.denoiser, lengths.known_texts(prompts, draws.prompts))
             pair = Pair.sampled(policy, draws, config, world, name)
-            save(pair.picture(), run.evaluation / picture)
+            view = View(policy.denoiser.modality, prompts)
+            save(pair.picture(view), run.evaluation / picture)
             compared = pair.compared(terms, config, question, caller)
             rows.append({**compared, **_described(name, pair, trained_on), "grid": picture})
     found = {**vars(question), "suites": rows, "rewards": [term.name for term in rewards]}
@@ -120,7 +122,6 @@ class Pair:
     before: Sequence[Rollout]
     after: Sequence[Rollout]
     prompts: Sequence[Prompt]
-    modality: Modality
 
     @classmethod
     def sampled(
@@ -146,7 +147,7 @@ class Pair:
 
         with policy.using("start"):
             before = sample("before")
-        return cls(before, sample("after"), draws.prompts, policy.denoiser.modality)
+        return cls(before, sample("after"), draws.prompts)
 
     def compared(
         self, terms: Sequence[Term], config: Config, question: Question, caller: Caller
@@ -169,12 +170,13 @@ class Pair:
             }
         return {"rewards": found}
 
-    def picture(self) -> Image.Image:
+    def picture(self, view: View) -> Image.Image:
         """Draws the first image of each of the first prompts, before above after."""
-        step = len(self.prompts) // len({prompt.shown for prompt in self.prompts})
+        step = len(self.prompts) // len({prompt.key for prompt in self.prompts})
+        first = self.prompts[::step][:NUM_PICTURES]
         was, now = (
-            self.modality.preview(
-                torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES]
+            view.preview(
+                torch.cat([rollout.samples for rollout in each])[::step][:NUM_PICTURES], first
             )
             for each in (self.before, self.after)
         )
@@ -306,7 +308,7 @@ def _values(
 
 
 def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
-    texts = list(dict.fromkeys(prompt.shown for prompt in pair.prompts))
+    texts = [prompt.shown for prompt in {each.key: each for each in pair.prompts}.values()]
     before, after = (
         [fault for rollout in each for fault in rollout.faults if fault]
         for each in (pair.before, pair.after)
@@ -321,6 +323,6 @@ def _described(name: str, pair: Pair, trained_on: set[str]) -> dict[str, Any]:
         "name": name,
         "num_prompts": len(texts),
         "num_images": len(pair.prompts),
-        "trained_on": len(trained_on & set(texts)),
+        "trained_on": sum(text in trained_on for text in texts),
         "prompts": texts[:NUM_PICTURES],
     }

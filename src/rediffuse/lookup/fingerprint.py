@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rediffuse.config.declared import KEYS, declared_options
+from rediffuse.config.inputs import named_in
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.lookup.parts import components_of
@@ -16,7 +17,7 @@ READ = (".safetensors", ".bin", ".ckpt", ".pt", ".json", ".txt", ".jsonl", ".mod
 
 
 def of(config: Config, only: str = "") -> dict[str, dict[str, str]]:
-    """Hashes the local files that a configuration names.
+    """Hashes the local files that a configuration names, and the input files that its prompts name.
 
     Args:
         config: The configuration.
@@ -39,8 +40,8 @@ def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> N
     """
     for each in changes(before, config):
         raise ConfigError(
-            f"{each} changed since the run began, so that it would go on from another model than it"
-            " learned with. Put the files back; or go on all the same: rediffuse resume RUN"
+            f"{each} changed since the run began, so that it would go on with other files than it"
+            " learned with. Put them back; or go on all the same: rediffuse resume RUN"
             " --accept-changed-files"
         )
 
@@ -78,7 +79,8 @@ def _digests(path: Path) -> dict[str, str]:
         if path.is_file()
         else sorted(each for each in path.rglob("*") if each.suffix in READ and each.is_file())
     )
-    return {
+    named = {str(file): digest(file) for file in named_in(path) if file.is_file()}
+    return named | {
         file.relative_to(path).as_posix() if file != path else file.name: digest(file)
         for file in files
     }

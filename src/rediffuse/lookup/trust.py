@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config import inputs
 from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
 from rediffuse.config.rewards import place_of
 from rediffuse.config.schema import Config
@@ -132,6 +133,10 @@ def _asked(
     for option, value in options.items():
         if option in declared and _reaches(declared[option], value, run):
             yield f"{place}.{option}", str(value).lower() if isinstance(value, bool) else str(value)
+        if option in declared and declared[option].kind == "FilePath" and value:
+            named = inputs.named_in(Path(str(value)))
+            if outside := [path for path in named if not _inside(path, run)]:
+                yield f"{place}.{option}.inputs", inputs.summary(outside)
 
 
 def _reaches(option: Option, value: Any, run: Path | None) -> bool:

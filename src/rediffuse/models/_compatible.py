@@ -1,6 +1,4 @@
-"""Checks whether the latent diffusion family can train a pipeline, from its configuration files
-alone.
-"""
+"""Checks whether a family can train a pipeline, from its configuration files alone."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +12,11 @@ SUPPORTED = (
     " same classes."
 )
 PIPELINES = ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline")
+OF_PIXELS = (
+    "This family trains models of diffusers' DDPMPipeline: a UNet2DModel that makes images from"
+    " noise alone, and a scheduler of DDPM or DDIM."
+)
+PIXEL_PIPELINES = ("DDPMPipeline", "DDIMPipeline")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 ADAPTER = (
@@ -70,6 +73,44 @@ def refuse_other_kinds(
             f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels"
             " 512"
         )
+
+
+def part_of_pixels(folder: Path, part: str) -> Path:
+    """Returns the folder of a part; the oldest pipelines have all their files in one folder."""
+    return folder / part if (folder / part).is_dir() else folder
+
+
+def refuse_other_than_pixels(folder: Path) -> None:
+    """Raises ConfigError if the pipeline in `folder` is not an unconditional one in pixel space.
+    Missing files are ignored here.
+    """
+    if any((folder / name).is_file() for name in ADAPTERS):
+        raise ConfigError(f"model.source: {folder} {ADAPTER}")
+    index = _config(folder / "model_index.json")
+    unet = _config(part_of_pixels(folder, "unet") / "config.json")
+    scheduler = _config(part_of_pixels(folder, "scheduler") / "scheduler_config.json")
+    for problem in (*_problems_of_pixels(index, unet), *_of_scheduler(scheduler)):
+        raise ConfigError(f"model.source: {folder} {problem} {OF_PIXELS}")
+
+
+def _problems_of_pixels(index: Mapping[str, Any], unet: Mapping[str, Any]) -> Iterator[str]:
+    """The most telling first."""
+    pipeline = index.get("_class_name", PIXEL_PIPELINES[0])
+    if pipeline not in PIXEL_PIPELINES:
+        yield f"is a {pipeline}."
+    if unet.get("_class_name", "UNet2DModel") != "UNet2DModel":
+        yield f"has a {unet['_class_name']}, where UNet2DModel is needed."
+    if unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        yield "takes a class, which this family does not give it."
+    if unet.get("in_channels", 3) not in (1, 3):
+        yield f"makes images of {unet['in_channels']} channels; there are 3, or 1 of grey ones."
+    if unet.get("out_channels", 3) != unet.get("in_channels", 3):
+        yield (
+            f"predicts {unet.get('out_channels', 3)} channels of {unet.get('in_channels', 3)}: a"
+            " learned variance, which is not supported."
+        )
+    if unet and not unet.get("sample_size"):
+        yield "does not say which size it was trained at (unet/config.json: sample_size)."
 
 
 def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
@@ -182,7 +223,7 @@ def _of_scheduler(scheduler: Mapping[str, Any]) -> Iterator[str]:
         yield f"predicts {predicts!r}; there are {', '.join(PREDICTIONS)} (--model.prediction)."
     if scheduler.get("thresholding"):
         yield (
-            "thresholds its clean samples, which is for pixels (scheduler_config.json: set"
+            "thresholds its clean samples, which is not supported (scheduler_config.json: set"
             " thresholding to false)."
         )
     if scheduler.get("beta_schedule", SCHEDULES[0]) not in SCHEDULES and not scheduler.get(

@@ -1,5 +1,5 @@
-"""The options that latent diffusion models share. This module imports nothing slow, so that options
-are checked early.
+"""The options that model families share. This module imports nothing slow, so that options are
+checked early.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,11 @@ from rediffuse.config.schema import Method, Positive, PositiveInt, Text
 
 
 @dataclass(frozen=True)
-class LatentDiffusionOptions:
-    """The options of latent diffusion models.
+class TrainingOptions:
+    """What of a network is trained, and its precision.
 
     Attributes:
-        guidance_scale: The scale of classifier-free guidance, in sampling and in training (for
-            regression see algorithm.guided); 1 disables it.
-        train: What is trained: a LoRA adapter of the U-Net, or all of its weights.
+        train: What is trained: a LoRA adapter of the network, or all of its weights.
         lora_rank: The rank of the adapter.
         lora_alpha: The scale of the adapter; None: the rank, a choice that all tools that read the
             file interpret in the same way.
@@ -25,14 +23,25 @@ class LatentDiffusionOptions:
             are fp32 in any case.
         gradient_checkpointing: Whether activations are recomputed in the backward pass instead of
             stored, which saves memory.
-        size_pixels: The width and height of the images; None: as the model was trained.
     """
 
-    guidance_scale: Positive = 5.0
     train: Method[Literal["lora", "full"]] = "lora"
     lora_rank: Method[PositiveInt] = 4
     lora_alpha: Method[Positive | None] = None
     lora_targets: Method[tuple[Text, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     precision: Method[Literal["fp32", "bf16", "fp16"]] = "fp32"
     gradient_checkpointing: Method[bool] = False
+
+
+@dataclass(frozen=True)
+class LatentDiffusionOptions(TrainingOptions):
+    """The options of latent diffusion models.
+
+    Attributes:
+        guidance_scale: The scale of classifier-free guidance, in sampling and in training (for
+            regression see algorithm.guided); 1 disables it.
+        size_pixels: The width and height of the images; None: as the model was trained.
+    """
+
+    guidance_scale: Positive = 5.0
     size_pixels: PositiveInt | None = None

@@ -19,6 +19,7 @@ from pydantic import (
     field_validator,
 )
 
+from rediffuse.config.inputs import located
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.config.schema import FilePath, problems
 from rediffuse.errors import ConfigError
@@ -56,7 +57,7 @@ class PromptLine(BaseModel):
 class TextFile:
     """path: UTF-8, read once; blank lines are skipped. A line of a .jsonl file: {"prompt": "a cat",
     "weight": 2, …}; "inputs": {"label": 207} is for models that see more than a text, all other
-    keys only for the reward.
+    keys only for the reward. An input {"file": "photo.png"} is a file, beside the file of prompts.
 
     In other files lines that begin with # are comments if the first line does; otherwise they are
     prompts like all others.
@@ -113,10 +114,13 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             line = PromptLine.model_validate(json.loads(text))
             if line.model_extra:
                 json.dumps(line.model_extra, ensure_ascii=False).encode()
+            inputs = located(line.inputs, path.parent)
         except ValidationError as error:
             raise ConfigError(
                 f"prompts.path: line {number} of {path}: {problems(error)}"
             ) from error
+        except ConfigError as error:
+            raise ConfigError(f"prompts.path: line {number} of {path}: {error}") from error
         except UnicodeEncodeError as error:
             raise ConfigError(
                 f"prompts.path: line {number} of {path} holds half of a character."
@@ -126,7 +130,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             raise ConfigError(
                 f"prompts.path: line {number} of {path} is not JSON: {said}: {_short(text)}"
             ) from error
-        yield Prompt(line.prompt, dict(line.model_extra or {}), line.inputs), line.weight
+        yield Prompt(line.prompt, dict(line.model_extra or {}), inputs), line.weight
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

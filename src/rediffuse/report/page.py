@@ -146,6 +146,7 @@ def render(told: Told, *, version: str | None = None) -> str:
         marks=_on_the_slider(shown, told),
         strip=pictures.evenly(shown, STRIP_LENGTH),
         num_strips=NUM_STRIPS,
+        inputs=pictures.inputs(told.run.samples, shown[0].sheet.columns if shown else 0),
         suites=suites(told),
         table=table,
         said=any(row.said for row in table.rows),

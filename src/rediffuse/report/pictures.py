@@ -22,6 +22,8 @@ LARGEST_TILE, SMALLEST_TILE = 224, 64
 """Tiles are scaled to at most the first size in pixels, or to the second if a frame is too
 large.
 """
+LONGEST_INPUT = 256
+"""The largest width of an input image in pixels."""
 QUALITIES = (90, 75, 60, 40, 20)
 LONGEST_SHEET = 16383
 """The largest width and height of a WebP image in pixels."""
@@ -199,6 +201,19 @@ def embedded(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, format="PNG")
     return data_uri("image/png", buffer.getvalue())
+
+
+def inputs(samples: Path, columns: int) -> list[str]:
+    """Returns a thumbnail of the input images of each column's prompt as a data URI; empty if there
+    is none or it cannot be read.
+    """
+    found = [""] * columns
+    for column in range(columns):
+        place = samples / "inputs" / f"{column:03d}.png"
+        with suppress(*UNREADABLE), Image.open(place) as opened:
+            opened.thumbnail((LONGEST_INPUT, SMALLEST_TILE))
+            found[column] = embedded(opened.convert("RGB"))
+    return found
 
 
 def _share(at: int, of: int) -> float:

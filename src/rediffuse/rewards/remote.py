@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rediffuse.config.inputs import by_name
 from rediffuse.config.schema import Address, Connection, Permit, Positive, Variable
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
@@ -83,7 +84,10 @@ class Remote:
     def scores(self, http: Http, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         """Scores images (B, 3, H, W) in [0, 1]."""
         files = [base64.b64encode(encoded(each, None)).decode() for each in pictures(images)]
-        asked = [{"text": prompt.text, "metadata": dict(prompt.metadata)} for prompt in prompts]
+        asked = [
+            {"text": each.text, "metadata": dict(each.metadata), "inputs": by_name(each.inputs)}
+            for each in prompts
+        ]
         begins = range(0, len(files), self.images_per_request)
         with http.client() as client:
             answers = [

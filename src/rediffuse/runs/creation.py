@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rediffuse.config import inputs
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes
 from rediffuse.config.schema import Config, to_yaml
 from rediffuse.errors import ConfigError, RediffuseError, RunError
@@ -59,15 +60,19 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
 
 
 def _copied(run: RunFolder, prompts: Mapping[str, Any]) -> dict[str, Any]:
-    """Copies the file in option `path` into the run's folder, which then is self-contained, and
-    returns the options with the copy's path.
+    """Copies the file in option `path` into the run's folder, which then is self-contained but for
+    the input files that prompts name, and returns the options with the copy's path.
     """
     place = prompts.get("path")
     if not isinstance(place, str) or not Path(place).is_file():
         return dict(prompts)
+    path = Path(place)
+    content = file_bytes(path, MOST_PROMPT_BYTES)
+    if path.suffix.lower() == inputs.LISTED:
+        content = inputs.with_absolute_paths(content, path.parent)
     files.make_folder(run.prompts)
-    files.write_bytes(run.prompts / Path(place).name, file_bytes(Path(place), MOST_PROMPT_BYTES))
-    return {**prompts, "path": f"{run.prompts.name}/{Path(place).name}"}
+    files.write_bytes(run.prompts / path.name, content)
+    return {**prompts, "path": f"{run.prompts.name}/{path.name}"}
 
 
 def _left_by_a_kill(path: Path) -> bool:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import jinja2
 
+from rediffuse.errors import ConfigError
 from rediffuse.runs import files, log
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Denoiser
+from rediffuse.types import Converts, Denoiser, HasModelCard, ModelCard
 
 _CARD = jinja2.Template(
-    (Path(__file__).parent / "model_card.md.jinja").read_text(), keep_trailing_newline=True
+    (Path(__file__).parent / "model_card.md.jinja").read_text(),
+    keep_trailing_newline=True,
+    trim_blocks=True,
 )
 
 
@@ -21,14 +24,15 @@ def adapter(denoiser: Denoiser, run: RunFolder, epochs: int) -> None:
     """
     config, metrics = run.config(), log.read(run.metrics)[:epochs]
     versions = files.read_json(run.path / "environment.json")
-    card = _CARD.render(
-        config=config,
-        metrics=metrics,
-        versions=versions,
-        yaml=(run.path / "config.yaml").read_text(),
-    )
     with files.staged_folder(run.adapter) as new:
         denoiser.export(new)
+        card = _CARD.render(
+            card=denoiser.model_card() if isinstance(denoiser, HasModelCard) else _plain(new),
+            config=config,
+            metrics=metrics,
+            versions=versions,
+            yaml=(run.path / "config.yaml").read_text(),
+        )
         (new / "README.md").write_text(card)
 
 
@@ -36,7 +40,24 @@ def converted(denoiser: Denoiser, form: str, path: Path) -> Path:
     """What was learned, as a file of another format; all or nothing. Raises ConfigError where there
     is no such form of it.
     """
+    if not isinstance(denoiser, Converts):
+        raise ConfigError(
+            f"--to {form}: this kind of model has no such form. What the run learned is in"
+            " RUN/adapter; its README.md says how that is loaded."
+        )
     files.make_folder(path.parent)
     with files.staged(path) as new:
         denoiser.export_as(form, new)
     return path
+
+
+def _plain(folder: Path) -> ModelCard:
+    """Returns the card of a family that has none: the names of the exported files."""
+    names = [
+        f"`{path.relative_to(folder)}`" for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
+    return ModelCard(
+        f"What was learned is in {', '.join(names)}, as the code of the model wrote it."
+        if names
+        else "The code of the model exports nothing."
+    )

@@ -19,7 +19,8 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 from torch import Tensor
 
-from rediffuse.errors import RewardError
+from rediffuse.config.inputs import by_name
+from rediffuse.errors import ConfigError, RewardError
 from rediffuse.images import tensor
 from rediffuse.processes.threads import Caller
 from rediffuse.scoring import loopback
@@ -36,10 +37,13 @@ MOST_PIXELS = 2**26
 
 
 class AskedPrompt(BaseModel):
-    """A prompt as it comes in a request."""
+    """A prompt as it comes in a request. Of an input that is a file, its name alone: the file is
+    on another machine.
+    """
 
     text: Annotated[str, Field(max_length=10_000)]
     metadata: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
 
 
 class ScoreRequest(BaseModel):
@@ -80,7 +84,7 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
             return await run_in_threadpool(caller.call, lambda: _answer(asked))
 
     def _answer(asked: ScoreRequest) -> dict[str, Any]:
-        prompts = [Prompt(each.text, each.metadata) for each in asked.prompts]
+        prompts = [Prompt(each.text, each.metadata, by_name(each.inputs)) for each in asked.prompts]
         try:
             return _as_json(
                 together(_scored(name, reward, _images(asked.images), prompts, batch_size))
@@ -104,7 +108,13 @@ def listen(
     batch_size: int,
     token: str | None,
 ) -> None:
-    """Until it is stopped."""
+    """Until it is stopped. Raises ConfigError for a reward of samples that are no images."""
+    judged_kind = getattr(reward, "judges", "image")
+    if judged_kind != "image":
+        raise ConfigError(
+            f"serve: {name} judges {judged_kind} samples, and only images travel to a server. Name"
+            " it in the run itself: --reward"
+        )
     caller = Caller()
     scores = caller.call(lambda: load(reward, device))
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,12 +1,14 @@
 """Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
+from rediffuse.config.inputs import file_of
 from rediffuse.errors import Status
 
 Conditioning = Mapping[str, Tensor]
@@ -26,7 +28,8 @@ class Prompt:
         metadata: Data for the reward, such as questions with their answers; the model does not see
             it.
         inputs: What the model sees besides the text, by name, such as a class label, a state or a
-            duration in seconds; JSON-compatible values.
+            duration in seconds; JSON-compatible values. A file, such as an image to edit, is
+            `{"file": "/absolute/path"}`, which `images.input_image` reads.
     """
 
     text: str = ""
@@ -35,12 +38,27 @@ class Prompt:
 
     @property
     def shown(self) -> str:
-        """Everything the model sees, as one text; prompts with equal texts are the same prompt."""
-        inputs = ", ".join(
-            f"{name}={json.dumps(value, ensure_ascii=False)}"
-            for name, value in sorted(self.inputs.items())
-        )
+        """Everything the model sees, as one text, in which a file is its name alone."""
+        return self._line(_shown)
+
+    @property
+    def key(self) -> str:
+        """Everything the model sees, as one text; prompts with equal keys are the same prompt."""
+        return self._line(_as_json)
+
+    def _line(self, written: Callable[[Any], str]) -> str:
+        pairs = sorted(self.inputs.items())
+        inputs = ", ".join(f"{name}={written(value)}" for name, value in pairs)
         return f"{self.text} [{inputs}]".lstrip() if inputs else self.text
+
+
+def _shown(value: Any) -> str:
+    file = file_of(value)
+    return _as_json(value) if file is None else Path(file).name
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(frozen=True)
@@ -216,3 +234,18 @@ class Judgement:
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     statuses: Sequence[Status] = ()
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The part of an export's README that depends on the model family.
+
+    Attributes:
+        usage: How the exported files are loaded, in Markdown.
+        library: The library that loads them, by its name on the Hub; empty if the Hub has none.
+        tags: Tags for the Hub, besides those of every run.
+    """
+
+    usage: str
+    library: str = ""
+    tags: Sequence[str] = ()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
-from rediffuse.types.data import CleanSamples, Conditioning, Prompt, Weights
+from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
 
 
 @runtime_checkable
@@ -97,14 +97,14 @@ class Denoiser(Protocol):
         ...
 
     def decode(self, latents: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Decodes latents (B, *L) to samples (B, *S). Output of the decoder that is not finite
-        becomes NaN and is not clamped.
+        """Decodes latents (B, *L) to samples (B, *S), with gradients. Output of the decoder that is
+        not finite becomes NaN and is not clamped.
         """
         ...
 
     def encode_samples(self, samples: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean and the standard deviation, each (B, *L), of the latent distribution of
-        samples (B, *S).
+        samples (B, *S), with gradients.
         """
         ...
 
@@ -119,6 +119,20 @@ class Denoiser(Protocol):
     def export(self, folder: Path) -> None:
         """Writes the trained weights to `folder`, in the usual format of the model."""
         ...
+
+
+@runtime_checkable
+class HasModelCard(Protocol):
+    """A denoiser that describes how its export is loaded."""
+
+    def model_card(self) -> ModelCard:
+        """Returns what the README of the export says."""
+        ...
+
+
+@runtime_checkable
+class Converts(Protocol):
+    """A denoiser that can write the trained weights as one file of another format."""
 
     def export_as(self, form: str, path: Path) -> None:
         """Writes the trained weights as one file of another format. Raises ConfigError if there is
@@ -157,7 +171,8 @@ class Guided(Protocol):
 class ModelFamily(Protocol):
     """The options of a model. It is loaded only after the whole configuration was checked.
 
-    A family whose samples are not images has an attribute `modality`, the name of their modality.
+    A family whose samples are not images has an attribute `modality`, the name of their modality; a
+    family without text input has `takes_text = False`.
     """
 
     def load(self, device: str, seed: int) -> Denoiser:

@@ -81,3 +81,14 @@ class ListsPrompts(Protocol):
     def prompts(self) -> Sequence[Prompt]:
         """All prompts that `draw` may return."""
         ...
+
+
+@runtime_checkable
+class Renders(Protocol):
+    """A prompt set that draws samples in their scene, such as a path among the obstacles of its
+    prompt. Its images replace the modality's previews wherever samples are shown.
+    """
+
+    def render(self, samples: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Draws finite samples (B, *S) as images (B, 3, H, W) in [0, 1] of one size."""
+        ...
