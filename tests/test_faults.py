@@ -20,11 +20,11 @@ from rediffuse.maths import appearance
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.report.tables import figures
-from rediffuse.rollout import Draws, collect, joined, sampled
+from rediffuse.rollout import Draws, collect, sampled
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import existing
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Transitions
+from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Rollout, Transitions
 from rediffuse.verdict import verdict
 
 pytestmark = pytest.mark.usefixtures("without_charts")
@@ -67,7 +67,7 @@ def drawn(place, keep=Transitions, steps=None, **options):
     denoiser = tiny.Sick(place=place, **options).load("cpu", 0)
     policy = DiffusionPolicy(denoiser, steps or DDIM(num_steps=3).bind(denoiser.schedule))
     draws = Draws(range(12), [Prompt("a cat"), Prompt("a dog!")] * 6, (3, 0, "noise"))
-    return joined(collect(policy, draws, 5, World(lanes=1), keep), 12)
+    return Rollout.joined(collect(policy, draws, 5, World(lanes=1), keep), 12)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,11 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
-    {"errors"},
-    {"faults", "images", "maths", "terminal"},
-    {"config", "english", "hub", "processes"},
+    {"errors", "faults", "maths", "terminal"},
+    {"config", "english", "hub", "images", "processes"},
     {"types", "modalities"},
     {"models", "samplers", "prompts", "algorithms", "policy", "runs"},
-    {"rollout", "learning", "verdict"},
-    {"scoring"},
+    {"rollout", "learning", "scoring", "verdict"},
     {"rewards", "lookup", "report", "callbacks"},
     {"trainer", "evaluation"},
     {"start"},

@@ -4,9 +4,9 @@ from tiny import ToyDenoiser
 
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, denoise, group_of, joined
+from rediffuse.rollout import Draws, collect, denoise, group_of
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Transitions
+from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Rollout, Transitions
 
 PROMPTS = [Prompt(text) for text in ("a cat", "a dog", "a cat", "an ant", "a whale")]
 
@@ -19,7 +19,7 @@ def policy():
 
 def sampled(policy, size, lanes=1, indices=range(5), keep=Transitions):
     draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
-    return joined(collect(policy, draws, size, World(lanes=lanes), keep), len(indices))
+    return Rollout.joined(collect(policy, draws, size, World(lanes=lanes), keep), len(indices))
 
 
 def test_shapes(policy):

@@ -10,10 +10,10 @@ from rediffuse.learning.batches import Batches
 from rediffuse.learning.update import Learner
 from rediffuse.lookup.parts import assemble
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, joined
+from rediffuse.rollout import Draws, collect
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load_run
-from rediffuse.types import Transitions
+from rediffuse.types import Rollout, Transitions
 
 
 def trained_once(advantages=None, lanes=1, **over):
@@ -144,7 +144,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
 
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
-        rollout = joined(
+        rollout = Rollout.joined(
             collect(run.learner.policy, draws, 4, run.world, Transitions), len(indices)
         )
         rows = run.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))

@@ -1,7 +1,7 @@
 """Sampling: turns prompts into samples and the trajectories that lead to them."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -176,35 +176,6 @@ def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
     return Trajectory(
         torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread
     )
-
-
-def joined(parts: Iterable[Rollout], num_samples: int) -> Rollout:
-    """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
-
-    Each part is copied into preallocated tensors and can be freed at once. Keeping small tensors
-    among large freed ones would fragment the memory.
-    """
-    prompts: list[Prompt] = []
-    faults: list[str] = []
-    whole: dict[str, Tensor] = {}
-    steps = torch.empty(0, dtype=torch.int64)
-    for part in parts:
-        way, begin = part.trajectory, len(prompts)
-        steps = way.steps
-        prompts.extend(part.prompts)
-        faults.extend(part.faults)
-        # a part whose samples were already scored has 0 rows of them
-        tensors = {"groups": part.groups, "indices": part.indices, "samples": part.samples}
-        tensors |= {"path": way.path, "log_probs": way.log_probs} | (
-            {} if way.spread is None else {"spread": way.spread}
-        )
-        for name, rows in tensors.items():
-            if name not in whole:
-                whole[name] = rows.new_empty(num_samples if len(rows) else 0, *rows.shape[1:])
-            whole[name][begin : begin + len(rows)] = rows
-    told = faults if any(faults) else ()
-    trajectory = Trajectory(steps, whole["path"], whole["log_probs"], whole.get("spread"), told)
-    return Rollout(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 
 
 def group_of(prompt: Prompt) -> int:

@@ -18,7 +18,7 @@ from rediffuse.maths import appearance
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, joined
+from rediffuse.rollout import Draws, collect
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.scoring.journal import finite_or_none
@@ -261,7 +261,9 @@ class Monitor:
         key = (self._config.seed, "pictures")
         draws = Draws(rows, [prompts[i] for i in rows], key)
         size = self._config.micro_batch_size
-        return joined(collect(self._policy, draws, size, self._world, Transitions), len(rows))
+        return Rollout.joined(
+            collect(self._policy, draws, size, self._world, Transitions), len(rows)
+        )
 
     def _kl(self, pictures: Rollout) -> dict[str, float | None]:
         """Returns the mean KL in nats over the first finite images of WAYS prompts."""

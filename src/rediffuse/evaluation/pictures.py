@@ -21,7 +21,7 @@ from rediffuse.lookup.build import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, joined, sampled
+from rediffuse.rollout import Draws, collect, sampled
 from rediffuse.runs import checkpoint, files, folder
 from rediffuse.runs.folder import RunFolder
 from rediffuse.types import (
@@ -64,7 +64,7 @@ class Pictures:
         with_steps = evaluation.kl and evaluation.is_as_in_training
         keep: type[Batch] = Transitions if with_steps else CleanSamples
         rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
-        made = joined(rollouts, len(self.prompts))
+        made = Rollout.joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:
             shown = self.view.preview(made.samples, made.prompts)

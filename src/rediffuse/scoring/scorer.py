@@ -11,7 +11,6 @@ from rediffuse import faults
 from rediffuse.config.schema import Scoring
 from rediffuse.errors import RewardError
 from rediffuse.processes.threads import Caller, Pool
-from rediffuse.rollout import joined
 from rediffuse.scoring.asked import Asked
 from rediffuse.scoring.batch_scorer import BatchScorer
 from rediffuse.scoring.journal import Paid, Scored
@@ -105,7 +104,7 @@ class Scorer:
         """
         self._dispensable = int(self.options.max_failed * num_mine)
         try:
-            rollout = joined(self._handed_over(rollouts), num_mine)
+            rollout = Rollout.joined(self._handed_over(rollouts), num_mine)
             self._until_waiting(0)
         finally:
             self._worker.stop()

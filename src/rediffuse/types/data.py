@@ -1,11 +1,12 @@
 """Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from rediffuse.config.inputs import file_of
@@ -121,6 +122,38 @@ class Rollout:
     def whole(self) -> list[int]:
         """The positions of the finite samples; only these are scored and trained on."""
         return [i for i, fault in enumerate(self.faults) if not fault]
+
+    @classmethod
+    def joined(cls, parts: "Iterable[Rollout]", num_samples: int) -> "Rollout":
+        """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
+
+        Each part is copied into preallocated tensors and can be freed at once. Keeping small
+        tensors among large freed ones would fragment the memory.
+        """
+        prompts: list[Prompt] = []
+        faults: list[str] = []
+        whole: dict[str, Tensor] = {}
+        steps = torch.empty(0, dtype=torch.int64)
+        for part in parts:
+            begin, steps = len(prompts), part.trajectory.steps
+            prompts.extend(part.prompts)
+            faults.extend(part.faults)
+            for name, rows in part._tensors().items():
+                if name not in whole:
+                    whole[name] = rows.new_empty(num_samples if len(rows) else 0, *rows.shape[1:])
+                whole[name][begin : begin + len(rows)] = rows
+        found = faults if any(faults) else ()
+        trajectory = Trajectory(
+            steps, whole["path"], whole["log_probs"], whole.get("spread"), found
+        )
+        return cls(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Those with a row for each sample; samples that were already scored have 0 rows."""
+        way = self.trajectory
+        found = {"groups": self.groups, "indices": self.indices, "samples": self.samples}
+        found |= {"path": way.path, "log_probs": way.log_probs}
+        return found if way.spread is None else {**found, "spread": way.spread}
 
 
 @dataclass(frozen=True)
