@@ -10,7 +10,7 @@ from rediffuse import resume, train
 from rediffuse.callbacks import keeper
 from rediffuse.config.schema import from_yaml
 from rediffuse.errors import ConfigError
-from rediffuse.evaluation.monitor import kl_to_pretrained
+from rediffuse.evaluation.divergence import kl_to_pretrained
 from rediffuse.evaluation.pictures import tuned
 from rediffuse.lookup.parts import assemble
 from rediffuse.policy import DiffusionPolicy

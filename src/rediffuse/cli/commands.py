@@ -132,7 +132,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     ):
         if number < 1:
             raise ConfigError(f"{name}: {number} asked; 1 is the least.")
-    from rediffuse.evaluation import suites
+    from rediffuse.evaluation import suites, table
     from rediffuse.report import page
 
     sizes = {
@@ -143,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     question = suites.Question(
         args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes
     )
-    console().print(suites.table(suites.evaluate(args.run, question)))
+    console().print(table.of(suites.evaluate(args.run, question)))
     show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
 

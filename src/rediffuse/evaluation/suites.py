@@ -10,11 +10,8 @@ from typing import Any
 
 import torch
 from PIL import Image
-from rich.console import Group
 from rich.markup import escape
 from rich.progress import track
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from rediffuse.config.rewards import Use, component_of, term_names
@@ -32,7 +29,6 @@ from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
-from rediffuse.report.markup import shown as plain
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import files, folder, log
 from rediffuse.scoring.journal import finite_or_none
@@ -210,46 +206,6 @@ def gained(
     means = [finite_or_none(each.nanmean().item()) for each in (was, now, now - was)]
     named = dict(zip(("before", "after", "difference"), means, strict=True))
     return {**named, "low": low, "high": high, "num_images": int(known.sum())}
-
-
-def table(found: Mapping[str, Any]) -> Group:
-    """Returns the result of `evaluate` as tables for a terminal."""
-    return Group(
-        *(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"])))
-    )
-
-
-def _heading(suite: Mapping[str, Any]) -> Text:
-    seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
-    said = plain(
-        f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']}"
-        f" prompts{seen}{_broken(suite)}"
-    )
-    return Text(said, "bold")
-
-
-def _broken(suite: Mapping[str, Any]) -> str:
-    if not (broken := suite.get("broken")):
-        return ""
-    return f". Not finite: {broken['before']} before, {broken['after']} after. {broken['cause']}"
-
-
-def _rows(rewards: Mapping[str, Any]) -> Table:
-    shown = Table("", "before", "after", "difference", "95 %", box=None)
-    shown.columns[0].min_width = 32
-    for name, row in rewards.items():
-        if "error" in row or row["difference"] is None:
-            shown.add_row(Text(f"  {plain(name)}: cannot judge these"))
-        else:
-            within = "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
-            shown.add_row(
-                Text(f"  {plain(name)}"),
-                f"{row['before']:.3f}",
-                f"{row['after']:.3f}",
-                f"{row['difference']:+.3f}",
-                within,
-            )
-    return shown
 
 
 def _suite(name: str, config: Config) -> PromptSet:

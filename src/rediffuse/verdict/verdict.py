@@ -127,69 +127,104 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     )
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What suggestions go by.
+
+    Attributes:
+        told: The findings by their rules.
+    """
+
+    told: Mapping[str, Finding]
+    evidence: Evidence
+
+    @property
+    def learned(self) -> Level:
+        return self.told["learning"].level
+
+    @property
+    def rate(self) -> str:
+        return f"{float(self.evidence.config['learning_rate']):g}"
+
+    @property
+    def longer(self) -> str:
+        return f"rediffuse resume RUN --epochs {2 * int(self.evidence.config['epochs'])}"
+
+    def warns(self, *rules: str) -> bool:
+        """Whether one of the rules warns."""
+        return any(_warns(self.told, rule) for rule in rules)
+
+
 def _suggestion(told: Mapping[str, Finding], evidence: Evidence) -> str:
-    """Returns the suggestion of the first rule that calls for one."""
-    learned, rate = told["learning"].level, _rate(evidence)
-    longer = f"rediffuse resume RUN --epochs {2 * int(evidence.config['epochs'])}"
-    flat = learned == "warning"
-    moved = evidence.kl is None or evidence.kl > UNMOVED_NATS
-    model = evidence.config.get("model")
-    precision = str(model.get("precision", "")) if isinstance(model, Mapping) else ""
-    sick = next((told[rule] for rule in ("broken", "broken_pictures") if _warns(told, rule)), None)
-    advice = (
-        (sick is not None, cure(sick.numbers["place"], precision) if sick else ""),
-        ("masked" in told, "Mend the reward first: rewards.jsonl says what became of each sample."),
-        (
-            "precision" in told,
+    """Returns the suggestion of the first kind of problem that there is."""
+    known = _Known(told, evidence)
+    return _of_faults(known) or _of_hacking(known) or _of_the_reward(known) or _of_gains(known)
+
+
+def _of_faults(known: _Known) -> str:
+    told, rate = known.told, known.rate
+    sick = next((rule for rule in ("broken", "broken_pictures") if known.warns(rule)), None)
+    if sick:
+        model = known.evidence.config.get("model")
+        precision = str(model.get("precision", "")) if isinstance(model, Mapping) else ""
+        return cure(told[sick].numbers["place"], precision)
+    if "masked" in told:
+        return "Mend the reward first: rewards.jsonl says what became of each sample."
+    if "precision" in told:
+        return (
             "Use --model.precision fp32, a wider --algorithm.clip-range, or"
-            " --sampler.num-quiet-steps 1.",
-        ),
-        ("skipped" in told, f"Lower the learning rate, {rate} now."),
-        ("overoptimised" in told, f"{KEEP}: --evaluation.on-overoptimisation stop."),
-        (
-            "text" in told,
+            " --sampler.num-quiet-steps 1."
+        )
+    return f"Lower the learning rate, {rate} now." if "skipped" in told else ""
+
+
+def _of_hacking(known: _Known) -> str:
+    if "overoptimised" in known.told:
+        return f"{KEEP}: --evaluation.on-overoptimisation stop."
+    if "text" in known.told:
+        return (
             "Train against text: add {name: text_penalty, weight: 0.5} to rewards"
-            " (docs/hacking.md).",
-        ),
-        (
-            "collapse" in told,
-            f"Lower the learning rate, {rate} now, or stop at epoch {_peak(told)}.",
-        ),
-        (
-            learned == "bad",
+            " (docs/hacking.md)."
+        )
+    return ""
+
+
+def _of_the_reward(known: _Known) -> str:
+    told, rate = known.told, known.rate
+    if "collapse" in told:
+        return f"Lower the learning rate, {rate} now, or stop at epoch {_peak(told)}."
+    if known.learned == "bad":
+        return (
             f"Lower the learning rate, {rate} now; and see to it that higher is better in the"
-            " reward.",
-        ),
-        (
-            flat and "clipping" in told,
-            "The policy moves further than the clip range allows: lower the learning rate.",
-        ),
-        (
-            flat and "spread" in told,
-            "The reward hardly tells samples apart: make it smoother, or the prompts harder.",
-        ),
-        (
-            flat and not moved,
-            f"The policy hardly moved: raise the learning rate, {rate} now, threefold.",
-        ),
-        (
-            flat,
-            "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise,"
-            " to tell setting from bug.",
-        ),
-        (learned == "unknown", f"Train for longer: {longer}"),
-        (
-            told["held_out"].level == "unknown",
-            "Name a reward to hold out next time: --evaluation.held-out NAME.",
-        ),
-        (told["held_out"].level == "bad" or _warns(told, "diversity"), _go_back(evidence)),
-        (
-            _warns(told, "watched_rewards"),
-            "Look at the samples on which the rewards differ most.",
-        ),
-        (_still_rising(evidence), f"It is still rising: {longer}"),
+            " reward."
+        )
+    if known.learned != "warning":  # flat
+        return ""
+    if "clipping" in told:
+        return "The policy moves further than the clip range allows: lower the learning rate."
+    if "spread" in told:
+        return "The reward hardly tells samples apart: make it smoother, or the prompts harder."
+    if known.evidence.kl is not None and known.evidence.kl <= UNMOVED_NATS:
+        return f"The policy hardly moved: raise the learning rate, {rate} now, threefold."
+    return (
+        "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise,"
+        " to tell setting from bug."
     )
-    return next((said for holds, said in advice if holds), "Nothing to mend.")
+
+
+def _of_gains(known: _Known) -> str:
+    held_out = known.told["held_out"].level
+    if known.learned == "unknown":
+        return f"Train for longer: {known.longer}"
+    if held_out == "unknown":
+        return "Name a reward to hold out next time: --evaluation.held-out NAME."
+    if held_out == "bad" or known.warns("diversity"):
+        return _go_back(known.evidence)
+    if known.warns("watched_rewards"):
+        return "Look at the samples on which the rewards differ most."
+    if _still_rising(known.evidence):
+        return f"It is still rising: {known.longer}"
+    return "Nothing to mend."
 
 
 def _go_back(evidence: Evidence) -> str:
@@ -208,12 +243,8 @@ def _go_back(evidence: Evidence) -> str:
             )
     return (
         "No checkpoint from before that is left; next time stop earlier, or lower the learning"
-        f" rate, {_rate(evidence)} now."
+        f" rate, {float(evidence.config['learning_rate']):g} now."
     )
-
-
-def _rate(evidence: Evidence) -> str:
-    return f"{float(evidence.config['learning_rate']):g}"
 
 
 def _still_rising(evidence: Evidence) -> bool:
