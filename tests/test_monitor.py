@@ -380,3 +380,24 @@ def test_the_sampler_of_evaluations_is_checked_like_any(rewards):
         assemble(config(rewards, evaluation={"sampler": {"num_step": 7}}))
     with pytest.raises(ConfigError, match="no 'dim' among samplers"):
         assemble(config(rewards, evaluation={"sampler": {"name": "dim"}}))
+
+
+def test_a_run_that_is_resumed_past_its_end_twice_has_the_evaluations_of_an_uninterrupted_one(
+    tmp_path,
+):
+    """Its evaluation at the first end is not due in the longer run."""
+    looks = {"every": 2, "num_prompts": 2, "images_per_prompt": 1}
+    run = tmp_path / "run"
+    train(tiny.config(epochs=1, evaluation=looks), run)
+    assert (run / "samples" / "epoch-00001").is_dir()
+    resume(run, epochs=2)
+    resume(run, epochs=3)
+    train(tiny.config(epochs=3, evaluation=looks), tmp_path / "straight")
+    assert tiny.numbers(run, "monitor.jsonl") == tiny.numbers(
+        tmp_path / "straight", "monitor.jsonl"
+    )
+    made = [
+        sorted(p.name for p in (each / "samples").iterdir())
+        for each in (run, tmp_path / "straight")
+    ]
+    assert made[0] == made[1]

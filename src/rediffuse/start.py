@@ -215,6 +215,7 @@ class Loaded:
             checkpoint.set_aside_newer(place.checkpoints, run.epoch)
             for path in (place.metrics, place.rewards, place.monitor):
                 log.keep_before(path, run.epoch, drop_damaged=drop_damaged_lines)
+            place.drop_samples_from(run.epoch)
 
     @contextmanager
     def under_way(self) -> Iterator[None]:

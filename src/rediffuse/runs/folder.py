@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,6 +59,15 @@ class RunFolder:
     def samples(self) -> Path:
         """The images of the evaluations, a folder for each."""
         return self.path / "samples"
+
+    def drop_samples_from(self, epoch: int) -> None:
+        """Removes the images of evaluations after `epoch` epochs and later. If the run is resumed
+        there, the logs lose their rows, and those that are due are made again.
+        """
+        for path in self.samples.glob("epoch-*"):
+            number = path.name.removeprefix("epoch-")
+            if number.isdecimal() and int(number) >= epoch and not path.is_symlink():
+                shutil.rmtree(path)
 
     @property
     def checkpoints(self) -> Path:
