@@ -1,7 +1,6 @@
 """The folder of a new run: created, and removed where the run fails before it has a result."""
 
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -112,8 +111,7 @@ def discard(run: RunFolder) -> None:
         "report.html",
     )
     for folder in (run.prompts, run.samples, run.checkpoints, run.adapter):
-        if folder.is_dir() and not folder.is_symlink():
-            shutil.rmtree(folder)
+        files.remove_folder(folder)
     for path in (*run.all_paid(), *(run.path / name for name in written)):
         files.remove(path)
     with suppress(OSError):  # it contains other files

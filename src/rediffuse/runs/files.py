@@ -202,6 +202,12 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Removes a folder with all that is in it; a link is left as it is."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+
+
 def sweep(folder: Path) -> None:
     """Deletes temporary files and folders that a crash has left."""
     for path in (

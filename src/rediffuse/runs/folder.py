@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -66,8 +65,8 @@ class RunFolder:
         """
         for path in self.samples.glob("epoch-*"):
             number = path.name.removeprefix("epoch-")
-            if number.isdecimal() and int(number) >= epoch and not path.is_symlink():
-                shutil.rmtree(path)
+            if number.isdecimal() and int(number) >= epoch:
+                files.remove_folder(path)
 
     @property
     def checkpoints(self) -> Path:
