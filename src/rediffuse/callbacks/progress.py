@@ -16,9 +16,10 @@ from rich.progress import (
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.faults import place_of, told
+from rediffuse.runs.rows import MetricsRow
 from rediffuse.scoring.scores import Scores
 from rediffuse.terminal.output import console
-from rediffuse.types import Metrics, Rollout
+from rediffuse.types import Rollout
 from rediffuse.verdict.overoptimisation import Fall
 
 WHAT_NOW = {
@@ -131,7 +132,7 @@ class Display(Callback):
             f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
-    def epoch_done(self, metrics: Metrics) -> None:
+    def epoch_done(self, metrics: MetricsRow) -> None:
         """Prints the line of an epoch and, once, a warning if the ratio is too far from 1."""
         mean, std = metrics["reward_mean"], metrics["reward_std"]
         usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0

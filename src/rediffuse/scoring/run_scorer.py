@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable
 from rediffuse.config.schema import Config
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
+from rediffuse.runs.rows import RewardColumns
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.scores import Scores, summary
 from rediffuse.scoring.terms import Combination
-from rediffuse.types import Metrics, Rollout
+from rediffuse.types import Rollout
 
 
 class RunScorer:
@@ -65,10 +66,10 @@ class RunScorer:
         scores.refuse_too_few(self._config.scoring)
         return scores.combined(self.reward.combined) if self.reward.is_sum else scores
 
-    def summary(self, scores: Scores) -> Metrics:
-        """The epoch's metrics that tell of its rewards. relative_reward: the mean says nothing, as
-        in a normalised sum.
-        """
-        name = "" if self.reward.is_sum else self.reward.name
-        found = {**summary(name, scores), "seconds_reward": scores.seconds}
-        return {**found, "relative_reward": 1.0} if self.reward.is_relative else found
+    def summary(self, scores: Scores) -> RewardColumns:
+        """Returns the columns of the epoch's row that describe its rewards."""
+        columns = summary("" if self.reward.is_sum else self.reward.name, scores)
+        columns["seconds_reward"] = scores.seconds
+        if self.reward.is_relative:
+            columns["relative_reward"] = 1.0
+        return columns

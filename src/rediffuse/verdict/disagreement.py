@@ -10,9 +10,8 @@ from statistics import fmean, stdev
 from typing import Any, TypedDict
 
 from rediffuse.config.rewards import read_entries, term_names, use_of
+from rediffuse.runs.rows import RewardsRow
 from rediffuse.verdict.changes import finite
-
-Row = Mapping[str, Any]
 
 
 class Gap(TypedDict):
@@ -41,14 +40,14 @@ class _Pair:
     watched: str
     weights: Mapping[str, float]
 
-    def scores(self, row: Row) -> tuple[list[float], float]:
+    def scores(self, row: RewardsRow) -> tuple[list[float], float]:
         """Of one sample: the trained values and the watched one; NaN where one is missing."""
         parts = row.get("parts") or {}
         trained = [parts.get(name) for name in self.weights] or [row.get("reward")]
         return [finite(each) for each in trained], finite(parts.get(self.watched))
 
 
-def gaps(rows: Iterable[Row], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
+def gaps(rows: Iterable[RewardsRow], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
     """Returns the gaps of each watched reward, epoch by epoch, over samples that all have scored.
 
     Both sides are measured in their mean and standard deviation (n - 1) over the first epoch that
@@ -83,7 +82,7 @@ def _pairs(config: Mapping[str, Any]) -> list[_Pair]:
     return found
 
 
-def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:
+def _gaps(rows: Sequence[RewardsRow], pair: _Pair) -> list[Gap]:
     epochs: dict[int, list[tuple[list[float], float]]] = {}
     for row in rows:
         trained, watched = pair.scores(row)

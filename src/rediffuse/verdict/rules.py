@@ -1,9 +1,9 @@
 """The rules of the verdict, each with its numbers (docs/verdict.md)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from rediffuse.runs.rows import MonitorRow, column
 from rediffuse.verdict.evidence import Evidence, Finding, Level
 from rediffuse.verdict.health import (
     broken,
@@ -28,6 +28,8 @@ ERRORS = 3.0
 ALIKE = 0.5
 """Of the pretrained pictures' diversity."""
 WITH_TEXT = 0.1
+CHANGES = {"edge_density": 0.5, "colour_entropy": 0.25, "saturation": 0.5, "brightness": 0.33}
+"""The relative change of each statistic from which the images count as different."""
 BEHIND = 0.5
 """Of a watched reward, in standard deviations of the first epoch."""
 
@@ -83,18 +85,11 @@ def appearance(evidence: Evidence) -> Finding | None:
     if len(evidence.looks) < 2:
         return None
     first, last = evidence.looks[0]["statistics"], evidence.looks[-1]["statistics"]
-    told, numbers = [], {}
-    for name, most in (
-        ("edge_density", 0.5),
-        ("colour_entropy", 0.25),
-        ("saturation", 0.5),
-        ("brightness", 0.33),
-    ):
-        if (
-            first.get(name)
-            and last.get(name) is not None
-            and abs(shift := last[name] / first[name] - 1) > most
-        ):
+    told: list[str] = []
+    numbers: dict[str, float] = {}
+    for name, most in CHANGES.items():
+        before, after = column(first, name), column(last, name)
+        if before and after is not None and abs(shift := after / before - 1) > most:
             told.append(f"{name.replace('_', ' ')} {shift:+.0%}")
             numbers[name] = shift
     return (
@@ -149,7 +144,7 @@ def watched_rewards(evidence: Evidence) -> Finding | None:
     return Finding("watched_rewards", "warning", text, numbers)
 
 
-def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
+def _held_out(name: str, before: MonitorRow, after: MonitorRow) -> Finding:
     first, last = before["held_out"][name], after["held_out"].get(name)
     moved = Shift(math.nan, math.nan, 0)
     if last:
