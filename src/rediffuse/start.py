@@ -31,11 +31,12 @@ from rediffuse.report import page
 from rediffuse.runs import audit, checkpoint, creation, files, folder, log
 from rediffuse.runs.creation import discarded_on_error
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import MetricsRow
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.scoring.terms import load_all
 from rediffuse.trainer import Run
-from rediffuse.types import Metrics, Reward
+from rediffuse.types import Reward
 
 UNKNOWN = "known to the first process alone"
 
@@ -47,7 +48,7 @@ def train(
     *,
     callbacks: Sequence[Callback] = (),
     **options: Any,
-) -> list[Metrics]:
+) -> list[MetricsRow]:
     """Fine-tunes as `config` says, leaves everything in `run_dir`, and returns one row of metrics
     per epoch.
 
@@ -76,7 +77,7 @@ def resume(
     callbacks: Sequence[Callback] = (),
     drop_damaged_lines: bool = False,
     accept_changed_files: bool = False,
-) -> list[Metrics]:
+) -> list[MetricsRow]:
     """Resumes a run from its newest whole checkpoint; the result equals an uninterrupted run.
 
     Args:

@@ -13,8 +13,9 @@ from torch import Tensor
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.maths import noise
 from rediffuse.rollout import Draws, collect, group_of
+from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.scores import Scores
-from rediffuse.types import Metrics, Prompt, Rollout
+from rediffuse.types import Prompt, Rollout
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Run(RunState):
 
     callbacks: Sequence[Callback] = ()
 
-    def train(self) -> list[Metrics]:
+    def train(self) -> list[MetricsRow]:
         """Runs the remaining epochs, or until a callback stops the run.
 
         Returns:
@@ -123,8 +124,12 @@ class Run(RunState):
         return advantages
 
     def _row(
-        self, scores: Scores, learned: Metrics, seconds_sampling: float, seconds_training: float
-    ) -> Metrics:
+        self,
+        scores: Scores,
+        learned: UpdateColumns,
+        seconds_sampling: float,
+        seconds_training: float,
+    ) -> MetricsRow:
         """Builds the epoch's row of metrics."""
         num_samples = len(scores.rewards)
         return {

@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.errors import CheckpointError, Interrupted, LostProcessError, RewardError
-from rediffuse.runs import checkpoint, export, log
+from rediffuse.runs import checkpoint, export
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import read_metrics
 from rediffuse.verdict import verdict
 from rediffuse.verdict.overoptimisation import Course
 
@@ -45,7 +46,7 @@ class Ending(Callback):
         """Exports the newest checkpoint, or the best one of an over-optimised run, unless that is
         only to be warned of.
         """
-        epochs, course = len(log.read(run.folder.metrics)), self._course()
+        epochs, course = len(read_metrics(run.folder)), self._course()
         if course.fall and course.best and run.config.evaluation.on_overoptimisation != "warn":
             try:
                 saved = checkpoint.load(run.folder.checkpoints, "best")

@@ -17,9 +17,10 @@ from rich.progress import (
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.config.rewards import is_trained, term_names
 from rediffuse.faults import place_of, told
+from rediffuse.runs.rows import MetricsRow, column
 from rediffuse.scoring.scores import Scores
 from rediffuse.terminal.output import console
-from rediffuse.types import Metrics, Rollout
+from rediffuse.types import Rollout
 from rediffuse.verdict.overoptimisation import Fall
 
 WHAT_NOW = {
@@ -134,7 +135,7 @@ class Display(Callback):
             f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
-    def epoch_done(self, metrics: Metrics, terms: Sequence[str] = ()) -> None:
+    def epoch_done(self, metrics: MetricsRow, terms: Sequence[str] = ()) -> None:
         """Prints the line of an epoch and, once, a warning if the ratio is too far from 1.
 
         Args:
@@ -170,10 +171,11 @@ class Display(Callback):
         self._progress.update(self._task, advance=1)
 
 
-def _reward(metrics: Metrics, terms: Sequence[str]) -> str:
-    known = [name for name in terms if f"reward_{name}" in metrics]
+def _reward(metrics: MetricsRow, terms: Sequence[str]) -> str:
+    means = [(name, column(metrics, f"reward_{name}")) for name in terms]
+    known = [f"{name} {mean:.4f}" for name, mean in means if mean is not None]
     if metrics.get("relative_reward") and known:
-        return "   ".join(f"{name} {metrics[f'reward_{name}']:.4f}" for name in known)
+        return "   ".join(known)
     mean, std = metrics["reward_mean"], metrics["reward_std"]
     usual = SMALLEST_REWARD <= max(abs(mean), std) < LARGEST_REWARD or mean == std == 0
     return f"reward {mean:8.4f} ± {std:.4f}" if usual else f"reward {mean:.3e} ± {std:.3e}"

@@ -11,9 +11,10 @@ from rediffuse.config.schema import Config
 from rediffuse.learning.update import Learner
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.scoring.scores import Scores
-from rediffuse.types import Metrics, Prompt, PromptSet, Rollout
+from rediffuse.types import Prompt, PromptSet, Rollout
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Epoch:
     rollout: Rollout
     scores: Scores
     advantages: Tensor
-    metrics: Metrics
+    metrics: MetricsRow
 
     @property
     def rewards(self) -> Tensor:
@@ -94,8 +95,8 @@ class Callback:
     def scored(self, run: RunState, rollout: Rollout, scores: Scores) -> None:
         """Called with this process's samples, without images, and the scores of all processes."""
 
-    def updated(self, run: RunState, learned: Metrics) -> None:
-        """Called after the epoch's updates, with their metrics."""
+    def updated(self, run: RunState, learned: UpdateColumns) -> None:
+        """Called after the epoch's updates, with the columns that describe them."""
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
         """Called when an epoch is complete; `run.epoch` already includes it."""

@@ -4,7 +4,8 @@ from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback, RunState
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
-from rediffuse.runs import checkpoint, log
+from rediffuse.runs import checkpoint
+from rediffuse.runs.rows import read_metrics, read_monitor
 from rediffuse.verdict.overoptimisation import Course, course
 
 
@@ -50,7 +51,7 @@ class Evaluator(Callback):
         kept = run.folder.planned_checkpoints(
             run.config.logging.checkpoint_every, run.config.epochs
         )
-        self.course = course(log.read(run.folder.metrics), log.read(run.folder.monitor), kept)
+        self.course = course(read_metrics(run.folder), read_monitor(run.folder), kept)
         checkpoint.call_best(run.folder.checkpoints, self.course.best)
         if self.course.fall and not known:
             self._display.overoptimised(self.course.fall, self.course.best, action)

@@ -5,7 +5,6 @@ from the pretrained model.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import HeldOut, MonitorRow, Statistics, read_monitor
 from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.terms import Term
@@ -114,7 +114,7 @@ class Monitor:
         """
         began = time.perf_counter()
         seen = replace(pictures, samples=self._modality.quantized(pictures.samples))
-        row = {
+        row: MonitorRow = {
             "epoch": epoch,
             "images_per_prompt": _images_per_prompt(pictures.prompts),
             "held_out": {
@@ -130,9 +130,9 @@ class Monitor:
             )
         log.append(self._run.monitor, [row])
 
-    def _asked(self, name: str, seen: Rollout, *, first: bool) -> dict[str, Any]:
+    def _asked(self, name: str, seen: Rollout, *, first: bool) -> HeldOut:
         values, parts = self._values(name, seen)
-        entry: dict[str, Any] = {
+        entry: HeldOut = {
             "mean": finite_or_none(values.nanmean().item()),
             "values": [finite_or_none(value) for value in values.tolist()],
             "parts": {
@@ -183,7 +183,7 @@ class Monitor:
             self._said.add(name)
             self._tell(message)
 
-    def _statistics(self, epoch: int, seen: Rollout) -> dict[str, float | None]:
+    def _statistics(self, epoch: int, seen: Rollout) -> Statistics:
         """Returns statistics of the finite images; empty if there are none.
 
         Distances are relative to those of the pretrained images, so that diversity begins at 1. It
@@ -196,19 +196,18 @@ class Monitor:
         images = self.view.preview(seen.samples[places], prompts)
         features = self._features(images)
         base = self._base_of(epoch, features, seen)
-        found = {
-            "brightness": appearance.brightness(images).mean(),
-            "saturation": appearance.saturation(images).mean(),
-            "edge_density": appearance.edge_density(images).mean(),
-            "colour_entropy": appearance.colour_entropy(images).mean(),
+        found: Statistics = {
+            "brightness": _number(appearance.brightness(images).mean()),
+            "saturation": _number(appearance.saturation(images).mean()),
+            "edge_density": _number(appearance.edge_density(images).mean()),
+            "colour_entropy": _number(appearance.colour_entropy(images).mean()),
         }
         if base is not None:
-            found["diversity"] = appearance.diversity(features, groups) / base.apart
-            found["near_identical"] = (
-                (appearance.nearest(features) < ALIKE * base.nearest).float().mean()
-            )
-            found["distance"] = base.distance(features, places)
-        return {name: finite_or_none(value.item()) for name, value in found.items()}
+            close = appearance.nearest(features) < ALIKE * base.nearest
+            found["diversity"] = _number(appearance.diversity(features, groups) / base.apart)
+            found["near_identical"] = _number(close.float().mean())
+            found["distance"] = _number(base.distance(features, places))
+        return found
 
     def _base_of(self, epoch: int, features: Tensor, seen: Rollout) -> Base | None:
         """Measures the pretrained images, which a resumed run reads from its folder; None if they
@@ -218,10 +217,8 @@ class Monitor:
             self._base = Base.of(features, seen.groups[seen.whole], seen.whole)
         paths = sorted((self._run.samples / "epoch-00000").glob("[0-9]*.png"))
         if self._base is None and len(paths) == len(seen.prompts):
-            first: dict[str, Any] = next(
-                (row for row in log.read(self._run.monitor) if row["epoch"] == 0), {}
-            )
-            broken = first.get("broken", {})
+            first = [row for row in read_monitor(self._run) if row["epoch"] == 0]
+            broken = first[0].get("broken", {}) if first else {}
             places = [i for i in range(len(paths)) if str(i) not in broken]
             if places:
                 pictures = torch.stack([read(paths[i]) for i in places])
@@ -265,7 +262,7 @@ class Monitor:
             collect(self._policy, draws, size, self._world, Transitions), len(rows)
         )
 
-    def _kl(self, pictures: Rollout) -> dict[str, float | None]:
+    def _kl(self, pictures: Rollout) -> Statistics:
         """Returns the mean KL in nats over the first finite images of WAYS prompts."""
         if not self._config.evaluation.kl:
             return {}
@@ -280,7 +277,11 @@ class Monitor:
         found = kl_to_pretrained(
             self._policy, pictures, first, self._config.micro_batch_size, self._world
         )
-        return {"kl": finite_or_none(found.mean().item())}
+        return {"kl": _number(found.mean())}
+
+
+def _number(value: Tensor) -> float | None:
+    return finite_or_none(value.item())
 
 
 def _images_per_prompt(prompts: Sequence[Prompt]) -> int:

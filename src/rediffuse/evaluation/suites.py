@@ -30,7 +30,8 @@ from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
-from rediffuse.runs import files, folder, log
+from rediffuse.runs import files, folder
+from rediffuse.runs.rows import read_rewards
 from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.terms import Term, load_all
@@ -85,7 +86,7 @@ def evaluate(run_dir: Path, question: Question) -> Mapping[str, Any]:
     config = run.config()
     suites = {name: _suite(name, config) for name in question.suites}
     rewards = _rewards(config, question.rewards)
-    trained_on = {row["prompt"] for row in log.read(run.rewards)}
+    trained_on = {row["prompt"] for row in read_rewards(run)}
     files.make_folder(run.evaluation)
     rows = []
     with World.joined(num_samples=1) as world, closing(Caller()) as caller:

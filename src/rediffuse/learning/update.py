@@ -1,7 +1,6 @@
 """The policy update: optimizer steps on the advantages of a rollout."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,12 +10,14 @@ from rediffuse.errors import ConfigError, NonFiniteError
 from rediffuse.faults import cure, first_not_finite
 from rediffuse.learning.average import Average
 from rediffuse.learning.batches import Batches, Rows, kind_for
+from rediffuse.learning.totals import Totals
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
 from rediffuse.runs import checkpoint
 from rediffuse.runs.checkpoint import Checkpoint
-from rediffuse.types import Algorithm, HasRatio, Loss, Metrics, Remembers, Rollout
+from rediffuse.runs.rows import UpdateColumns
+from rediffuse.types import Algorithm, HasRatio, Loss, Remembers, Rollout
 
 MOST_SKIPPED = 3
 """The run ends after this many consecutive updates without a finite loss and gradient."""
@@ -90,7 +91,7 @@ class Learner:
             saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()}
         )
 
-    def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> Metrics:
+    def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> UpdateColumns:
         """Makes the updates of an epoch.
 
         Each gradient is that of the mean over the minibatch's rows of all processes, regardless of
@@ -101,12 +102,15 @@ class Learner:
             advantages: Shape (num_samples,), of all processes; samples with NaN are not trained on.
             epoch: The number of the epoch.
 
+        Returns:
+            The columns of the epoch's row that describe its updates.
+
         Raises:
             NonFiniteError: In all processes, if MOST_SKIPPED consecutive updates are skipped or the
                 updated policy is not finite.
         """
         batches = self._batches(rollout, advantages)
-        limit = {}
+        limit: UpdateColumns = {}
         if isinstance(self.algorithm, HasRatio):
             limit["max_ratio_drift"] = self.algorithm.max_ratio_drift
         totals = Totals(self.algorithm.metric_names, has_ratio=bool(limit))
@@ -147,7 +151,7 @@ class Learner:
         )
 
     def _step(
-        self, batches: Batches, rows: Rows, num_rows: int, totals: "Totals", *, first: bool
+        self, batches: Batches, rows: Rows, num_rows: int, totals: Totals, *, first: bool
     ) -> None:
         parameters = list(self.policy.denoiser.parameters().values())
         parts = rows.split(self.config.micro_batch_size)
@@ -248,47 +252,3 @@ class Learner:
         if self.config.optimizer.first_moment == "bf16":
             for state in self.optimizer.state.values():
                 state["exp_avg"].copy_(state["exp_avg"].bfloat16())
-
-
-class Totals:
-    """Sums of losses and metrics over rows, from which the epoch's means are computed."""
-
-    def __init__(self, metric_names: Sequence[str], *, has_ratio: bool) -> None:
-        self.has_ratio = has_ratio
-        of_ratio = ("approx_kl",) if has_ratio else ()
-        self.sums = dict.fromkeys(("loss", *of_ratio, *metric_names), 0.0)
-        self.num_rows = 0
-        self.lost = 0
-        self.ratio_drift = 0.0
-        self.grad_norms: list[float] = []
-
-    def add(self, loss: Loss, num_rows: int, *, first: bool) -> None:
-        """Adds the loss of a micro-batch; one that is not finite only increments `lost`."""
-        metrics = {"loss": loss.value.item(), **loss.metrics}
-        approx_kl = None if loss.log_ratio is None else 0.5 * loss.log_ratio.square().mean().item()
-        if not math.isfinite(metrics["loss"]) or not math.isfinite(approx_kl or 0.0):
-            self.lost += 1
-            return
-        if approx_kl is not None and loss.log_ratio is not None:
-            metrics["approx_kl"] = approx_kl
-            if first:
-                self.ratio_drift = max(
-                    self.ratio_drift, (loss.log_ratio.exp() - 1).abs().max().item()
-                )
-        for name, value in metrics.items():
-            self.sums[name] += value * num_rows
-        self.num_rows += num_rows
-
-    def means(self, world: World) -> Metrics:
-        """Returns the means over the rows of all processes; all of them must call it together."""
-        local = torch.tensor([self.num_rows, *self.sums.values()], dtype=torch.float64)
-        num_rows, *sums = world.summed([local])[0].tolist()
-        drifts = torch.zeros(world.size, dtype=torch.float64)
-        drifts[world.rank] = self.ratio_drift
-        finite = [norm for norm in self.grad_norms if math.isfinite(norm)]
-        return {
-            **{name: value / max(1, num_rows) for name, value in zip(self.sums, sums, strict=True)},
-            "grad_norm": sum(finite) / max(1, len(finite)),
-            "skipped_updates": len(self.grad_norms) - len(finite),
-            **({"ratio_drift": world.summed([drifts])[0].max().item()} if self.has_ratio else {}),
-        }

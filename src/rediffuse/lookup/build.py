@@ -58,15 +58,20 @@ def build(key: str, options: Mapping[str, Any]) -> Any:
         raise ConfigError(
             f"{key}.name: cannot make {quoted(options['name'])}: {type(error).__name__}: {error}"
         ) from error
-    missing = [each for each in MEMBERS[key] if getattr(built, each, None) is None]
-    if missing:
-        raise ConfigError(
-            f"{key}.name: {quoted(options['name'])} is not what {KEYS[key]} are: it has no"
-            f" {', '.join(map(repr, missing))}."
-        )
+    _refuse_other_things(key, str(options["name"]), built)
     if key == "reward":
         refuse_what_is_no_reward(str(options["name"]), built)
     return built
+
+
+def _refuse_other_things(key: str, name: str, built: Any) -> None:
+    """Raises ConfigError for an object without the members of its kind of component."""
+    missing = [each for each in MEMBERS[key] if getattr(built, each, None) is None]
+    if missing:
+        raise ConfigError(
+            f"{key}.name: {quoted(name)} is not what {KEYS[key]} are: it has no"
+            f" {', '.join(map(repr, missing))}."
+        )
 
 
 def refuse_what_is_no_reward(name: str, built: Any) -> None:

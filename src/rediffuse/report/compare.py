@@ -11,8 +11,8 @@ from rediffuse.config.rewards import trained
 from rediffuse.config.schema import Config
 from rediffuse.errors import RunError
 from rediffuse.report.settings import settings, task
-from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder, existing
+from rediffuse.runs.rows import MetricsRow, read_metrics
 from rediffuse.terminal.commands import command
 
 
@@ -22,7 +22,7 @@ class ComparedRun:
 
     folder: RunFolder
     config: Config
-    metrics: Sequence[Mapping[str, float]]
+    metrics: Sequence[MetricsRow]
 
     def curve(self) -> list[tuple[int, float]]:
         """Returns for each epoch the number of reward queries trained on before, and the mean
@@ -193,7 +193,7 @@ def _label(config: Config, alike: Sequence[Mapping[str, Any]]) -> str:
 
 def _read(path: Path) -> ComparedRun:
     folder = existing(path)
-    metrics = log.read(folder.metrics)
+    metrics = read_metrics(folder)
     if not metrics:
         raise RunError(
             f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}"

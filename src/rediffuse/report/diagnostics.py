@@ -1,11 +1,12 @@
 """The charts of what a run measures beside its rewards: updates, time, memory, image statistics."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from rediffuse.report.charts import Line
 from rediffuse.report.panels import MOST_PANELS, Drawing, Panel, series
+from rediffuse.runs.rows import MetricsRow, MonitorRow, column
 from rediffuse.verdict.changes import finite
-from rediffuse.verdict.overoptimisation import Rows
 
 SECONDS = {
     "seconds_sampling": "making pictures",
@@ -63,7 +64,9 @@ STATISTICS = {
 }
 
 
-def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Panel], list[str]]:
+def diagnostics(
+    metrics: Sequence[MetricsRow], looks: Sequence[MonitorRow], drawing: Drawing
+) -> tuple[list[Panel], list[str]]:
     """Returns the panels of metrics, and the titles of metrics that were 0 in every epoch."""
     panels, silent = [], []
     for key, (title, words) in DIAGNOSTICS.items():
@@ -75,7 +78,7 @@ def diagnostics(metrics: Rows, looks: Rows, drawing: Drawing) -> tuple[list[Pane
     return [*panels, *_costs(metrics, drawing), *_statistics(looks, drawing)], silent
 
 
-def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
+def _costs(metrics: Sequence[MetricsRow], drawing: Drawing) -> list[Panel]:
     """Returns the panels of time and memory."""
     lines = [
         Line(*series(metrics, key), label, tone=i) for i, (key, label) in enumerate(SECONDS.items())
@@ -86,7 +89,8 @@ def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
         if lines
         else []
     )
-    memory = Line(*series(metrics, "peak_memory_bytes", scale=1 / GIGABYTE))
+    gigabytes = [1 / GIGABYTE * finite(row.get("peak_memory_bytes")) for row in metrics]
+    memory = Line([float(row["epoch"]) for row in metrics], gigabytes)
     if _known(memory):
         panels.append(
             drawing.panel(
@@ -96,22 +100,30 @@ def _costs(metrics: Rows, drawing: Drawing) -> list[Panel]:
     return panels
 
 
-def _statistics(looks: Rows, drawing: Drawing) -> list[Panel]:
+def _statistics(looks: Sequence[MonitorRow], drawing: Drawing) -> list[Panel]:
     """Returns the panels of image statistics, those of STATISTICS first."""
-    rows = [{"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks]
+    rows: list[Mapping[str, object]] = [
+        {"epoch": look["epoch"], **(look.get("statistics") or {})} for look in looks
+    ]
     keys = [
         key
         for key in dict.fromkeys([*STATISTICS, *(key for row in rows for key in row)])
         if key != "epoch"
     ]
-    known = [key for key in keys if any(not math.isnan(finite(row.get(key))) for row in rows)][
+    known = [key for key in keys if any(not math.isnan(finite(column(row, key))) for row in rows)][
         :MOST_PANELS
     ]
     said = {key: STATISTICS.get(key, (key.replace("_", " "), "")) for key in known}
     return [_of_key(rows, key, said[key], drawing, f"statistic-{i}") for i, key in enumerate(known)]
 
 
-def _of_key(rows: Rows, key: str, said: tuple[str, str], drawing: Drawing, name: str) -> Panel:
+def _of_key(
+    rows: Sequence[Mapping[str, object]],
+    key: str,
+    said: tuple[str, str],
+    drawing: Drawing,
+    name: str,
+) -> Panel:
     return drawing.panel(*said, [Line(*series(rows, key))], name=name)
 
 

@@ -32,7 +32,7 @@ def short(text: object, longest: int = LONGEST) -> str:
     return whole if len(whole) <= longest else whole[: longest - 1] + "…"
 
 
-def number(value: object) -> str:
+def number(value: float | None) -> str:
     """Formats a number with three significant digits; anything but a finite number becomes a
     dash.
     """
@@ -42,7 +42,7 @@ def number(value: object) -> str:
     return digits.replace("-", "−")
 
 
-def signed(value: object) -> str:
+def signed(value: float | None) -> str:
     """Formats a number as `number` does, with a plus sign if it is positive."""
     return ("+" if isinstance(value, int | float) and value > 0 else "") + number(value)
 

@@ -14,12 +14,19 @@ from rediffuse.report.diagnostics import diagnostics
 from rediffuse.report.markup import number, rendered
 from rediffuse.report.panels import Drawing
 from rediffuse.report.pictures import Frame
-from rediffuse.runs import files, log
+from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import (
+    MetricsRow,
+    MonitorRow,
+    RewardsRow,
+    read_metrics,
+    read_monitor,
+    read_rewards,
+)
 from rediffuse.terminal.commands import command, pasteable
 from rediffuse.verdict.changes import finite, held_out
 from rediffuse.verdict.disagreement import gaps
-from rediffuse.verdict.overoptimisation import Rows
 
 STRIP_LENGTH = 8
 """The number of stages of training in the strip of images."""
@@ -46,9 +53,9 @@ class Told:
 
     run: RunFolder
     config: Mapping[str, Any]
-    metrics: Rows
-    rewards: Rows
-    looks: Rows
+    metrics: Sequence[MetricsRow]
+    rewards: Sequence[RewardsRow]
+    looks: Sequence[MonitorRow]
     verdict: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     prompts: Sequence[str]
@@ -99,7 +106,7 @@ def read(run: RunFolder) -> Told:
     """
     files.refuse_linked_folders(run.path)
     files.refuse_links(run.path / "config.yaml")
-    metrics = log.read(run.metrics)
+    metrics = read_metrics(run)
     if not metrics:
         raise RunError(
             f"{run.path} has no finished epoch to report on. Go on with it:"
@@ -109,8 +116,8 @@ def read(run: RunFolder) -> Told:
         run,
         config=read_yaml(run.path / "config.yaml"),
         metrics=metrics,
-        rewards=log.read(run.rewards),
-        looks=log.read(run.monitor),
+        rewards=read_rewards(run),
+        looks=read_monitor(run),
         verdict=_json(run.verdict, {}),
         evaluation=_json(run.evaluation / "evaluation.json", {}),
         prompts=_json(run.samples / "prompts.json", []),
@@ -236,7 +243,7 @@ def suites(told: Told) -> list[dict[str, Any]]:
     return found
 
 
-def plain_words(metrics: Rows) -> dict[str, Any]:
+def plain_words(metrics: Sequence[MetricsRow]) -> dict[str, Any]:
     """Returns a substitute for the verdict of a run that has none."""
     start, end = finite(metrics[0].get("reward_mean")), finite(metrics[-1].get("reward_mean"))
     if len(metrics) == 1:

@@ -12,9 +12,9 @@ from rediffuse.config.rewards import read_entries, term_names, trained
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number
+from rediffuse.runs.rows import MetricsRow, MonitorRow, RewardsRow, column
 from rediffuse.verdict.changes import Change, finite, held_out
 from rediffuse.verdict.disagreement import Gap
-from rediffuse.verdict.overoptimisation import Rows
 
 Marks = Sequence[tuple[float, str]]
 MOST_PANELS = 24
@@ -61,10 +61,11 @@ class Drawing:
         return Panel(title, words, charts.svg(chart, f"{self.prefix}-{name}"), legend=legend)
 
 
-def reward(metrics: Rows, marks: Marks) -> Panel:
+def reward(metrics: Sequence[MetricsRow], marks: Marks) -> Panel:
     """Returns the panel of the training reward and its standard deviation."""
-    epochs, mean = series(metrics, "reward_mean")
-    spread = series(metrics, "reward_std")[1]
+    epochs = [float(row["epoch"]) for row in metrics]
+    mean = [finite(row.get("reward_mean")) for row in metrics]
+    spread = [finite(row.get("reward_std")) for row in metrics]
     low = [middle - width for middle, width in zip(mean, spread, strict=True)]
     high = [middle + width for middle, width in zip(mean, spread, strict=True)]
     line = Line(epochs, mean, low=low, high=high)
@@ -81,7 +82,10 @@ def reward(metrics: Rows, marks: Marks) -> Panel:
 
 
 def components(
-    metrics: Rows, rewards: Rows, config: Mapping[str, Any], drawing: Drawing
+    metrics: Sequence[MetricsRow],
+    rewards: Sequence[RewardsRow],
+    config: Mapping[str, Any],
+    drawing: Drawing,
 ) -> list[Panel]:
     """Returns a panel for each part of the reward, with its standard deviation over the samples."""
     terms = term_names(trained(read_entries(config)))
@@ -99,7 +103,11 @@ def components(
 
 
 def _component(
-    metrics: Rows, key: str, spread: Mapping[float, float], drawing: Drawing, name: str
+    metrics: Sequence[MetricsRow],
+    key: str,
+    spread: Mapping[float, float],
+    drawing: Drawing,
+    name: str,
 ) -> Panel:
     epochs, mean = series(metrics, key)
     widths = [spread.get(epoch, math.nan) for epoch in epochs]
@@ -109,7 +117,7 @@ def _component(
     return drawing.panel(key.removeprefix("reward_"), "", [line], name=name)
 
 
-def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
+def _spreads(rewards: Sequence[RewardsRow]) -> dict[str, dict[float, float]]:
     """Returns the standard deviations over each epoch's samples, by part and epoch."""
     values: dict[str, dict[float, list[float]]] = {}
     for row in rewards:
@@ -122,7 +130,7 @@ def _spreads(rewards: Rows) -> dict[str, dict[float, float]]:
     }
 
 
-def held_out_rewards(looks: Rows, drawing: Drawing) -> list[Panel]:
+def held_out_rewards(looks: Sequence[MonitorRow], drawing: Drawing) -> list[Panel]:
     """Returns a panel for each held-out reward and each of its parts."""
     found = list(held_out(looks).items())[:MOST_PANELS]
     return [
@@ -189,9 +197,9 @@ def _changed(
     return drawing.panel(title, words, [line], name=name, zero=True)
 
 
-def series(
-    rows: Iterable[Mapping[str, Any]], key: str, scale: float = 1.0
-) -> tuple[list[float], list[float]]:
+def series(rows: Iterable[Mapping[str, object]], key: str) -> tuple[list[float], list[float]]:
     """Returns the epochs and the values of a column, NaN where a row has none."""
     kept = list(rows)
-    return [finite(row["epoch"]) for row in kept], [scale * finite(row.get(key)) for row in kept]
+    return [finite(column(row, "epoch")) for row in kept], [
+        finite(column(row, key)) for row in kept
+    ]

@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from rediffuse.report.markup import duration, number, short, signed
+from rediffuse.runs.rows import MetricsRow, RewardsRow, column
 from rediffuse.verdict.changes import finite
-from rediffuse.verdict.overoptimisation import Rows
 
 MOST_PROMPTS = 100
 """The most rows of the table of prompts."""
@@ -72,7 +71,7 @@ class PromptTable:
         return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
-def figures(metrics: Rows, planned: object) -> list[Figure]:
+def figures(metrics: Sequence[MetricsRow], planned: object) -> list[Figure]:
     """Returns the numbers at the top of the page; `planned` is the planned number of epochs."""
     first, last = metrics[0], metrics[-1]
     start, end, spread = (
@@ -106,23 +105,23 @@ def figures(metrics: Rows, planned: object) -> list[Figure]:
     return found
 
 
-def seconds(metrics: Rows) -> float:
+def seconds(metrics: Sequence[MetricsRow]) -> float:
     """Returns the duration of all epochs in seconds."""
     return math.fsum(
         value
         for row in metrics
         for phase in PHASES
-        if not math.isnan(value := finite(row.get(phase)))
+        if not math.isnan(value := finite(column(row, phase)))
     )
 
 
-def masked(metrics: Rows) -> dict[str, int]:
+def masked(metrics: Sequence[MetricsRow]) -> dict[str, int]:
     """Returns the number of missing rewards by status, most frequent first."""
     lost = Counter[str]()
     for row in metrics:
         lost.update(
             {
-                key.removeprefix("masked_"): int(finite(row[key]))
+                key.removeprefix("masked_"): int(finite(column(row, key)))
                 for key in row
                 if _counts_a_status(key, row)
             }
@@ -130,7 +129,7 @@ def masked(metrics: Rows) -> dict[str, int]:
     return dict(lost.most_common())
 
 
-def per_prompt(rewards: Rows) -> PromptTable:
+def per_prompt(rewards: Sequence[RewardsRow]) -> PromptTable:
     """Compares the first and the last quarter of the epochs, prompt by prompt.
 
     Rows are sorted by descending gain; of too many, the middle ones are left out.
@@ -138,9 +137,10 @@ def per_prompt(rewards: Rows) -> PromptTable:
     epochs = sorted({int(row["epoch"]) for row in rewards})
     span = max(1, len(epochs) // 4)
     early, late = set(epochs[:span]), set(epochs[-span:])
-    of_prompt: dict[str, list[Mapping[str, Any]]] = {}
+    of_prompt: dict[str, list[RewardsRow]] = {}
     for row in rewards:
-        of_prompt.setdefault(str(row.get("prompt")), []).append(row)
+        prompt: str | None = row.get("prompt")
+        of_prompt.setdefault(str(prompt), []).append(row)
     rows = [_prompt_row(prompt, each, early, late) for prompt, each in of_prompt.items()]
     whole = sorted((row for row in rows if not math.isnan(row.change)), key=lambda row: -row.change)
     shown = (
@@ -151,14 +151,16 @@ def per_prompt(rewards: Rows) -> PromptTable:
     return PromptTable(shown, span, len(rows) - len(shown))
 
 
-def _prompt_row(prompt: str, rows: Rows, early: set[int], late: set[int]) -> PromptRow:
+def _prompt_row(
+    prompt: str, rows: Sequence[RewardsRow], early: set[int], late: set[int]
+) -> PromptRow:
     known = [
         (int(row["epoch"]), value)
         for row in rows
         if not math.isnan(value := finite(row.get("reward")))
     ]
     before, after = ([value for epoch, value in known if epoch in span] for span in (early, late))
-    notes = rows[-1].get("notes") or {}
+    notes: Mapping[str, str] = rows[-1].get("notes") or {}
     said = (
         "; ".join(f"{key}: {value}" for key, value in notes.items())
         if isinstance(notes, Mapping)
@@ -169,5 +171,5 @@ def _prompt_row(prompt: str, rows: Rows, early: set[int], late: set[int]) -> Pro
     )
 
 
-def _counts_a_status(key: str, row: Mapping[str, Any]) -> bool:
-    return key.startswith("masked_") and key != "masked_rewards" and finite(row[key]) > 0
+def _counts_a_status(key: str, row: MetricsRow) -> bool:
+    return key.startswith("masked_") and key != "masked_rewards" and finite(column(row, key)) > 0

@@ -3,8 +3,8 @@
 from collections import Counter
 
 from rediffuse.errors import RunError
-from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import read_metrics, read_monitor, read_rewards
 from rediffuse.terminal.commands import command
 
 
@@ -18,7 +18,7 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
     Raises:
         RunError: Lines are missing or duplicated.
     """
-    told = log.read(run.metrics)
+    told = read_metrics(run)
     metrics = Counter(row["epoch"] for row in told)
     _refuse(
         run,
@@ -35,12 +35,12 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
         if "reward_queries" in row
     }
     samples: dict[int, list[int]] = {epoch: [] for epoch in range(epochs)}
-    for row in log.read(run.rewards):
+    for row in read_rewards(run):
         samples.setdefault(row["epoch"], []).append(row["index"])
     gaps = [epoch for epoch in range(epochs) if _gap(samples[epoch], sizes.get(epoch))]
     _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in gaps])
     if run.monitor.exists():
-        looks = Counter(row["epoch"] for row in log.read(run.monitor))
+        looks = Counter(row["epoch"] for row in read_monitor(run))
         made = sorted(
             int(path.name.removeprefix("epoch-")) for path in run.samples.glob("epoch-[0-9]*")
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 import jinja2
 
 from rediffuse.errors import ConfigError
-from rediffuse.runs import files, log
+from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import read_metrics
 from rediffuse.types import Converts, Denoiser, HasModelCard, ModelCard
 
 _CARD = jinja2.Template(
@@ -22,7 +23,7 @@ def adapter(denoiser: Denoiser, run: RunFolder, epochs: int) -> None:
     """RUN/adapter: what was learned in so many epochs, and a README.md that says how and on
     what.
     """
-    config, metrics = run.config(), log.read(run.metrics)[:epochs]
+    config, metrics = run.config(), read_metrics(run)[:epochs]
     versions = files.read_json(run.path / "environment.json")
     with files.staged_folder(run.adapter) as new:
         denoiser.export(new)

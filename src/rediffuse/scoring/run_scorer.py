@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from rediffuse.config.schema import Config
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
+from rediffuse.runs.rows import RewardColumns
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.scores import Scores, summary
 from rediffuse.scoring.terms import Combination, Term
 from rediffuse.scoring.watched import Watched
-from rediffuse.types import Metrics, Rollout
+from rediffuse.types import Rollout
 
 
 class RunScorer:
@@ -88,10 +89,10 @@ class RunScorer:
         scores.refuse_too_few(self._config.scoring)
         return scores.combined(self.reward.combined) if self.reward.is_sum else scores
 
-    def summary(self, scores: Scores) -> Metrics:
-        """Returns the epoch's metrics of its rewards. `relative_reward` marks a normalised sum,
-        whose mean cannot be compared between epochs.
-        """
-        name = "" if self.reward.is_sum else self.reward.name
-        found = {**summary(name, scores), "seconds_reward": scores.seconds}
-        return {**found, "relative_reward": 1.0} if self.reward.is_relative else found
+    def summary(self, scores: Scores) -> RewardColumns:
+        """Returns the columns of the epoch's row that describe its rewards."""
+        columns = summary("" if self.reward.is_sum else self.reward.name, scores)
+        columns["seconds_reward"] = scores.seconds
+        if self.reward.is_relative:
+            columns["relative_reward"] = 1.0
+        return columns

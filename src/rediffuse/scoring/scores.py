@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,9 +15,10 @@ from rediffuse import faults
 from rediffuse.config.schema import Scoring
 from rediffuse.errors import NonFiniteError, RewardError, Status, UnusableRewardError
 from rediffuse.processes.world import World
+from rediffuse.runs.rows import RewardColumns, RewardsRow
 from rediffuse.scoring.journal import Scored, finite_or_none
 from rediffuse.scoring.judging import STATUSES
-from rediffuse.types import Metrics, Prompt
+from rediffuse.types import Prompt
 
 BROKEN = STATUSES.index("broken_sample")
 
@@ -158,44 +159,44 @@ def refuse_too_few(
     ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
 
 
-def summary(name: str, scores: Scores) -> Metrics:
-    """Returns the metrics of an epoch's rewards and their parts. Masked rewards are left out and
-    counted by status.
+def summary(name: str, scores: Scores) -> RewardColumns:
+    """Sums up an epoch's rewards (N,) and their parts (N,); missing ones are left out but counted.
 
     Args:
         name: The name of the reward; empty for a sum, whose terms are parts.
-        scores: The scores of all samples of the epoch.
+        scores: The scores of the epoch.
+
+    Returns:
+        The columns of the rewards, with those that are open-ended (`MetricsRow`).
     """
     valid = scores.rewards[scores.rewards.isfinite()]
     found = {part: values[values.isfinite()] for part, values in sorted(scores.parts.items())}
     masked = Counter(STATUSES[i] for i in scores.statuses.long().tolist())
-    return {
-        # first, so that a reward named "std" cannot replace reward_std
-        **({f"reward_{name}": valid.mean().item()} if name else {}),
-        **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
+    broken = Counter(map(faults.place_of, scores.faults))
+    of_all: RewardColumns = {
         "reward_mean": valid.mean().item(),
         "reward_std": valid.std(correction=0).item(),
         "masked_rewards": len(scores.rewards) - len(valid),
-        **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
-        **{
-            faults.metric(place): count
-            for place, count in Counter(map(faults.place_of, scores.faults)).items()
-        },
     }
+    columns = {
+        # first: a reward may be called "std"
+        **({f"reward_{name}": valid.mean().item()} if name else {}),
+        **{f"reward_{part}": values.mean().item() for part, values in found.items() if len(values)},
+        **of_all,
+        **{f"masked_{status}": masked[status] for status in STATUSES[1:] if masked[status]},
+        **{faults.metric(place): count for place, count in broken.items()},
+    }
+    return cast(RewardColumns, columns)
 
 
-Journal = list[dict[str, Any]]
-"""Rows of rewards.jsonl."""
-
-
-def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> Journal:
-    """Returns one row of rewards.jsonl for each sample of the epoch."""
+def journal(epoch: int, prompts: Sequence[Prompt], scores: Scores) -> list[RewardsRow]:
+    """Returns the row of each sample of the epoch."""
     columns = (scores.rewards, scores.statuses, scores.attempts, scores.image_hashes)
-    rows = []
+    rows: list[RewardsRow] = []
     for index, (prompt, value, status, attempts, image) in enumerate(
         zip(prompts, *(each.tolist() for each in columns), strict=True)
     ):
-        row = {
+        row: RewardsRow = {
             "epoch": epoch,
             "index": index,
             "prompt": prompt.shown,

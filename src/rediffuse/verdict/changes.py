@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
+from rediffuse.runs.rows import MonitorRow
 from rediffuse.verdict.overoptimisation import shift
 
 
@@ -29,13 +29,15 @@ class Change:
     n: int
 
 
-def finite(value: object) -> float:
-    """Returns the number as a float, or NaN for anything but a finite number."""
+def finite(value: float | None) -> float:
+    """Returns the number as a float, or NaN for anything but a finite number, which the file of
+    someone else may hold.
+    """
     ok = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if ok else math.nan  # type: ignore[arg-type]
+    return float(value) if ok and value is not None else math.nan
 
 
-def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[Change]]:
+def held_out(looks: Iterable[MonitorRow]) -> dict[tuple[str, str], list[Change]]:
     """Computes the changes of all held-out rewards and their parts.
 
     Args:
@@ -47,10 +49,12 @@ def held_out(looks: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], list[C
     values: dict[tuple[str, str], list[tuple[int, list[float]]]] = {}
     images_per_prompt = 1
     for look in looks:
-        asked = look.get("images_per_prompt")
+        asked: int | None = look.get("images_per_prompt")
         images_per_prompt = asked if isinstance(asked, int) and asked > 0 else images_per_prompt
         for judge, said in (look.get("held_out") or {}).items():
-            for part, each in {"": said.get("values"), **(said.get("parts") or {})}.items():
+            own: list[float | None] | None = said.get("values")
+            parts: Mapping[str, list[float | None]] = said.get("parts") or {}
+            for part, each in {"": own, **parts}.items():
                 known = [finite(value) for value in each or []]
                 values.setdefault((judge, part), []).append((int(look["epoch"]), known))
     return {

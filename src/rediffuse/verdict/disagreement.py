@@ -11,9 +11,8 @@ from statistics import fmean, stdev
 from typing import Any, TypedDict
 
 from rediffuse.config.rewards import component_of, read_entries, term_names, use_of
+from rediffuse.runs.rows import RewardsRow
 from rediffuse.verdict.changes import finite
-
-Row = Mapping[str, Any]
 
 
 class Gap(TypedDict):
@@ -48,14 +47,14 @@ class _Pair:
     watched: str
     weights: Mapping[str, float]
 
-    def scores(self, row: Row) -> tuple[list[float], float]:
+    def scores(self, row: RewardsRow) -> tuple[list[float], float]:
         """Returns a sample's trained values and its watched one; missing ones are NaN."""
         parts = row.get("parts") or {}
         trained = [parts.get(name) for name in self.weights] or [row.get("reward")]
         return [finite(each) for each in trained], finite(parts.get(self.watched))
 
 
-def gaps(rows: Iterable[Row], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
+def gaps(rows: Iterable[RewardsRow], config: Mapping[str, Any]) -> dict[str, list[Gap]]:
     """Computes the gap of each watched reward in each epoch, over the samples that it and the
     trained reward scored.
 
@@ -100,7 +99,7 @@ def _pairs(config: Mapping[str, Any]) -> list[_Pair]:
     return pairs
 
 
-def _gaps(rows: Sequence[Row], pair: _Pair) -> list[Gap]:
+def _gaps(rows: Sequence[RewardsRow], pair: _Pair) -> list[Gap]:
     epochs: dict[int, list[tuple[list[float], float]]] = {}
     for row in rows:
         trained, watched = pair.scores(row)

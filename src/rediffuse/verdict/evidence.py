@@ -6,12 +6,9 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal
 
+from rediffuse.runs.rows import MetricsRow, MonitorRow
 from rediffuse.verdict.disagreement import Gap
-from rediffuse.verdict.overoptimisation import (
-    Course,
-    Rows,
-    course,
-)
+from rediffuse.verdict.overoptimisation import Course, course
 
 Level = Literal["good", "warning", "bad", "unknown", "note"]
 
@@ -46,8 +43,8 @@ class Evidence:
     """
 
     config: Mapping[str, Any]
-    metrics: Rows
-    looks: Rows = ()
+    metrics: Sequence[MetricsRow]
+    looks: Sequence[MonitorRow] = ()
     gaps: Mapping[str, Sequence[Gap]] = field(default_factory=dict)
     checkpoints: Collection[int] | None = None
 

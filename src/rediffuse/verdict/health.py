@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import get_args
 
 from rediffuse.faults import Place, metric, place_of, told
+from rediffuse.runs.rows import column
 from rediffuse.verdict.evidence import Evidence, Finding
 
 OFTEN_CLIPPED = 0.5
@@ -79,7 +80,7 @@ def broken(evidence: Evidence) -> Finding | None:
     if not count:
         return None
     places = {
-        place: sum(row.get(metric(place), 0) for row in evidence.metrics)
+        place: sum(column(row, metric(place)) or 0 for row in evidence.metrics)
         for place in get_args(Place)
     }
     most = max(places, key=lambda place: places[place])
@@ -95,7 +96,7 @@ def broken(evidence: Evidence) -> Finding | None:
 
 def broken_pictures(evidence: Evidence) -> Finding | None:
     """Warns of evaluation images that are not finite at the last evaluation."""
-    found = evidence.looks[-1].get("broken") if evidence.looks else None
+    found: Mapping[str, str] | None = evidence.looks[-1].get("broken") if evidence.looks else None
     if not found or not isinstance(found, Mapping):
         return None
     text = (

@@ -1,15 +1,14 @@
 """Rules on whether the reward rises."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from rediffuse.config.rewards import read_entries, term_names, use_of
 from rediffuse.maths.trend import trend
+from rediffuse.runs.rows import MetricsRow, column
 from rediffuse.verdict.evidence import Evidence, Finding
-from rediffuse.verdict.overoptimisation import (
-    relative,
-)
+from rediffuse.verdict.overoptimisation import relative
 
 FEWEST_EPOCHS = 4
 """The smallest number of epochs that a trend is computed for."""
@@ -93,9 +92,7 @@ def _learning_of_parts(evidence: Evidence) -> Finding:
     entries = read_entries(evidence.config)
     uses = zip(term_names(entries), map(use_of, entries), strict=True)
     terms = {name: use.weight for name, use in uses if use.is_trained}
-    along = {
-        name: [row[f"reward_{name}"] for row in rows if f"reward_{name}" in row] for name in terms
-    }
+    along = {name: _along(rows, f"reward_{name}") for name in terms}
     ways = {name: trend(values).way for name, values in along.items() if values}
     text = (
         "The reward is normalised over each epoch, so its mean says nothing; of its terms"
@@ -127,11 +124,13 @@ def part_along(evidence: Evidence, part: str) -> list[float]:
         ]
         if len(means) > 1:
             return means
-    name = next(
-        (key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)),
-        None,
-    )
-    return [row[name] for row in evidence.metrics if name in row] if name else []
+    keys = [key for key in evidence.metrics[0] if key.startswith("reward_") and key.endswith(part)]
+    return _along(evidence.metrics, keys[0]) if keys else []
+
+
+def _along(rows: Sequence[MetricsRow], name: str) -> list[float]:
+    """Returns a column's values in the rows that have it."""
+    return [value for row in rows if (value := column(row, name)) is not None]
 
 
 def _listed(ways: Mapping[str, str]) -> str:

@@ -18,14 +18,13 @@ rewards, the last of them.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
 
 from rediffuse.maths.student import quantile
+from rediffuse.runs.rows import HeldOut, MetricsRow, MonitorRow
 
-Rows = Sequence[Mapping[str, Any]]
 CHANCE = 0.02
 """The probability of finding a fall in a run without one, shared among all evaluations and held-out
 rewards.
@@ -86,7 +85,11 @@ class Course:
     best: int | None
 
 
-def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = None) -> Course:
+def course(
+    metrics: Sequence[MetricsRow],
+    looks: Sequence[MonitorRow],
+    checkpoints: Collection[int] | None = None,
+) -> Course:
     """Applies the rule to a run.
 
     Args:
@@ -114,11 +117,12 @@ def course(metrics: Rows, looks: Rows, checkpoints: Collection[int] | None = Non
     return Course(fall, max(kept, key=lambda epoch: (rewards[epoch], epoch), default=None))
 
 
-def relative(metrics: Rows) -> bool:
+def relative(metrics: Sequence[MetricsRow]) -> bool:
     """Whether rewards are relative to their epoch, so that their means cannot be compared over
     epochs.
     """
-    return any(row.get("relative_reward") for row in metrics)
+    marks: list[float | None] = [row.get("relative_reward") for row in metrics]
+    return any(marks)
 
 
 def shift(
@@ -147,7 +151,7 @@ def shift(
     )
 
 
-def to_lose(first: Mapping[str, Any]) -> float:
+def to_lose(first: HeldOut) -> float:
     """Returns the fall that counts as total, in the reward's units; MIN_SHARE of it is the smallest
     that counts.
 
@@ -168,14 +172,14 @@ def least_errors(num_looks: int, num_rewards: int, num_prompts: int) -> float:
     return quantile(1 - CHANCE / num_looks / num_rewards, num_prompts - 1)
 
 
-def _fall(metrics: Rows, looks: Rows) -> Fall | None:
+def _fall(metrics: Sequence[MetricsRow], looks: Sequence[MonitorRow]) -> Fall | None:
     """Returns a fall at the last of these evaluations."""
     now = looks[-1]
     for name, entry in now["held_out"].items():
         known = [row for row in looks[:-1] if row["held_out"].get(name, {}).get("mean") is not None]
         if entry["mean"] is None or not known:
             continue
-        top = max(known, key=lambda row: float(row["held_out"][name]["mean"]))
+        top = max(known, key=lambda row: float(row["held_out"][name]["mean"] or 0.0))
         lost = shift(
             top["held_out"][name]["values"], entry["values"], now.get("images_per_prompt", 1)
         )
@@ -193,7 +197,7 @@ def _fall(metrics: Rows, looks: Rows) -> Fall | None:
     return None
 
 
-def _stands_higher(metrics: Rows, then: int, now: int) -> bool:
+def _stands_higher(metrics: Sequence[MetricsRow], then: int, now: int) -> bool:
     """Compares the rewards of the last epochs that both policies were trained on, which are the
     only ones known at an evaluation.
     """
@@ -206,7 +210,7 @@ def _stands_higher(metrics: Rows, then: int, now: int) -> bool:
     return float(after["reward_mean"]) - float(before["reward_mean"]) > MIN_RISE * error
 
 
-def _num_samples(row: Mapping[str, Any]) -> float:
+def _num_samples(row: MetricsRow) -> float:
     return max(
         1.0,
         float(row["reward_queries"]) / (int(row["epoch"]) + 1)

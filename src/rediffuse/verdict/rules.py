@@ -1,9 +1,9 @@
 """The rules of the verdict with their thresholds (docs/verdict.md)."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from rediffuse.runs.rows import MonitorRow, column
 from rediffuse.verdict.disagreement import Gap
 from rediffuse.verdict.evidence import Evidence, Finding, Level
 from rediffuse.verdict.health import (
@@ -32,6 +32,8 @@ images, is a warning.
 """
 WITH_TEXT = 0.1
 """The smallest increase of the share of images with text that counts."""
+CHANGES = {"edge_density": 0.5, "colour_entropy": 0.25, "saturation": 0.5, "brightness": 0.33}
+"""The relative change of each statistic from which the images count as different."""
 BEHIND = 0.5
 """The smallest gap of a watched reward that counts, in standard deviations of the first epoch."""
 
@@ -89,18 +91,11 @@ def appearance(evidence: Evidence) -> Finding | None:
     if len(evidence.looks) < 2:
         return None
     first, last = evidence.looks[0]["statistics"], evidence.looks[-1]["statistics"]
-    told, numbers = [], {}
-    for name, most in (
-        ("edge_density", 0.5),
-        ("colour_entropy", 0.25),
-        ("saturation", 0.5),
-        ("brightness", 0.33),
-    ):
-        if (
-            first.get(name)
-            and last.get(name) is not None
-            and abs(shift := last[name] / first[name] - 1) > most
-        ):
+    told: list[str] = []
+    numbers: dict[str, float] = {}
+    for name, most in CHANGES.items():
+        before, after = column(first, name), column(last, name)
+        if before and after is not None and abs(shift := after / before - 1) > most:
             told.append(f"{name.replace('_', ' ')} {shift:+.0%}")
             numbers[name] = shift
     return (
@@ -166,7 +161,7 @@ def _is_sure(gap: Gap) -> bool:
     return gap["gap_error"] is not None and gap["gap"] >= ERRORS * gap["gap_error"]
 
 
-def _held_out(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Finding:
+def _held_out(name: str, before: MonitorRow, after: MonitorRow) -> Finding:
     first, last = before["held_out"][name], after["held_out"].get(name)
     moved = Shift(math.nan, math.nan, 0)
     if last:

@@ -7,8 +7,9 @@ from typing import Any
 from rediffuse.config.reading import read_yaml
 from rediffuse.faults import cure
 from rediffuse.maths.trend import SURE, trend
-from rediffuse.runs import files, log
+from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import read_metrics, read_monitor, read_rewards
 from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.evidence import Evidence, Finding, Level
 from rediffuse.verdict.learned import FEWEST_EPOCHS, learning
@@ -61,7 +62,7 @@ def conclude(evidence: Evidence) -> Verdict:
 
 def of_run(run: RunFolder) -> Verdict | None:
     """Returns the verdict on a run, from its logs; None if no epoch is complete."""
-    metrics = log.read(run.metrics)
+    metrics = read_metrics(run)
     if not metrics:
         return None
     config = read_yaml(run.path / "config.yaml")
@@ -72,8 +73,8 @@ def of_run(run: RunFolder) -> Verdict | None:
         Evidence(
             config,
             metrics,
-            log.read(run.monitor),
-            gaps(log.read(run.rewards), config),
+            read_monitor(run),
+            gaps(read_rewards(run), config),
             kept or None,
         )
     )
