@@ -22,8 +22,9 @@ from torch import Tensor
 from rediffuse.images import read
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
+from rediffuse.runs.rows import MonitorRow
 from rediffuse.types import Prompt, Reward
-from rediffuse.verdict.overoptimisation import Rows, course
+from rediffuse.verdict.overoptimisation import course
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 @torch.no_grad()
-def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> Rows:
+def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> list[MonitorRow]:
     """A row a stage, as the monitor writes it, with the share that the judge names right."""
     run = folder.existing(path)
     texts = json.loads((run.samples / "prompts.json").read_text())

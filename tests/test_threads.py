@@ -155,3 +155,23 @@ def test_a_working_directory_that_is_gone_is_no_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert Caller().call(lambda: 3) == 3
+
+
+def test_the_state_of_the_process_is_restored_before_a_result_is_there(monkeypatch):
+    """Whoever waited for it may load a model next, which changes the default dtype for a while."""
+    from rediffuse.processes import threads
+
+    def slow():
+        time.sleep(0.2)
+        return torch.get_default_dtype()
+
+    monkeypatch.setattr(threads, "AMBIENT", ((slow, torch.set_default_dtype),))
+    caller = Caller()
+    assert caller.submit(lambda: 3).result(5) == 3
+    torch.set_default_dtype(torch.float16)
+    try:
+        time.sleep(0.5)  # in which a thread that is late would restore what it saw
+        assert torch.get_default_dtype() == torch.float16
+    finally:
+        torch.set_default_dtype(torch.float32)
+        caller.close()

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -143,10 +144,18 @@ def _work_alone(queue: Queue) -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     while item := queue.get():
-        with undisturbed():
-            _settle(*item)
-        del item  # frees the images of the call before the next one
+        future, call = item
+        _settle(future, partial(_undisturbed, call))
+        del item, future, call  # frees the images of the call before the next one
     loop.close()
+
+
+def _undisturbed(call: Callable[[], Result]) -> Result:
+    """Returns what a call returns, after the process's state was restored: whoever waits for the
+    result may change that state at once, as loading a model does.
+    """
+    with undisturbed():
+        return call()
 
 
 def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:

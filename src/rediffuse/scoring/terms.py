@@ -38,6 +38,8 @@ class Term:
 
     def loaded(self, device: str) -> "Term":
         """Returns the term with its model loaded. Raises ConfigError if that fails."""
+        if callable(self.reward):  # without a model
+            return self
         reward = self.caller.call(partial(load, self.reward, device, self.name))
         return replace(self, reward=reward)
 
