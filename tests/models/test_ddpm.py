@@ -187,10 +187,11 @@ def test_of_the_hub_the_parts_alone_are_fetched_and_the_commit_is_kept(flat, tmp
 
     monkeypatch.setattr(_folders.hub, "snapshot", snapshot)
     assert DDPM(source="someone/cats").load("cpu", 0).pinned == {"revision": "c0ffee"}
-    assert asked[0] == ("someone/cats", None, ("*.json", "*/*.json"))
+    assert asked[0] == ("someone/cats", None, ("model_index.json",))
+    assert asked[1] == ("someone/cats", None, ("*.json", "*/*.json"))
     place = "" if flat else "unet/"
-    assert asked[1][1] == "c0ffee"
-    assert f"{place}diffusion_pytorch_model.safetensors" in asked[1][2]
+    assert asked[2][1] == "c0ffee"
+    assert f"{place}diffusion_pytorch_model.safetensors" in asked[2][2]
 
 
 def config(pixels, **over):

@@ -82,6 +82,23 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
             ) from error
 
 
+def refuse_what_cannot_be_had(key: str, place: str, revision: str | None) -> None:
+    """Asks the Hub for a pipeline's smallest file, unless the place is a path. The libraries that
+    read the others take seconds to import, so this comes before them.
+
+    Args:
+        key: The configuration option that names the repository.
+        place: The repository, or a path.
+        revision: As in `snapshot`.
+
+    Raises:
+        ConfigError: As `snapshot` does.
+    """
+    is_path = place.startswith((".", "/", "~")) or place.endswith(".safetensors")
+    if not is_path and not Path(place).exists():
+        snapshot(key, place, revision, ["model_index.json"])
+
+
 def made_of(snapshot: Path) -> Path:
     """Returns the cache folder for files derived from a snapshot, named by its repository and
     commit.

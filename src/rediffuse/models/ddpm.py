@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import HubId, Permit, Text
 from rediffuse.errors import ConfigError
+from rediffuse.hub.snapshots import refuse_what_cannot_be_had
 from rediffuse.models._compatible import refuse_other_than_pixels
 from rediffuse.models._options import TrainingOptions
 
@@ -45,6 +46,7 @@ class DDPM(TrainingOptions):
         object.__setattr__(self, "source", str(folder.resolve()))
 
     def load(self, device: str, seed: int) -> "PixelDiffusion":
+        refuse_what_cannot_be_had("model.source", self.source, self.revision)
         from rediffuse.models._pixels import PixelDiffusion, PixelSource
 
         source = PixelSource(self.source, self.revision, self.allow_pickle, self.variant)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from rediffuse.config.schema import HubId, Permit, Text
 from rediffuse.errors import ConfigError
+from rediffuse.hub.snapshots import refuse_what_cannot_be_had
 from rediffuse.models._compatible import refuse_other_kinds
 from rediffuse.models._options import LatentDiffusionOptions
 
@@ -56,6 +57,7 @@ class StableDiffusion(LatentDiffusionOptions):
                 object.__setattr__(self, name, str(Path(value).resolve()))
 
     def load(self, device: str, seed: int) -> "LatentDiffusion":
+        refuse_what_cannot_be_had("model.source", self.source, self.revision)
         from rediffuse.models._diffusers import LatentDiffusion
         from rediffuse.models._sources import Source
 
