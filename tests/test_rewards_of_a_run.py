@@ -158,6 +158,9 @@ def test_uses_names_and_the_title():
     copy = {"name": "mine.py:vqa", "weight": 0, "share": 1, "copy": "cropped"}
     assert not use_of(copy).is_held_out
     assert term_names([*LISTED, {"name": "mine.py:vqa"}, copy])[4:] == ["vqa_2", "vqa_cropped"]
+    held_out = {"name": "vqa", "weight": 0}
+    assert term_names([LISTED[0], held_out, held_out]) == ["vqa", "vqa", "vqa_2"]
+    assert term_names([{**held_out, "share": 1}, held_out]) == ["vqa", "vqa_2"]
     assert title(LISTED) == "vqa + 0.5 text_penalty"
     assert (
         title([{"name": "a", "weight": -1}, {"name": "b", "weight": -2}, {"name": "c"}])

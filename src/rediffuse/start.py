@@ -14,7 +14,6 @@ from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback
 from rediffuse.config.recipes import config_from, recipe_names
-from rediffuse.config.rewards import term_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
@@ -239,11 +238,8 @@ def load_run(
 ) -> Loaded:
     """Loads the models of a run. Raises ConfigError where they do not fit the configuration."""
     display, caller = Display(config.epochs, shown=world.is_main), Caller()
-    terms = load_all(
-        [term for term in parts.rewards if world.is_main or term.use.scored_share],
-        world.device,
-        caller,
-    )
+    needed = [n for n, each in enumerate(parts.rewards) if world.is_main or each.use.scored_share]
+    terms = load_all([parts.rewards[n] for n in needed], world.device, caller)
     policy = _load_policy(config, parts, world)
     learner = Learner(policy, parts.algorithm, config, world)
     evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
@@ -252,9 +248,9 @@ def load_run(
     evaluation = Evaluator(pictures, monitor, display)
     ending = Ending(lambda: evaluation.course, page.write, display.say)
     own = (Keeper(), evaluation, ending, display)
-    pinned = {term.name: term.pinned for term in terms}
-    names = zip(config.rewards, term_names(config.rewards), strict=True)
-    exact = [{**entry, **pinned.get(name, {})} for entry, name in names]
+    exact = list(config.rewards)
+    for number, term in zip(needed, terms, strict=True):
+        exact[number] = {**exact[number], **term.pinned}
     scorer = RunScorer(
         terms,
         config,

@@ -116,24 +116,42 @@ def place_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
     entry = entries[number]
     if is_trained(entry):
         return "reward" if len(trained(entries)) == 1 else f"rewards.{number}"
-    if entry.get("share") or entry.get("copy"):
+    if not _only_evaluates(entry):
         return f"rewards.{number}"
-    before = [e for e in entries[:number] if not (is_trained(e) or e.get("share") or e.get("copy"))]
-    return f"evaluation.held_out.{len(before)}"
+    return f"evaluation.held_out.{sum(map(_only_evaluates, entries[:number]))}"
 
 
-def term_names(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Returns a unique name of each entry for logs: without the file of a user's reward, with the
-    kind of copy if there is one, and with a number from the second of equal names on.
+def term_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns a name of each entry for logs: without the file of a user's reward, with the kind of
+    copy if there is one, and with a number from the second of equal names on.
+
+    Names are unique among the rewards that score an epoch's samples, and among those that score
+    evaluations; a reward and a held-out one may share a name.
     """
+    held_out = [_only_evaluates(entry) for entry in entries]
     taken = dict.fromkeys(RESERVED, 1)
-    unique = []
-    for entry in entries:
-        name = str(entry.get("name") or "").rpartition(":")[2]
-        if entry.get("copy"):
-            name = f"{name}_{entry['copy']}"
-        unique.append(free(name, taken))
-    return unique
+    names = [
+        "" if alone else free(_bare_name(entry), taken)
+        for entry, alone in zip(entries, held_out, strict=True)
+    ]
+    watched = [
+        name
+        for name, entry, alone in zip(names, entries, held_out, strict=True)
+        if not alone and not is_trained(entry)
+    ]
+    taken = dict.fromkeys(watched, 1)
+    return [
+        name or free(_bare_name(entry), taken) for name, entry in zip(names, entries, strict=True)
+    ]
+
+
+def _bare_name(entry: Mapping[str, Any]) -> str:
+    name = str(entry.get("name") or "").rpartition(":")[2]
+    return f"{name}_{entry['copy']}" if entry.get("copy") else name
+
+
+def _only_evaluates(entry: Mapping[str, Any]) -> bool:
+    return not (is_trained(entry) or entry.get("share") or entry.get("copy"))
 
 
 def free(name: str, taken: dict[str, int]) -> str:
@@ -198,7 +216,7 @@ def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> 
     if "reward" in over:
         entries = _with_reward(entries, over["reward"], merge)
     if held_out is not None:
-        kept = [e for e in entries if is_trained(e) or e.get("share") or e.get("copy")]
+        kept = [entry for entry in entries if not _only_evaluates(entry)]
         entries = [*kept, *_of_weight_zero(held_out)]
     return entries
 

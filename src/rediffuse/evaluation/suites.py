@@ -226,8 +226,8 @@ def _rewards(config: Config, names: Sequence[str]) -> list[Term]:
     """Builds the named rewards, or those of the run that score samples as they are."""
     listed = [{"name": name} for name in names] or config.rewards
     known: dict[str, Options] = {}
-    for name, entry in zip(term_names(listed), listed, strict=True):
-        options = component_of(entry)
+    components = [component_of(entry) for entry in listed]
+    for name, entry, options in zip(term_names(components), listed, components, strict=True):
         gone = str(entry["name"]).startswith(GIVEN_IN_PYTHON)
         if not gone and not entry.get("copy") and options not in known.values():
             known[name] = options
