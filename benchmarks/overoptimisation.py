@@ -66,7 +66,7 @@ def main() -> None:
 
 @torch.no_grad()
 def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> list[dict[str, Any]]:
-    """Returns a row for each stage, as in monitor.jsonl, with the share that the judge names right."""
+    """Returns a row of each stage, as in monitor.jsonl, with the share that is named right."""
     run = folder.existing(path)
     texts = json.loads((run.samples / "prompts.json").read_text())
     stages = sorted(run.samples.glob("epoch-*/grid.png"))
