@@ -15,6 +15,7 @@ again, so the script also works on runs of older versions.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ from torch import Tensor
 from rediffuse.images import read
 from rediffuse.rewards.emoji_judge import EmojiJudge
 from rediffuse.runs import folder, log
-from rediffuse.runs.rows import MonitorRow
 from rediffuse.types import Prompt, Reward
 from rediffuse.verdict.overoptimisation import course
 
@@ -65,8 +65,8 @@ def main() -> None:
 
 
 @torch.no_grad()
-def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> list[MonitorRow]:
-    """A row a stage, as the monitor writes it, with the share that the judge names right."""
+def looked(path: Path, judge: Reward, every: int, images_per_prompt: int) -> list[dict[str, Any]]:
+    """Returns a row of each stage, as in monitor.jsonl, with the share that is named right."""
     run = folder.existing(path)
     texts = json.loads((run.samples / "prompts.json").read_text())
     stages = sorted(run.samples.glob("epoch-*/grid.png"))
