@@ -8,7 +8,7 @@ import tiny
 from rediffuse.cli.flags import flags
 from rediffuse.config.merge import merge
 from rediffuse.config.recipes import config_from, read_recipe, resolved
-from rediffuse.config.rewards import place_of, read_entries, term_names, title, use_of
+from rediffuse.config.rewards import key_of, read_entries, term_names, title, use_of
 from rediffuse.config.schema import from_mapping, from_yaml, to_yaml
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import trust
@@ -138,12 +138,12 @@ def test_flags_change_the_rewards_of_a_recipe():
 
 def test_the_keys_that_entries_are_reported_under():
     short = entries(SHORT, {"evaluation": {"held_out": ["redness", "vqa"]}})
-    assert [place_of(short, i) for i in range(3)] == [
+    assert [key_of(short, i) for i in range(3)] == [
         "reward",
         "evaluation.held_out.0",
         "evaluation.held_out.1",
     ]
-    assert [place_of(LISTED, i) for i in range(4)] == [
+    assert [key_of(LISTED, i) for i in range(4)] == [
         "rewards.0",
         "rewards.1",
         "evaluation.held_out.0",

@@ -84,7 +84,7 @@ def test_prompts_that_were_trained_on_are_counted(run, tmp_path):
 def test_the_table_reads_in_eighty_columns(run):
     console = Console(width=80)
     with console.capture() as shown:
-        console.print(table.of(evaluate(run, SMALL)))
+        console.print(table.suite_table(evaluate(run, SMALL)))
     text = shown.get()
     assert "everyday_objects" in text and "redness" in text and "…" not in text
     assert max(map(len, text.splitlines())) <= 80

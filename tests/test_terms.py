@@ -14,7 +14,7 @@ from rediffuse.rewards.jpeg_compressibility import JpegCompressibility
 from rediffuse.rewards.redness import Redness
 from rediffuse.scoring.copies import cropped, recompressed
 from rediffuse.scoring.judging import judged
-from rediffuse.scoring.terms import Combination, load
+from rediffuse.scoring.terms import Combination, load_reward
 from rediffuse.scoring.watched import Watched, rows_in_share
 from rediffuse.types import Judgement, Prompt
 
@@ -497,7 +497,7 @@ def test_an_object_given_in_python_is_checked_like_one_that_is_named(tmp_path):
 
 
 def test_what_loads_is_loaded_once_and_what_is_called_is_left_as_it_is():
-    assert load(Redness(), "cpu") == Redness()
+    assert load_reward(Redness(), "cpu") == Redness()
 
 
 def test_a_reward_is_always_called_on_the_thread_that_loaded_it(mine, tmp_path):

@@ -478,9 +478,9 @@ def config(**over):
 def loaded(options):
     """A reward of the house or of a file, as a run calls it."""
     from rediffuse.lookup.build import build
-    from rediffuse.scoring.terms import load
+    from rediffuse.scoring.terms import load_reward
 
-    return load(build("reward", options), "cpu")
+    return load_reward(build("reward", options), "cpu")
 
 
 def terms_of(rewards, **scoring):

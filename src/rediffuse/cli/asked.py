@@ -31,6 +31,6 @@ def asked_prompt(text: str | None, seen: str | None, config: Config) -> Prompt:
     if not isinstance(given, dict):
         raise ConfigError(f'--inputs: {quoted(given)} is not a mapping such as "{{label: 3}}".')
     try:
-        return Prompt(text or "", inputs=inputs.located(given, Path()))
+        return Prompt(text or "", inputs=inputs.with_absolute_files(given, Path()))
     except ConfigError as error:
         raise ConfigError(f"--inputs: {error}") from error

@@ -143,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     question = suites.Question(
         args.prompts or suites.SUITES, args.rewards, args.checkpoint, **sizes
     )
-    console().print(table.of(suites.evaluate(args.run, question)))
+    console().print(table.suite_table(suites.evaluate(args.run, question)))
     show(f"{run.evaluation / 'evaluation.json'}; {page.write(run)} shows it")
 
 

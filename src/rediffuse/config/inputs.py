@@ -21,7 +21,7 @@ def file_of(value: object) -> str | None:
     return None
 
 
-def located(inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def with_absolute_files(inputs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Returns the inputs with the absolute path of each file.
 
     Args:
@@ -96,7 +96,7 @@ def _named(content: bytes, folder: Path) -> Iterator[Path]:
                 yield found
 
 
-def summary(files: list[Path]) -> str:
+def short_list(files: list[Path]) -> str:
     """Returns a short text that identifies a list of files."""
     if len(files) == 1:
         return str(files[0])

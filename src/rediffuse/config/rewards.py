@@ -109,7 +109,7 @@ def trained(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [entry for entry in entries if is_trained(entry)]
 
 
-def place_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
+def key_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
     """Returns the key under which an entry is reported, by its short form if it has one:
     `reward`, `evaluation.held_out.0`, or `rewards.1`.
     """

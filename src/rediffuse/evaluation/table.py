@@ -10,7 +10,7 @@ from rich.text import Text
 from rediffuse.report.markup import shown as plain
 
 
-def of(found: Mapping[str, Any]) -> Group:
+def suite_table(found: Mapping[str, Any]) -> Group:
     """Returns the result of `evaluate` as tables for a terminal."""
     return Group(
         *(part for suite in found["suites"] for part in (_heading(suite), _rows(suite["rewards"])))

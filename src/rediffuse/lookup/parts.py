@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rediffuse.config.declared import KEYS
-from rediffuse.config.rewards import component_of, is_trained, place_of, term_names, use_of
+from rediffuse.config.rewards import component_of, is_trained, key_of, term_names, use_of
 from rediffuse.config.schema import Config, Options
 from rediffuse.errors import ConfigError, quoted
 from rediffuse.lookup.build import build, check_names, refuse_what_is_no_reward
@@ -83,7 +83,7 @@ def _terms(config: Config, reward: "Reward | None", modality: str) -> "list[Term
     names = term_names(config.rewards)
     known: list[tuple[Options, Any]] = []
     for number, entry in enumerate(config.rewards):
-        place, use = place_of(config.rewards, number), use_of(entry, f"rewards.{number}")
+        place, use = key_of(config.rewards, number), use_of(entry, f"rewards.{number}")
         if reward is not None and _is_given_in_python(entry):
             refuse_what_is_no_reward(getattr(reward, "__name__", type(reward).__name__), reward)
             built = reward
@@ -129,7 +129,7 @@ def components_of(config: Config) -> Iterator[tuple[str, str, Mapping[str, Any]]
     if config.evaluation.sampler is not None:
         yield "evaluation.sampler", "sampler", config.evaluation_sampler
     for number, entry in enumerate(config.rewards):
-        yield place_of(config.rewards, number), "reward", component_of(entry)
+        yield key_of(config.rewards, number), "reward", component_of(entry)
 
 
 def completed(config: Config, parts: Parts) -> Config:

@@ -16,7 +16,7 @@ from typing import Any
 
 from rediffuse.config import inputs
 from rediffuse.config.declared import KEYS, PACKAGE, Option, declared_options
-from rediffuse.config.rewards import place_of
+from rediffuse.config.rewards import key_of
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.lookup.find import GIVEN_IN_PYTHON
@@ -107,7 +107,7 @@ def _typed(flags: Mapping[str, Any], config: Config) -> Iterator[str]:
         if first != "rewards":
             yield "evaluation.held_out" if leaf.startswith("evaluation.held_out.") else leaf
         elif number.isdecimal():
-            yield f"{place_of(config.rewards, int(number))}.{option}"
+            yield f"{key_of(config.rewards, int(number))}.{option}"
         else:
             yield from ("reward", "rewards", "evaluation.held_out")
 
@@ -136,7 +136,7 @@ def _asked(
         if option in declared and declared[option].kind == "FilePath" and value:
             named = inputs.named_in(Path(str(value)))
             if outside := [path for path in named if not _inside(path, run)]:
-                yield f"{place}.{option}.inputs", inputs.summary(outside)
+                yield f"{place}.{option}.inputs", inputs.short_list(outside)
 
 
 def _reaches(option: Option, value: Any, run: Path | None) -> bool:

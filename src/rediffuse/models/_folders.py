@@ -154,7 +154,7 @@ class PipelineFolder:
 
 
 @contextmanager
-def reading(what: Path) -> Iterator[None]:
+def reading_pipeline(what: Path) -> Iterator[None]:
     """Raises ConfigError for whatever the libraries stumble over."""
     try:
         with quiet():

@@ -14,7 +14,7 @@ from rediffuse.modalities.image import Image
 from rediffuse.models._compatible import part_of_pixels, refuse_other_than_pixels
 from rediffuse.models._diffusers import noise_schedule
 from rediffuse.models._fine_tuned import FineTuned, network_dtype
-from rediffuse.models._folders import PipelineFolder, reading
+from rediffuse.models._folders import PipelineFolder, reading_pipeline
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import Conditioning, Prompt
 
@@ -36,13 +36,13 @@ class PixelSource(PipelineFolder):
 
     def unet(self, dtype: torch.dtype) -> UNet2DModel:
         """Loads the pretrained network."""
-        with reading(self.part_in(self.folder, "unet")):
+        with reading_pipeline(self.part_in(self.folder, "unet")):
             return self.whole(UNet2DModel, "unet", dtype)
 
     def schedule(self) -> Discrete:
         """Returns the noise schedule of the pipeline's scheduler."""
         place = self.part_in(self.folder, "scheduler")
-        with reading(place):
+        with reading_pipeline(place):
             return noise_schedule(DDIMScheduler.from_pretrained(place))
 
 

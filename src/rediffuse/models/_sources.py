@@ -17,7 +17,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
 from rediffuse.hub.weights import refuse_not_filled
 from rediffuse.models._compatible import refuse_other_files, refuse_other_kinds
-from rediffuse.models._folders import PipelineFolder, reading
+from rediffuse.models._folders import PipelineFolder, reading_pipeline
 
 PREFIXES = {
     "unet": "model.diffusion_model.",
@@ -73,13 +73,13 @@ class Source(PipelineFolder):
             return self._of_single_file(dtype)
         folder = self.folder
         self.refuse_other_kinds(folder)
-        with reading(folder / "text_encoder"):
+        with reading_pipeline(folder / "text_encoder"):
             text_encoder = self.whole(CLIPTextModel, "text_encoder", dtype)
-        with reading(folder / "tokenizer"):
+        with reading_pipeline(folder / "tokenizer"):
             tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
-        with reading(folder / "scheduler"):
+        with reading_pipeline(folder / "scheduler"):
             scheduler = self._scheduler(DDIMScheduler.load_config(folder, subfolder="scheduler"))
-        with reading(folder / "vae"):
+        with reading_pipeline(folder / "vae"):
             vae = self.whole(AutoencoderKL, "vae", dtype)
         return Networks(self.unet(dtype), vae, text_encoder, tokenizer, scheduler)
 
@@ -87,7 +87,7 @@ class Source(PipelineFolder):
         """The pretrained one, anew each time."""
         if self._is_file():
             return self._of_single_file(dtype).unet
-        with reading(self.folder / "unet"):
+        with reading_pipeline(self.folder / "unet"):
             return self.whole(UNet2DConditionModel, "unet", dtype)
 
     def _folder_of(self, part: str) -> Path:
@@ -143,7 +143,7 @@ class Source(PipelineFolder):
     def _of_single_file(self, dtype: torch.dtype) -> Networks:
         self._refuse_other_files()
         config = self._config_folder()
-        with reading(Path(self.place)):
+        with reading_pipeline(Path(self.place)):
             from diffusers import StableDiffusionPipeline
 
             kinds = {"vae": AutoencoderKL, "text_encoder": CLIPTextModel}
@@ -191,7 +191,7 @@ class Source(PipelineFolder):
         """Of the single file's tensors, by their names, from its header; none of a pickle."""
         if Path(self.place).suffix != ".safetensors":
             return {}
-        with reading(Path(self.place)), safe_open(self.place, "pt") as file:
+        with reading_pipeline(Path(self.place)), safe_open(self.place, "pt") as file:
             return {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
 
     def _refuse_without_text_encoder(self, network: CLIPTextModel) -> None:
@@ -212,7 +212,7 @@ class Source(PipelineFolder):
         """
         place = self.config
         if place is None:
-            with reading(Path(self.place)):
+            with reading_pipeline(Path(self.place)):
                 from diffusers.loaders.single_file_utils import (
                     fetch_diffusers_config,
                     load_single_file_checkpoint,

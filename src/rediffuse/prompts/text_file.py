@@ -19,7 +19,7 @@ from pydantic import (
     field_validator,
 )
 
-from rediffuse.config.inputs import located
+from rediffuse.config.inputs import with_absolute_files
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
 from rediffuse.config.schema import FilePath, problems
 from rediffuse.errors import ConfigError
@@ -114,7 +114,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             line = PromptLine.model_validate(json.loads(text))
             if line.model_extra:
                 json.dumps(line.model_extra, ensure_ascii=False).encode()
-            inputs = located(line.inputs, path.parent)
+            inputs = with_absolute_files(line.inputs, path.parent)
         except ValidationError as error:
             raise ConfigError(
                 f"prompts.path: line {number} of {path}: {problems(error)}"

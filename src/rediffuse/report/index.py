@@ -55,7 +55,7 @@ class Card:
     def names(self) -> dict[str, object]:
         """The names of the run's components."""
         assert self.told is not None
-        return page.names(self.told.config)
+        return page.headings(self.told.config)
 
 
 def write(folder: Path, out: Path | None = None) -> Path:

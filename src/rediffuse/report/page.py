@@ -141,7 +141,7 @@ def render(told: Told, *, version: str | None = None) -> str:
         live=version is not None,
         version=version,
         told=told,
-        names=names(told.config),
+        names=headings(told.config),
         verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs")),
         reward=panels.reward(told.metrics, told.marks),
@@ -176,7 +176,7 @@ def _with_commands(told: Told) -> Mapping[str, Any]:
     return {**told.verdict, "suggestion": pasteable(suggestion, Path(told.name), lambda _: False)}
 
 
-def names(config: Mapping[str, Any]) -> dict[str, object]:
+def headings(config: Mapping[str, Any]) -> dict[str, object]:
     """What a run's heading names: its components, and what it is trained on."""
     kinds = ("model", "algorithm", "prompts")
     found = {kind: component(config, kind) for kind in kinds}

@@ -18,7 +18,7 @@ from rediffuse.types import Judgement, Prompt
 __all__ = ["Alignment"]
 
 
-class Judges(NamedTuple):
+class BothModels(NamedTuple):
     """The two models of the alignment reward.
 
     Attributes:
@@ -63,15 +63,15 @@ class Alignment(VlmReward):
                 f"reward.reference: {self.reference!r} has no place for the {{prompt}}."
             )
 
-    def load(self, device: str) -> LoadedReward[Judges]:
+    def load(self, device: str) -> LoadedReward[BothModels]:
         encoder = BertScore.load(
             "reward.encoder", self.encoder, self.encoder_revision, self.layer, device
         )
         model, pinned = self.load_model(device)
         pinned |= commit_of(self.encoder, "encoder_revision", encoder.model)
-        return LoadedReward(Judges(model, encoder), self.scores, pinned)
+        return LoadedReward(BothModels(model, encoder), self.scores, pinned)
 
-    def scores(self, model: Judges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    def scores(self, model: BothModels, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         answers = self.ask(model.answers, images, [self.question] * len(prompts))
         references = [self.reference.replace("{prompt}", prompt.text) for prompt in prompts]
         texts = [answer.text for answer in answers]

@@ -20,7 +20,7 @@ __all__ = ["EmojiJudge"]
 
 
 @dataclass(frozen=True)
-class Judges:
+class EmojiJudges:
     """The models of the emoji judge.
 
     Attributes:
@@ -62,12 +62,12 @@ class EmojiJudge:
         """Whether values are differentiable with respect to the images; matches are not."""
         return self.score == "log_probability"
 
-    def load(self, device: str) -> LoadedWithFeatures[Judges]:
+    def load(self, device: str) -> LoadedWithFeatures[EmojiJudges]:
         held_out = Judge.load("held_out", device)
         judge = held_out if self.judge == "held_out" else Judge.load(self.judge, device)
-        return LoadedWithFeatures(Judges(judge, held_out), self.scores)
+        return LoadedWithFeatures(EmojiJudges(judge, held_out), self.scores)
 
-    def scores(self, model: Judges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
+    def scores(self, model: EmojiJudges, images: Tensor, prompts: Sequence[Prompt]) -> Judgement:
         """Raises ValueError for a prompt that names nothing the judge knows."""
         judge = model.judge
         log_probs = judge(images)

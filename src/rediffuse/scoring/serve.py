@@ -25,7 +25,7 @@ from rediffuse.images import tensor
 from rediffuse.processes.threads import Caller
 from rediffuse.scoring import loopback
 from rediffuse.scoring.judging import judged, together
-from rediffuse.scoring.terms import load
+from rediffuse.scoring.terms import load_reward
 from rediffuse.terminal.output import say, show
 from rediffuse.types import Judgement, Prompt, Reward, RewardFamily
 
@@ -116,7 +116,7 @@ def listen(
             " it in the run itself: --reward"
         )
     caller = Caller()
-    scores = caller.call(lambda: load(reward, device))
+    scores = caller.call(lambda: load_reward(reward, device))
     place = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:

@@ -40,7 +40,7 @@ class Term:
         """Returns the term with its model loaded. Raises ConfigError if that fails."""
         if callable(self.reward):  # without a model
             return self
-        reward = self.caller.call(partial(load, self.reward, device, self.name))
+        reward = self.caller.call(partial(load_reward, self.reward, device, self.name))
         return replace(self, reward=reward)
 
     @property
@@ -58,7 +58,7 @@ class Term:
         return judged(of_copies if self.use.copy else self.reward, samples, prompts, self.name)
 
 
-def load(reward: Reward | RewardFamily, device: str, name: str = "") -> Reward:
+def load_reward(reward: Reward | RewardFamily, device: str, name: str = "") -> Reward:
     """Loads a reward's model, if it has one, and returns the reward that can be called.
 
     Raises:
