@@ -261,3 +261,22 @@ def test_what_a_link_leads_to_is_not_shown(name, tmp_path):
     (folder / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="is a link"):
         page.write(RunFolder(folder))
+
+
+def test_of_a_normalised_sum_the_page_shows_its_terms(tmp_path):
+    """Its own mean is 0 in every epoch."""
+    import tiny
+
+    from rediffuse import train
+
+    train(
+        tiny.config(rewards=["redness", {"name": "jpeg_compressibility", "weight": 0.5}], epochs=2),
+        tmp_path / "run",
+    )
+    run = RunFolder(tmp_path / "run")
+    text = text_of(run)
+    assert "mean redness, first and last epoch" in text
+    assert "Its weight in the normalised sum that is trained on is 0.5." in text
+    assert "Reward in training" not in text and "What the reward is made of" not in text
+    row = page.read(run).metrics[0]
+    assert page.read(run).main_column == "reward_redness" and "reward_redness" in row

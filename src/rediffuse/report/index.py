@@ -16,6 +16,7 @@ from rediffuse.report.charts import data_uri, sparkline
 from rediffuse.report.markup import rendered
 from rediffuse.runs import files
 from rediffuse.runs.folder import RunFolder
+from rediffuse.runs.rows import column
 from rediffuse.verdict import verdict as verdicts
 from rediffuse.verdict.changes import finite
 
@@ -47,9 +48,9 @@ class Card:
     def ends(self) -> tuple[float, float]:
         """The mean rewards of the first and the last epoch."""
         assert self.told is not None
-        return finite(self.told.metrics[0].get("reward_mean")), finite(
-            self.told.metrics[-1].get("reward_mean")
-        )
+        first, last = self.told.metrics[0], self.told.metrics[-1]
+        main = self.told.main_column
+        return finite(column(first, main)), finite(column(last, main))
 
     @property
     def names(self) -> dict[str, object]:
@@ -99,7 +100,7 @@ def _card(run: RunFolder, out: Path | None) -> Card:
             told = _made_anew(run, told)
     except (RediffuseError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return Card(run.path.name, link if run.report.exists() else None, trouble=str(error))
-    curve = sparkline([finite(row.get("reward_mean")) for row in told.metrics])
+    curve = sparkline([finite(column(row, told.main_column)) for row in told.metrics])
     verdict = told.verdict or page.plain_words(told.metrics)
     shown_at = link if run.report.exists() else None
     return Card(

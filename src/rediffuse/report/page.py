@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.config.reading import read_yaml
-from rediffuse.config.rewards import read_entries, title
+from rediffuse.config.rewards import read_entries, term_names, title, trained
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
 from rediffuse.report.diagnostics import diagnostics
@@ -27,6 +27,7 @@ from rediffuse.runs.rows import (
 from rediffuse.terminal.commands import command, pasteable
 from rediffuse.verdict.changes import finite, held_out
 from rediffuse.verdict.disagreement import gaps
+from rediffuse.verdict.overoptimisation import relative
 
 STRIP_LENGTH = 8
 """The number of stages of training in the strip of images."""
@@ -64,6 +65,14 @@ class Told:
     def name(self) -> str:
         """The name of the run's folder."""
         return self.run.path.resolve().name
+
+    @property
+    def main_column(self) -> str:
+        """The column of metrics.jsonl that says how the reward rose: the mean, or the first term of
+        a sum whose mean is always 0.
+        """
+        terms = term_names(trained(read_entries(self.config)))
+        return f"reward_{terms[0]}" if relative(self.metrics) and terms else "reward_mean"
 
     @property
     def marks(self) -> list[tuple[int, str]]:
@@ -143,8 +152,8 @@ def render(told: Told, *, version: str | None = None) -> str:
         told=told,
         names=headings(told.config),
         verdict=_with_commands(told) or plain_words(told.metrics),
-        figures=tables.figures(told.metrics, told.config.get("epochs")),
-        reward=panels.reward(told.metrics, told.marks),
+        figures=tables.figures(told.metrics, told.config.get("epochs"), told.main_column),
+        trained=panels.trained_rewards(told.metrics, told.rewards, told.config, drawing),
         held_out=panels.held_out_rewards(told.looks, drawing),
         parts=panels.components(told.metrics, told.rewards, told.config, drawing),
         disagreement=panels.disagreement(gaps(told.rewards, told.config), drawing),

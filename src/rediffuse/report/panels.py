@@ -8,13 +8,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rediffuse.config.rewards import read_entries, term_names, trained
+from rediffuse.config.rewards import read_entries, term_names, trained, use_of
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number
 from rediffuse.runs.rows import MetricsRow, MonitorRow, RewardsRow, column
 from rediffuse.verdict.changes import Change, finite, held_out
 from rediffuse.verdict.disagreement import Gap
+from rediffuse.verdict.overoptimisation import relative
 
 Marks = Sequence[tuple[float, str]]
 MOST_PANELS = 24
@@ -81,15 +82,44 @@ def reward(metrics: Sequence[MetricsRow], marks: Marks) -> Panel:
     )
 
 
+def trained_rewards(
+    metrics: Sequence[MetricsRow],
+    rewards: Sequence[RewardsRow],
+    config: Mapping[str, Any],
+    drawing: Drawing,
+) -> list[Panel]:
+    """Returns the panels of what is trained on: the reward, or each term of a normalised sum, whose
+    own mean is always 0.
+    """
+    if not relative(metrics):
+        return [reward(metrics, drawing.marks)]
+    entries = trained(read_entries(config))
+    spreads = _spreads(rewards)
+    return [
+        _component(
+            metrics,
+            f"reward_{name}",
+            spreads.get(name, {}),
+            drawing,
+            f"term-{number}",
+            f"Its weight in the normalised sum that is trained on is {use_of(entry).weight:g}.",
+        )
+        for number, (name, entry) in enumerate(zip(term_names(entries), entries, strict=True))
+    ][:MOST_PANELS]
+
+
 def components(
     metrics: Sequence[MetricsRow],
     rewards: Sequence[RewardsRow],
     config: Mapping[str, Any],
     drawing: Drawing,
 ) -> list[Panel]:
-    """Returns a panel for each part of the reward, with its standard deviation over the samples."""
+    """Returns a panel for each part of the reward, with its standard deviation over the samples,
+    without those that `trained_rewards` shows.
+    """
     terms = term_names(trained(read_entries(config)))
-    own = OWN | {f"reward_{name}" for name in terms if len(terms) == 1}
+    shown = len(terms) == 1 or relative(metrics)
+    own = OWN | {f"reward_{name}" for name in terms if shown}
     keys = [
         key
         for key in dict.fromkeys(key for row in metrics for key in row)
@@ -108,13 +138,14 @@ def _component(
     spread: Mapping[float, float],
     drawing: Drawing,
     name: str,
+    words: str = "",
 ) -> Panel:
     epochs, mean = series(metrics, key)
     widths = [spread.get(epoch, math.nan) for epoch in epochs]
     low = [m - w for m, w in zip(mean, widths, strict=True)]
     high = [m + w for m, w in zip(mean, widths, strict=True)]
     line = Line(epochs, mean, low=low, high=high) if spread else Line(epochs, mean)
-    return drawing.panel(key.removeprefix("reward_"), "", [line], name=name)
+    return drawing.panel(key.removeprefix("reward_"), words, [line], name=name)
 
 
 def _spreads(rewards: Sequence[RewardsRow]) -> dict[str, dict[float, float]]:

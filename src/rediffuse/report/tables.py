@@ -71,14 +71,21 @@ class PromptTable:
         return min(6, max(0, 2 - math.floor(math.log10(largest)))) if largest > 0 else 2
 
 
-def figures(metrics: Sequence[MetricsRow], planned: object) -> list[Figure]:
-    """Returns the numbers at the top of the page; `planned` is the planned number of epochs."""
+def figures(
+    metrics: Sequence[MetricsRow], planned: object, main: str = "reward_mean"
+) -> list[Figure]:
+    """Returns the numbers at the top of the page.
+
+    Args:
+        metrics: The rows of metrics.jsonl.
+        planned: The planned number of epochs.
+        main: The column whose change is shown.
+    """
     first, last = metrics[0], metrics[-1]
-    start, end, spread = (
-        finite(value)
-        for value in (first.get("reward_mean"), last.get("reward_mean"), first.get("reward_std"))
-    )
-    found = [Figure(f"{number(start)} → {number(end)}", "mean reward, first and last epoch")]
+    start, end = (finite(column(row, main)) for row in (first, last))
+    spread = finite(first.get("reward_std")) if main == "reward_mean" else 0.0
+    of = "reward" if main == "reward_mean" else main.removeprefix("reward_")
+    found = [Figure(f"{number(start)} → {number(end)}", f"mean {of}, first and last epoch")]
     if spread > 0 and len(metrics) > 1:
         found.append(
             Figure(
