@@ -13,6 +13,8 @@ from tiny import numbers, weights
 import rediffuse
 from rediffuse import Callback, begin, reopen, resume, train
 from rediffuse.errors import ConfigError, Interrupted, RewardError
+from rediffuse.rollout import Draws, sampled
+from rediffuse.types import Prompt, Rollout
 
 pytestmark = pytest.mark.usefixtures("without_charts")
 
@@ -295,3 +297,51 @@ def test_every_process_calls_its_callbacks_and_one_can_stop_all(tmp_path):
     assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch-*")] == [
         "epoch-00002"
     ]
+
+
+class DrawsAlso(Callback):
+    """Wants five more samples from every epoch's batches."""
+
+    def __init__(self):
+        self.batches, self.received, self.shown = 0, [], []
+
+    def run_begins(self, run):
+        self.policy = run.learner.policy
+        predict = self.policy.denoiser.predict
+
+        def counted(*args):
+            self.batches += 1
+            return predict(*args)
+
+        self.policy.denoiser.predict = counted
+
+    def epoch_begins(self, run):
+        self.received.append([])
+        draws = Draws(range(5), [Prompt("a dog")] * 5, (7, "also"))
+        run.draw_also(draws, self.received[-1].append)
+        if run.epoch == 0:
+            self.batches, self.alone = 0, sampled(self.policy, draws)
+            self.batches = 0
+
+    def sampled(self, run, batch):
+        self.shown.append(len(batch.prompts))
+
+    def scored(self, run, rollout, scores):
+        self.while_sampling = self.batches
+
+
+@pytest.mark.parametrize(("size", "num_batches"), [(4, 4), (8, 2), (13, 1)])
+def test_a_callback_may_draw_more_samples_in_the_batches_of_an_epoch(size, num_batches, tmp_path):
+    """Its samples are those that it would draw alone, and nothing is learned from them."""
+    also = DrawsAlso()
+    config = tiny.config(micro_batch_size=size, epochs=1, evaluation={"every": 0, "kl": False})
+    train(config, tmp_path / "run", callbacks=[also])
+    train(config, tmp_path / "usual")
+    (parts,) = also.received
+    together = Rollout.joined(parts, 5)
+    torch.testing.assert_close(together.samples, also.alone.samples)
+    assert together.indices.tolist() == list(range(5)) and together.prompts[0].text == "a dog"
+    assert sum(also.shown) == 8
+    assert also.while_sampling == 4 * num_batches  # of four steps each
+    usual, row = tiny.numbers(tmp_path / "usual")[0], tiny.numbers(tmp_path / "run")[0]
+    assert row["reward_queries"] == 8 and row == (usual if size < 13 else pytest.approx(usual))

@@ -22,6 +22,8 @@ from rediffuse.types import (
     Transitions,
 )
 
+Key = tuple[int | str, ...]
+
 
 @dataclass(frozen=True)
 class Draws:
@@ -31,18 +33,75 @@ class Draws:
         indices: The number of each sample in the epoch.
         prompts: The prompt of each sample.
         key: The random key of the noise; each sample's index is appended to it.
+        keys: The key of each sample, if they differ; empty: `key` for all.
     """
 
     indices: Sequence[int]
     prompts: Sequence[Prompt]
-    key: tuple[int | str, ...]
+    key: Key
+    keys: Sequence[Key] = ()
 
     def batches(self, size: int) -> list["Draws"]:
         """Splits the draws into parts of at most `size` samples."""
+        parts = [slice(i, i + size) for i in range(0, len(self.indices), size)]
         return [
-            Draws(self.indices[i : i + size], self.prompts[i : i + size], self.key)
-            for i in range(0, len(self.indices), size)
+            Draws(self.indices[part], self.prompts[part], self.key, self.keys[part])
+            for part in parts
         ]
+
+    def followed_by(self, others: Sequence["Draws"]) -> "Draws":
+        """Returns the draws with others after them, each with the noise that it has alone."""
+        every = (self, *others)
+        indices = [index for each in every for index in each.indices]
+        prompts = [prompt for each in every for prompt in each.prompts]
+        keys = [key for each in every for key in each.of_each()]
+        return Draws(indices, prompts, self.key, keys) if others else self
+
+    def of_each(self) -> Sequence[Key]:
+        """Returns the random key of each sample."""
+        return self.keys or [self.key] * len(self.indices)
+
+
+@dataclass(frozen=True)
+class Also:
+    """Samples that a callback wants from an epoch's batches, beside those that are trained on.
+
+    Attributes:
+        draws: The samples to generate.
+        receive: Called with parts of them, in order.
+    """
+
+    draws: Draws
+    receive: Callable[[Rollout], None]
+
+
+def collect_with(
+    others: Sequence[Also],
+    policy: DiffusionPolicy,
+    draws: Draws,
+    micro_batch_size: int,
+    world: World,
+    keep: type[Batch] = CleanSamples,
+) -> Iterator[Rollout]:
+    """Samples the draws, and others in the same micro-batches, which their receivers are given.
+
+    The arguments are those of `collect`. Yields the rollouts of `draws` alone.
+    """
+    together = draws.followed_by([each.draws for each in others])
+    receivers = [None, *(each.receive for each in others)]
+    sizes = [len(draws.indices), *(len(each.draws.indices) for each in others)]
+    owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
+    begin = 0
+    for batch in collect(policy, together, micro_batch_size, world, keep):
+        mine = owners[begin : begin + len(batch.prompts)]
+        begin += len(mine)
+        for owner in dict.fromkeys(mine):
+            part = batch.only([row for row, each in enumerate(mine) if each == owner])
+            receive = receivers[owner]
+            if receive is None:
+                yield part
+            else:
+                receive(part)
 
 
 def collect(
@@ -125,7 +184,8 @@ def denoise(
     at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
     device = policy.denoiser.device
-    generators = [noise.generator(*draws.key, index) for index in draws.indices]
+    numbered = zip(draws.of_each(), draws.indices, strict=True)
+    generators = [noise.generator(*key, index) for key, index in numbered]
 
     def fresh() -> Tensor:
         return noise.draw(generators, policy.denoiser.latent_shape).to(device)

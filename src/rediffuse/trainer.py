@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.maths import noise
-from rediffuse.rollout import Draws, collect, group_of
+from rediffuse.rollout import Draws, collect_with, group_of
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.scores import Scores
 from rediffuse.types import Prompt, Rollout
@@ -20,21 +20,15 @@ from rediffuse.types import Prompt, Rollout
 
 @dataclass
 class Run(RunState):
-    """A training run whose models are loaded. `train` runs all epochs, `step` runs one.
-
-    Created by `rediffuse.begin` and `rediffuse.reopen`.
-
-    Attributes:
-        callbacks: Called in this order at each stage of an epoch.
+    """A training run whose models are loaded, created by `rediffuse.begin` and `rediffuse.reopen`.
+    `train` runs all epochs, `step` runs one; callbacks are called in order at each stage of it.
     """
 
     callbacks: Sequence[Callback] = ()
 
     def train(self) -> list[MetricsRow]:
-        """Runs the remaining epochs, or until a callback stops the run.
-
-        Returns:
-            One row of metrics for each epoch.
+        """Runs the remaining epochs, or until a callback stops the run; returns a row of metrics
+        for each.
         """
         rows = []
         while epoch := self.step():
@@ -42,14 +36,12 @@ class Run(RunState):
         return rows
 
     def step(self) -> Epoch | None:
-        """Runs one epoch. If it is interrupted or its rewards fail, the error is raised and the
-        epoch is not counted.
-
-        Returns:
-            The results of the epoch, or None if the run is over.
+        """Runs one epoch and returns its results, or None if the run is over. An epoch that is
+        interrupted or whose rewards fail raises the error and is not counted.
         """
         if self._is_over():
             return None
+        self.also.clear()
         for callback in self.callbacks:
             callback.epoch_begins(self)
         if self._is_over():
@@ -82,37 +74,19 @@ class Run(RunState):
         return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
 
     def sample(self, prompts: Sequence[Prompt]) -> tuple[Rollout, Scores]:
-        """Samples and scores this process's share of the epoch. Rewards of one micro-batch are
-        computed while the next one is sampled.
-
-        Args:
-            prompts: The prompts of all samples of the epoch, in all processes.
-
-        Returns:
-            This process's rollout and the scores of its samples.
+        """Samples and scores this process's share of the epoch, whose prompts are given. Rewards of
+        one micro-batch are computed while the next one is sampled.
         """
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
-        batches = collect(
-            learner.policy,
-            draws,
-            self.config.micro_batch_size,
-            self.world,
-            learner.algorithm.trains_on,
-        )
+        size, keep = self.config.micro_batch_size, learner.algorithm.trains_on
+        batches = collect_with(self.also, learner.policy, draws, size, self.world, keep)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Computes the advantages of an epoch from its rewards.
-
-        Args:
-            rewards: Shape (num_samples,), NaN for masked rewards.
-            prompts: The prompt of each sample.
-
-        Returns:
-            Shape (num_samples,); NaN for samples that must not be trained on, such as all masked
-                ones.
+        """Computes the advantages (num_samples,) of an epoch from its rewards (num_samples,); NaN
+        for samples that are not trained on, such as all whose reward is NaN.
         """
         valid, algorithm = rewards.isfinite(), self.learner.algorithm
         if algorithm.groups == "draw":
@@ -124,22 +98,18 @@ class Run(RunState):
         return advantages
 
     def _row(
-        self,
-        scores: Scores,
-        learned: UpdateColumns,
-        seconds_sampling: float,
-        seconds_training: float,
+        self, scores: Scores, learned: UpdateColumns, sampling: float, training: float
     ) -> MetricsRow:
-        """Builds the epoch's row of metrics."""
+        """Builds the epoch's row of metrics; times are in seconds."""
         num_samples = len(scores.rewards)
         return {
             "epoch": self.epoch,
             **self.scorer.summary(scores),
             "reward_queries": (self.epoch + 1) * num_samples,
             **learned,
-            "seconds_sampling": seconds_sampling,
-            "seconds_training": seconds_training,
-            "images_per_second": num_samples / (seconds_sampling + seconds_training),
+            "seconds_sampling": sampling,
+            "seconds_training": training,
+            "images_per_second": num_samples / (sampling + training),
             "peak_memory_bytes": self.world.peak_memory_bytes(),
         }
 

@@ -2,7 +2,7 @@
 loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -10,6 +10,7 @@ from torch import Tensor
 from rediffuse.config.schema import Config
 from rediffuse.learning.update import Learner
 from rediffuse.processes.world import World
+from rediffuse.rollout import Also, Draws
 from rediffuse.runs.folder import RunFolder
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.run_scorer import RunScorer
@@ -55,6 +56,7 @@ class RunState:
         learner: The policy with its optimizer.
         scorer: Computes the rewards.
         epoch: The number of completed epochs.
+        also: Samples that callbacks want from the next epoch's batches.
     """
 
     config: Config
@@ -64,6 +66,7 @@ class RunState:
     learner: Learner
     scorer: RunScorer
     epoch: int = 0
+    also: list[Also] = field(default_factory=list, init=False)
     _stopping: bool = field(default=False, init=False)
 
     def stop(self) -> None:
@@ -72,20 +75,34 @@ class RunState:
         """
         self._stopping = True
 
+    def draw_also(self, draws: Draws, receive: Callable[[Rollout], None]) -> None:
+        """Draws more samples in the next epoch's batches, which cost less together than alone. They
+        are neither scored nor trained on. Call it in `epoch_begins`, in the processes that want
+        them.
+
+        Args:
+            draws: The samples to generate.
+            receive: Called with parts of them, in order, as soon as they are sampled.
+        """
+        self.also.append(Also(draws, receive))
+
 
 class Callback:
     """The base class of callbacks, whose methods do nothing unless overridden.
 
     A run calls its callbacks in order, in every process; check `run.world.is_main` before writing a
     file. An exception ends the run, and is reported as a bug unless its class is one of
-    rediffuse.errors. Callbacks must not change the run, except by `run.stop()`.
+    rediffuse.errors. Callbacks must not change the run, except by `run.stop()` and
+    `run.draw_also(…)`.
     """
 
     def run_begins(self, run: RunState) -> None:
         """Called once, after the models and the checkpoint of a resumed run are loaded."""
 
     def epoch_begins(self, run: RunState) -> None:
-        """Called before an epoch's sampling. If it stops the run, the epoch does not take place."""
+        """Called before an epoch's sampling, to which `run.draw_also` adds samples. If it stops the
+        run, the epoch does not take place.
+        """
 
     def sampled(self, run: RunState, batch: Rollout) -> None:
         """Called for each micro-batch of this process, with its images, before its rewards are

@@ -123,6 +123,26 @@ class Rollout:
         """The positions of the finite samples; only these are scored and trained on."""
         return [i for i, fault in enumerate(self.faults) if not fault]
 
+    def only(self, rows: Sequence[int]) -> "Rollout":
+        """Returns the rollout of some of its samples; itself, if they are all."""
+        if len(rows) == len(self.prompts):
+            return self
+        way, chosen = self.trajectory, list(rows)
+        trajectory = Trajectory(
+            way.steps,
+            way.path[chosen],
+            way.log_probs[chosen],
+            None if way.spread is None else way.spread[chosen],
+            [way.faults[i] for i in rows] if way.faults else (),
+        )
+        return Rollout(
+            [self.prompts[i] for i in rows],
+            self.groups[chosen],
+            self.indices[chosen],
+            self.samples[chosen],
+            trajectory,
+        )
+
     @classmethod
     def joined(cls, parts: "Iterable[Rollout]", num_samples: int) -> "Rollout":
         """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
