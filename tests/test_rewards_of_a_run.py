@@ -6,9 +6,9 @@ import pytest
 import tiny
 
 from rediffuse.cli.flags import flags
-from rediffuse.config.merge import merge
+from rediffuse.config.merge import merge, read_entries
 from rediffuse.config.recipes import config_from, read_recipe, resolved
-from rediffuse.config.rewards import key_of, read_entries, term_names, title, use_of
+from rediffuse.config.rewards import key_of, term_names, title, use_of
 from rediffuse.config.schema import from_mapping, from_yaml, to_yaml
 from rediffuse.errors import ConfigError
 from rediffuse.lookup import trust

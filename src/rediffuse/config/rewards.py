@@ -4,7 +4,7 @@ A run has one list, `rewards`. There are two short forms: `reward` is the reward
 and `evaluation.held_out` lists those of weight 0.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Any, Literal
 
@@ -14,7 +14,6 @@ from rediffuse.errors import ConfigError, quoted
 
 Entry = dict[str, Any]
 """An entry of `rewards`: the name and the options of a reward, and the keys of `Use`."""
-Merge = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,9 @@ def key_of(entries: Sequence[Mapping[str, Any]], number: int) -> str:
     entry = entries[number]
     if is_trained(entry):
         return "reward" if len(trained(entries)) == 1 else f"rewards.{number}"
-    if not _only_evaluates(entry):
+    if not only_evaluates(entry):
         return f"rewards.{number}"
-    return f"evaluation.held_out.{sum(map(_only_evaluates, entries[:number]))}"
+    return f"evaluation.held_out.{sum(map(only_evaluates, entries[:number]))}"
 
 
 def term_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -128,7 +127,7 @@ def term_names(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     Names are unique among the rewards that score an epoch's samples, and among those that score
     evaluations; a reward and a held-out one may share a name.
     """
-    held_out = [_only_evaluates(entry) for entry in entries]
+    held_out = [only_evaluates(entry) for entry in entries]
     taken = dict.fromkeys(RESERVED, 1)
     names = [
         "" if alone else free(_bare_name(entry), taken)
@@ -150,7 +149,8 @@ def _bare_name(entry: Mapping[str, Any]) -> str:
     return f"{name}_{entry['copy']}" if entry.get("copy") else name
 
 
-def _only_evaluates(entry: Mapping[str, Any]) -> bool:
+def only_evaluates(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry scores nothing but evaluations."""
     return not (is_trained(entry) or entry.get("share") or entry.get("copy"))
 
 
@@ -178,126 +178,3 @@ def title(entries: Iterable[Mapping[str, Any]]) -> str:
         joint = (" - " if number < 0 else " + ") if said else ("-" if number < 0 else "")
         said += f"{joint}{factor}{name}"
     return said
-
-
-def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> list[Entry]:
-    """Returns the entries of a configuration that another one changes.
-
-    A list replaces the list. The short form `reward` replaces the trained rewards, or sets options
-    of the only one. The short form `evaluation.held_out` replaces the entries of weight 0 that
-    score nothing but evaluations.
-
-    Args:
-        under: The configuration to change, with its rewards in `rewards`, or without any.
-        over: The changes, with rewards in any form.
-        merge: Merges two mappings from a key to an entry, for changes of a single reward.
-
-    Raises:
-        ConfigError: If `over` has both `rewards` and a short form, or its rewards are invalid.
-    """
-    evaluation = over.get("evaluation")
-    held_out = evaluation.get("held_out") if isinstance(evaluation, Mapping) else None
-    entries = [dict(entry) for entry in under.get("rewards", ())]
-    if "rewards" in over:
-        if "reward" in over or held_out:
-            raise ConfigError(
-                "rewards: lists all rewards of the run, so reward and evaluation.held_out cannot"
-                " stand beside it. Put them into the list, those to hold out with weight: 0."
-            )
-        given = over["rewards"]
-        by_number = isinstance(given, Mapping) and given and "name" not in given
-        entries = _changed(entries, given, merge) if by_number else listed(given, "rewards")
-        if not trained(entries):
-            raise ConfigError(
-                "rewards: none is trained on. Give at least one a weight other than 0, as in"
-                " [{name: aesthetic, weight: 2}, {name: redness}]."
-            )
-        return entries
-    if "reward" in over:
-        entries = _with_reward(entries, over["reward"], merge)
-    if held_out is not None:
-        kept = [entry for entry in entries if not _only_evaluates(entry)]
-        entries = [*kept, *_of_weight_zero(held_out)]
-    return entries
-
-
-def listed(given: Any, place: str) -> list[Entry]:
-    """Returns entries from a name, an entry, or a list of names and entries. Raises ConfigError
-    under the key `place` for anything else.
-    """
-    several = [given] if isinstance(given, str | Mapping) else given
-    if not isinstance(several, list | tuple):
-        raise ConfigError(
-            f"{place}: must be a list such as [{{name: aesthetic, weight: 2}}, {{name: redness}}],"
-            f" not {quoted(given)}."
-        )
-    entries = []
-    for number, each in enumerate(several):
-        if not isinstance(each, str | Mapping):
-            raise ConfigError(
-                f"{place}.{number}: must be a name or {{name: …, option: …}}, not {quoted(each)}."
-            )
-        entries.append({"name": each} if isinstance(each, str) else dict(each))
-    return entries
-
-
-def read_entries(config: Mapping[str, Any]) -> list[Entry]:
-    """Returns the entries of a run's config.yaml, from any form; none if they are invalid."""
-    try:
-        entries = layered({}, config, lambda under, over: {**under, **over})
-        for entry in entries:
-            use_of(entry)
-    except ConfigError:
-        return []
-    return entries
-
-
-def _of_weight_zero(held_out: Any) -> list[Entry]:
-    entries = listed(held_out, "evaluation.held_out")
-    for number, entry in enumerate(entries):
-        if entry.get("weight", 0) != 0:
-            raise ConfigError(
-                f"evaluation.held_out.{number}.weight: {quoted(entry['weight'])} given, but a"
-                " reward that is held out has weight 0. List it in rewards to train on it."
-            )
-    return [{**entry, "weight": 0} for entry in entries]
-
-
-def _with_reward(entries: list[Entry], given: Any, merge: Merge) -> list[Entry]:
-    if isinstance(given, str):
-        given = {"name": given}
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"reward: must hold keys and values, not {quoted(given)}.")
-    places = [number for number, entry in enumerate(entries) if is_trained(entry)]
-    if len(places) > 1 and "name" not in given:
-        option = next(iter(given), "name")
-        raise ConfigError(
-            f"reward.{option}: {len(places)} rewards are trained on. Say which one is meant:"
-            f" rewards.{places[0]}.{option}, or another number."
-        )
-    others = [entry for entry in entries if not is_trained(entry)]
-    before = entries[places[0]] if len(places) == 1 else {}
-    return [merge({"it": before}, {"it": given})["it"], *others]
-
-
-def _changed(entries: list[Entry], given: Mapping[str, Any], merge: Merge) -> list[Entry]:
-    """Applies changes of single entries by their numbers: `rewards: {1: {weight: 0.5}}`, which is
-    also what `--rewards.1.weight 0.5` becomes.
-    """
-    changed = [dict(entry) for entry in entries]
-    for key, options in given.items():
-        number = (
-            int(key) if str(key).isdecimal() and len(str(key)) < LONGEST_NUMBER else len(entries)
-        )
-        if number >= len(changed):
-            known = ", ".join(
-                f"{place} ({entry.get('name')})" for place, entry in enumerate(changed)
-            )
-            said = str(key)[:100]
-            raise ConfigError(f"rewards.{said}: no such reward; there are {known or 'none'}.")
-        if not isinstance(options, Mapping):
-            raise ConfigError(f"rewards.{key}: must hold keys and values, not {quoted(options)}.")
-        # another name drops the options of the reward, not how it is used
-        use = {k: v for k, v in changed[number].items() if k in OF_THE_USE}
-        changed[number] = {**use, **merge({"it": changed[number]}, {"it": options})["it"]}
-    return changed

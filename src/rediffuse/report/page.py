@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rediffuse.config.merge import read_entries
 from rediffuse.config.reading import read_yaml
-from rediffuse.config.rewards import read_entries, term_names, title, trained
+from rediffuse.config.rewards import term_names, title, trained
 from rediffuse.errors import RunError
 from rediffuse.report import panels, pictures, tables
 from rediffuse.report.diagnostics import diagnostics

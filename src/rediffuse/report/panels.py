@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rediffuse.config.rewards import read_entries, term_names, trained, use_of
+from rediffuse.config.merge import read_entries
+from rediffuse.config.rewards import term_names, trained, use_of
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number

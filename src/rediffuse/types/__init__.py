@@ -11,7 +11,6 @@ from rediffuse.types.data import (
     CleanSamples,
     Conditioning,
     EncodedSamples,
-    Judgement,
     Loss,
     Metrics,
     ModelCard,
@@ -37,6 +36,7 @@ from rediffuse.types.models import (
 )
 from rediffuse.types.rewards import (
     HasFeatures,
+    Judgement,
     ListsPrompts,
     PromptSet,
     Renders,

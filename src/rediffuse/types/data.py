@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rediffuse.config.inputs import file_of
-from rediffuse.errors import Status
 
 Conditioning = Mapping[str, Tensor]
 """Everything the network sees of the prompts, by name; each tensor has shape (B, …)."""
@@ -269,24 +268,6 @@ class Loss:
     value: Tensor
     log_ratio: Tensor | None = None
     metrics: Metrics = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The output of a reward with more than its values.
-
-    Attributes:
-        values: Shape (B,); higher is better.
-        parts: Further numbers, by name, which are logged; each has shape (B,).
-        notes: One text for each sample, by name, for rewards.jsonl.
-        statuses: One status for each sample; empty: every finite value is ok. Samples with
-            "timeout" are scored again later.
-    """
-
-    values: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    statuses: Sequence[Status] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,32 @@
 """Protocols of rewards and prompt sets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from rediffuse.types.data import Judgement, Prompt
+from rediffuse.errors import Status
+from rediffuse.types.data import Prompt
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The output of a reward with more than its values.
+
+    Attributes:
+        values: Shape (B,); higher is better.
+        parts: Further numbers, by name, which are logged; each has shape (B,).
+        notes: One text for each sample, by name, for rewards.jsonl.
+        statuses: One status for each sample; empty: every finite value is ok. Samples with
+            "timeout" are scored again later.
+    """
+
+    values: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    statuses: Sequence[Status] = ()
 
 
 class PromptSet(Protocol):

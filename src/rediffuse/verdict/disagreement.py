@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, TypedDict
 
-from rediffuse.config.rewards import component_of, read_entries, term_names, use_of
+from rediffuse.config.merge import read_entries
+from rediffuse.config.rewards import component_of, term_names, use_of
 from rediffuse.runs.rows import RewardsRow
 from rediffuse.verdict.changes import finite
 

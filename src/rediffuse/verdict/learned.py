@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from rediffuse.config.rewards import read_entries, term_names, use_of
+from rediffuse.config.merge import read_entries
+from rediffuse.config.rewards import term_names, use_of
 from rediffuse.maths.trend import trend
 from rediffuse.runs.rows import MetricsRow, column
 from rediffuse.verdict.evidence import Evidence, Finding
