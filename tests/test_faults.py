@@ -13,7 +13,8 @@ from rediffuse import resume, train
 from rediffuse.errors import ConfigError, NonFiniteError
 from rediffuse.evaluation import monitor
 from rediffuse.evaluation.pictures import before_and_after
-from rediffuse.evaluation.suites import Question, evaluate, table
+from rediffuse.evaluation.suites import Question, evaluate
+from rediffuse.evaluation.table import suite_table
 from rediffuse.faults import told, traced
 from rediffuse.images import drawable, picture, pixels
 from rediffuse.maths import appearance
@@ -355,7 +356,7 @@ def test_sample_and_evaluate_tell_what_is_not_finite(tmp_path):
 
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(table(found))
+        console.print(suite_table(found))
     assert "Not finite: " in shown.get()
 
 

@@ -512,10 +512,10 @@ def test_a_reward_is_always_called_on_the_thread_that_loaded_it(mine, tmp_path):
 
 
 def test_a_slow_watched_reward_leaves_the_trained_one_its_time(mine, tmp_path):
+    """In evaluations it is too slow, and left out."""
     rewards = ["redness", {"name": f"{mine}:waits", "weight": 0, "share": 1}]
-    train(
-        tiny.config(rewards=rewards, epochs=1, scoring={"timeout_seconds": 0.5}), tmp_path / "run"
-    )
+    times = {"timeout_seconds": 0.5, "deadline_seconds": 0.5}
+    train(tiny.config(rewards=rewards, epochs=1, scoring=times), tmp_path / "run")
     rows = journal(tmp_path / "run")
     assert [(row["status"], row["attempts"]) for row in rows] == [("ok", 1)] * len(rows)
     assert all(row["parts"]["waits"] == 0 for row in rows)
