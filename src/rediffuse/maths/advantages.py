@@ -70,6 +70,13 @@ def _gaps(rewards: Tensor, groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return rewards - mean[group], group, size
 
 
+def members(groups: Tensor) -> list[Tensor]:
+    """Returns the positions of each group's samples, in order, by one sort of the groups (B,)."""
+    order = groups.argsort(stable=True)
+    _, sizes = groups[order].unique_consecutive(return_counts=True)
+    return list(order.split(sizes.tolist()))
+
+
 class PromptStatistics:
     """Standardises each reward by the recent rewards of its prompt (Black et al. 2023, sec. 4.3 and
     app. D).
@@ -99,12 +106,16 @@ class PromptStatistics:
             The advantages, shape (B,).
         """
         advantages = torch.empty_like(rewards)
-        for group in groups.unique().tolist():
-            mine = groups == group
+        of_all = rewards.mean(), rewards.std(correction=0) + EPS
+        for rows in members(groups):
+            mine, group = rewards[rows], int(groups[rows[0]])
             buffer = self.buffers.setdefault(group, deque(maxlen=self.buffer_size))
-            buffer.extend(rewards[mine].tolist())
-            known = rewards if len(buffer) < self.min_count else rewards.new_tensor(list(buffer))
-            advantages[mine] = (rewards[mine] - known.mean()) / (known.std(correction=0) + EPS)
+            buffer.extend(mine.tolist())
+            mean, deviation = of_all
+            if len(buffer) >= self.min_count:
+                known = rewards.new_tensor(list(buffer))
+                mean, deviation = known.mean(), known.std(correction=0) + EPS
+            advantages[rows] = (mine - mean) / deviation
         return advantages
 
     def state(self) -> dict[str, list[float]]:

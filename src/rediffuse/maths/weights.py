@@ -6,6 +6,8 @@ Rewards and groups have shape (B,), where B counts the samples of all processes.
 import torch
 from torch import Tensor
 
+from rediffuse.maths.advantages import members
+
 
 def softmax_weights(rewards: Tensor, inverse_temperature: float) -> Tensor:
     """Returns weights proportional to exp(inverse_temperature * reward), with mean 1 (Black et al.
@@ -24,8 +26,8 @@ def softmax_weights(rewards: Tensor, inverse_temperature: float) -> Tensor:
 def softmax_weights_by_group(rewards: Tensor, groups: Tensor, inverse_temperature: float) -> Tensor:
     """Applies `softmax_weights` within each group, so that the mean weight of every group is 1."""
     weights = torch.empty_like(rewards)
-    for group in groups.unique():
-        weights[groups == group] = softmax_weights(rewards[groups == group], inverse_temperature)
+    for rows in members(groups):
+        weights[rows] = softmax_weights(rewards[rows], inverse_temperature)
     return weights
 
 
@@ -45,8 +47,8 @@ def above_percentile(rewards: Tensor, percentile: float) -> Tensor:
 def above_percentile_by_group(rewards: Tensor, groups: Tensor, percentile: float) -> Tensor:
     """Applies `above_percentile` within each group; at least one sample of each is selected."""
     kept = torch.empty_like(rewards, dtype=torch.bool)
-    for group in groups.unique():
-        kept[groups == group] = above_percentile(rewards[groups == group], percentile)
+    for rows in members(groups):
+        kept[rows] = above_percentile(rewards[rows], percentile)
     return kept
 
 
