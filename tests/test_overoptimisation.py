@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from rediffuse.verdict.overoptimisation import course, least_errors, shift, to_lose
+from rediffuse.verdict.overoptimisation import Followed, course, least_errors, shift, to_lose
 
 PICTURES = 16
 
@@ -154,3 +154,18 @@ def test_the_rule_is_the_same_along_the_run_as_at_its_end():
     marks = [course(rows[:epoch], means[: epoch + 1]).fall for epoch in range(1, 11)]
     assert {mark.epoch for mark in marks if mark} == {6}
     assert marks[4] is None and marks[5] is not None
+
+
+def test_a_run_that_is_followed_comes_to_what_its_whole_log_says():
+    """Evaluation by evaluation, with a fall in some and none in others."""
+    fell = 0
+    for seed in range(12):
+        means = [0.0] * 6 + [-0.6 * step * (seed % 3) for step in range(5)]
+        rows, made = metrics(RISING), looks(means, noise=0.5, seed=seed)
+        followed = Followed()
+        for number, look in enumerate(made):
+            followed.looks.append(look)
+            assert followed.course() == course(rows[:number], made[: number + 1])
+            followed.metrics.extend(rows[number : number + 1])
+        fell += followed.course().fall is not None
+    assert 0 < fell < 12

@@ -1,12 +1,12 @@
 """Evaluations along a run, on fixed prompts and noise: before some epochs and at the end."""
 
 from rediffuse.callbacks.progress import Display
-from rediffuse.callbacks.protocol import Callback, RunState
+from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
 from rediffuse.runs import checkpoint
 from rediffuse.runs.rows import read_metrics, read_monitor
-from rediffuse.verdict.overoptimisation import Course, course
+from rediffuse.verdict.overoptimisation import Course, Followed
 
 
 class Evaluator(Callback):
@@ -24,7 +24,15 @@ class Evaluator(Callback):
         self.course = Course(None, None)
         self._monitor, self._display = monitor, display
         monitor.view = pictures.view
+        self._followed = Followed()
         self._evaluated: int | None = None
+
+    def run_begins(self, run: RunState) -> None:
+        if run.world.is_main:
+            self._followed = Followed(read_metrics(run.folder), read_monitor(run.folder))
+
+    def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
+        self._followed.metrics.append(epoch.metrics)
 
     def epoch_begins(self, run: RunState) -> None:
         if run.config.evaluation.is_due(run.epoch):
@@ -44,14 +52,13 @@ class Evaluator(Callback):
     def _look(self, run: RunState) -> None:
         run.world.heart.beat("looking at fixed prompts")
         with run.learner.average.shown():
-            self._monitor.look(
-                run.epoch, self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}")
-            )
+            pictures = self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}")
+            self._followed.looks.append(self._monitor.look(run.epoch, pictures))
         known, action = self.course.fall, run.config.evaluation.on_overoptimisation
         kept = run.folder.planned_checkpoints(
             run.config.logging.checkpoint_every, run.config.epochs
         )
-        self.course = course(read_metrics(run.folder), read_monitor(run.folder), kept)
+        self.course = self._followed.course(kept)
         checkpoint.call_best(run.folder.checkpoints, self.course.best)
         if self.course.fall and not known:
             self._display.overoptimised(self.course.fall, self.course.best, action)

@@ -105,8 +105,8 @@ class Monitor:
         self._said: set[str] = set()
         self._hung: set[str] = set()
 
-    def look(self, epoch: int, pictures: Rollout) -> None:
-        """Measures an evaluation and appends a row to monitor.jsonl.
+    def look(self, epoch: int, pictures: Rollout) -> MonitorRow:
+        """Measures an evaluation, appends a row to monitor.jsonl, and returns it.
 
         Args:
             epoch: The number of completed epochs.
@@ -129,6 +129,7 @@ class Monitor:
                 f"{count_of_broken(len(broken), len(pictures.prompts))} {told(broken.values())}"
             )
         log.append(self._run.monitor, [row])
+        return row
 
     def _asked(self, name: str, seen: Rollout, *, first: bool) -> HeldOut:
         values, parts = self._values(name, seen)

@@ -19,7 +19,7 @@ rewards, the last of them.
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from rediffuse.maths.student import quantile
@@ -97,10 +97,38 @@ def course(
         looks: One row for each evaluation.
         checkpoints: Those that may be chosen as best, in completed epochs; None: any.
     """
-    fall = next(
-        (fall for number in range(1, len(looks)) if (fall := _fall(metrics, looks[: number + 1]))),
-        None,
-    )
+    followed = Followed(list(metrics), list(looks))
+    return followed.course(checkpoints)
+
+
+@dataclass
+class Followed:
+    """A run that is followed as it goes on, so that each evaluation is judged once.
+
+    Attributes:
+        metrics: One row for each epoch so far; append new ones.
+        looks: One row for each evaluation so far; append new ones.
+    """
+
+    metrics: list[MetricsRow] = field(default_factory=list)
+    looks: list[MonitorRow] = field(default_factory=list)
+    _judged: int = field(default=1, init=False)
+    _fall: Fall | None = field(default=None, init=False)
+
+    def course(self, checkpoints: Collection[int] | None = None) -> Course:
+        """Applies the rule to the run so far; `checkpoints` as in the function `course`."""
+        while self._fall is None and self._judged < len(self.looks):
+            self._judged += 1
+            self._fall = _fall(self.metrics, self.looks[: self._judged])
+        return _course(self.metrics, self.looks, self._fall, checkpoints)
+
+
+def _course(
+    metrics: Sequence[MetricsRow],
+    looks: Sequence[MonitorRow],
+    fall: Fall | None,
+    checkpoints: Collection[int] | None,
+) -> Course:
     before = [
         row["epoch"]
         for row in looks
