@@ -32,7 +32,7 @@ def images_per_second(lanes: int, threads: int) -> float:
         run.epoch = epoch
         prompts = run.draw()
         rollout, scores = run.sample(prompts)
-        run.learner.update(rollout, run.advantages(scores.rewards, prompts), epoch)
+        run.learner.update(rollout, run.learner.advantages(scores.rewards, prompts), epoch)
         best = max(best, len(prompts) / (time.perf_counter() - began))
     return best
 

@@ -21,7 +21,6 @@ from rediffuse.config import inputs
 from rediffuse.errors import ConfigError
 from rediffuse.images import MOST_INPUT_PIXELS, input_image
 from rediffuse.prompts.text_file import TextFile
-from rediffuse.rollout import group_of
 from rediffuse.runs import log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import resume, train
@@ -66,9 +65,9 @@ def test_a_file_is_looked_for_beside_the_prompts_and_stored_whole(place, monkeyp
 def test_two_files_of_one_name_look_alike_and_are_two_prompts(place):
     dark, bright = TextFile(place / "mine.jsonl").prompts
     assert dark.shown == bright.shown == "[image=photo.png, strength=2]"
-    assert dark.key != bright.key and group_of(dark) != group_of(bright)
+    assert dark.key != bright.key and dark.group != bright.group
     again = TextFile(place / "mine.jsonl").prompts[0]
-    assert dark.key == again.key and group_of(dark) == group_of(again)
+    assert dark.key == again.key and dark.group == again.group
 
 
 def test_without_files_a_prompt_is_known_by_what_is_shown():

@@ -27,7 +27,7 @@ before = peak_gibibytes()
 prompts = run.draw()
 rollout, scores = run.sample(prompts)
 assert rollout.trajectory.latents.shape == (10_240, 4, 64, 64)
-run.learner.update(rollout, run.advantages(scores.rewards, prompts), 0)
+run.learner.update(rollout, run.learner.advantages(scores.rewards, prompts), 0)
 print(peak_gibibytes() - before)
 """
 

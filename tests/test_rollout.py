@@ -4,7 +4,7 @@ from tiny import ToyDenoiser
 
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, denoise, group_of
+from rediffuse.rollout import Draws, collect, denoise
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Rollout, Transitions
 
@@ -60,11 +60,7 @@ def test_a_deterministic_sampler_has_no_random_steps():
 
 
 def test_groups_mean_the_same_everywhere():
-    assert (
-        group_of(Prompt("a cat"))
-        == group_of(Prompt("a cat", {"seen": 3}))
-        != group_of(Prompt("a dog"))
-    )
+    assert Prompt("a cat").group == Prompt("a cat", {"seen": 3}).group != Prompt("a dog").group
 
 
 def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):

@@ -24,7 +24,7 @@ def trained_once(advantages=None, lanes=1, **over):
     prompts = run.draw()
     rollout, scores = run.sample(prompts)
     given = (
-        run.advantages(scores.rewards, prompts)
+        run.learner.advantages(scores.rewards, prompts)
         if advantages is None
         else torch.tensor(advantages, dtype=torch.float64)
     )
@@ -108,7 +108,7 @@ def test_the_gradient_is_the_mean_over_all_rows_of_the_minibatch():
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     prompts = run.draw()
     rollout, scores = run.sample(prompts)
-    advantages = run.advantages(scores.rewards, prompts)
+    advantages = run.learner.advantages(scores.rewards, prompts)
     parameters = list(run.learner.policy.denoiser.parameters().values())
     way, total = rollout.trajectory, [torch.zeros_like(p) for p in parameters]
     num_rows = len(prompts) * len(way.steps)
@@ -214,7 +214,7 @@ def test_each_epoch_of_a_regression_begins_with_fresh_moments():
         run.epoch = 1
         prompts = run.draw()
         rollout, scores = run.sample(prompts)
-        run.learner.update(rollout, run.advantages(scores.rewards, prompts), 1)
+        run.learner.update(rollout, run.learner.advantages(scores.rewards, prompts), 1)
         return next(iter(run.learner.optimizer.state.values()))["step"].item()
 
     assert steps_taken() == 2
@@ -287,7 +287,9 @@ def test_the_divergence_from_the_pretrained_model_is_zero_at_first_and_holds_the
             run.epoch = epoch
             prompts = run.draw()
             rollout, scores = run.sample(prompts)
-            metrics = run.learner.update(rollout, run.advantages(scores.rewards, prompts), epoch)
+            metrics = run.learner.update(
+                rollout, run.learner.advantages(scores.rewards, prompts), epoch
+            )
         return metrics["kl_to_pretrained"]
 
     assert moved(10.0) < 0.5 * moved(1e-9)

@@ -1,6 +1,5 @@
 """Sampling: turns prompts into samples and the trajectories that lead to them."""
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -163,7 +162,7 @@ def sampled(
     faults = [
         before or after for before, after in zip(trajectory.faults, traced(checks), strict=True)
     ]
-    groups = torch.tensor([group_of(prompt) for prompt in draws.prompts])
+    groups = torch.tensor([prompt.group for prompt in draws.prompts])
     way = replace(kept, faults=faults if any(faults) else ())
     return Rollout(draws.prompts, groups, torch.tensor(draws.indices), samples.cpu(), way)
 
@@ -236,10 +235,3 @@ def arrived(latents: Tensor, spread: Tensor | None = None) -> Trajectory:
     return Trajectory(
         torch.empty(0, dtype=torch.int64), latents[:, None], torch.empty(len(latents), 0), spread
     )
-
-
-def group_of(prompt: Prompt) -> int:
-    """Returns a hash of everything the model sees of a prompt, which is equal in all epochs and
-    processes.
-    """
-    return int.from_bytes(hashlib.blake2b(prompt.key.encode(), digest_size=8).digest(), "big") >> 1

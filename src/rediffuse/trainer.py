@@ -7,12 +7,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.maths import noise
-from rediffuse.rollout import Draws, collect_with, group_of
+from rediffuse.rollout import Draws, collect_with
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.scores import Scores
 from rediffuse.types import Prompt, Rollout
@@ -39,12 +36,12 @@ class Run(RunState):
         """Runs one epoch and returns its results, or None if the run is over. An epoch that is
         interrupted or whose rewards fail raises the error and is not counted.
         """
-        if self._is_over():
+        if self.is_over():
             return None
         self.also.clear()
         for callback in self.callbacks:
             callback.epoch_begins(self)
-        if self._is_over():
+        if self.is_over():
             return None
         prompts, began = self.draw(), time.perf_counter()
         rollout, own = self.world.together(lambda: self.sample(prompts))
@@ -52,7 +49,7 @@ class Run(RunState):
         scores = self.scorer.gather(own, rollout)
         for callback in self.callbacks:
             callback.scored(self, rollout, scores)
-        advantages = self.advantages(scores.rewards, prompts)
+        advantages = self.learner.advantages(scores.rewards, prompts)
         self.world.heart.beat("learning")
         learned = self.learner.update(rollout, advantages, self.epoch)
         done = time.perf_counter()
@@ -84,19 +81,6 @@ class Run(RunState):
         batches = collect_with(self.also, learner.policy, draws, size, self.world, keep)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
-    def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
-        """Computes the advantages (num_samples,) of an epoch from its rewards (num_samples,); NaN
-        for samples that are not trained on, such as all whose reward is NaN.
-        """
-        valid, algorithm = rewards.isfinite(), self.learner.algorithm
-        if algorithm.groups == "draw":
-            groups = torch.arange(len(prompts)) // self.config.images_per_prompt
-        else:
-            groups = torch.tensor([group_of(prompt) for prompt in prompts])
-        advantages = torch.full_like(rewards, torch.nan)
-        advantages[valid] = algorithm.advantages(rewards[valid], groups[valid])
-        return advantages
-
     def _row(
         self, scores: Scores, learned: UpdateColumns, sampling: float, training: float
     ) -> MetricsRow:
@@ -112,9 +96,6 @@ class Run(RunState):
             "images_per_second": num_samples / (sampling + training),
             "peak_memory_bytes": self.world.peak_memory_bytes(),
         }
-
-    def _is_over(self) -> bool:
-        return self.epoch >= self.config.epochs or self.world.any(self._stopping)
 
     def _announced(self, batches: Iterable[Rollout]) -> Iterator[Rollout]:
         for batch in batches:

@@ -54,7 +54,7 @@ def test_the_best_of_each_draw_are_kept_where_a_prompt_is_drawn_twice(tmp_path):
     )
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), World(lanes=1)).run
     rewards = torch.rand(256 * 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = run.advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
+    weights = run.learner.advantages(rewards, [Prompt("a cat")] * 3200 + [Prompt("a dog")] * 4992)
     assert weights.isfinite().sum() == 1024 == run.learner.algorithm.num_trained(config)
     assert (weights.view(256, 32).isfinite().sum(1) == 4).all()
 

@@ -75,6 +75,12 @@ class RunState:
         """
         self._stopping = True
 
+    def is_over(self) -> bool:
+        """Whether all epochs are complete or a process has stopped the run. All processes must call
+        it together.
+        """
+        return self.epoch >= self.config.epochs or self.world.any(self._stopping)
+
     def draw_also(self, draws: Draws, receive: Callable[[Rollout], None]) -> None:
         """Draws more samples in the next epoch's batches, which cost less together than alone. They
         are neither scored nor trained on. Call it in `epoch_begins`, in the processes that want

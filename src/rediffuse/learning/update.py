@@ -1,6 +1,7 @@
 """The policy update: optimizer steps on the advantages of a rollout."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from rediffuse.processes.world import World
 from rediffuse.runs import checkpoint
 from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.runs.rows import UpdateColumns
-from rediffuse.types import Algorithm, HasRatio, Loss, Remembers, Rollout
+from rediffuse.types import Algorithm, HasRatio, Loss, Prompt, Remembers, Rollout
 
 MOST_SKIPPED = 3
 """The run ends after this many consecutive updates without a finite loss and gradient."""
@@ -51,6 +52,25 @@ class Learner:
         )
         self.average = Average(parameters, config.ema_decay)
         self.skipped: list[str] = []
+
+    def advantages(self, rewards: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+        """Computes the advantages of an epoch's samples, of all processes.
+
+        Args:
+            rewards: Shape (num_samples,), NaN for masked rewards.
+            prompts: The prompt of each sample.
+
+        Returns:
+            Shape (num_samples,); NaN for samples that are not trained on, such as all masked ones.
+        """
+        valid = rewards.isfinite()
+        if self.algorithm.groups == "draw":
+            groups = torch.arange(len(prompts)) // self.config.images_per_prompt
+        else:
+            groups = torch.tensor([prompt.group for prompt in prompts])
+        advantages = torch.full_like(rewards, torch.nan)
+        advantages[valid] = self.algorithm.advantages(rewards[valid], groups[valid])
+        return advantages
 
     def state(self, epoch: int) -> Checkpoint:
         """Returns everything needed to resume after `epoch` epochs. Its tensors are not copies."""

@@ -1,5 +1,6 @@
 """Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,6 +46,12 @@ class Prompt:
     def key(self) -> str:
         """Everything the model sees, as one text; prompts with equal keys are the same prompt."""
         return self._line(_as_json)
+
+    @property
+    def group(self) -> int:
+        """A number of 63 bits, equal for prompts with equal keys, in every epoch and process."""
+        digest = hashlib.blake2b(self.key.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") >> 1
 
     def _line(self, written: Callable[[Any], str]) -> str:
         pairs = sorted(self.inputs.items())
