@@ -135,7 +135,7 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     for wrong, said in (
         (["--checkpoint", "last"], "--checkpoint: no 'last'"),
         (["--prompts", "everyday_object"], "Did you mean 'everyday_objects'?"),
-        (["--num-prompts", "0"], "--num-prompts: 0 asked"),
+        (["--num-prompts", "0"], "--num-prompts: 0 requested"),
         (["--rewards", "asthetic"], "Did you mean 'aesthetic'?"),
     ):
         code, _, err = run(capsys, "evaluate", folder, "--trust-code", *wrong)
