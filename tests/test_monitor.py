@@ -311,7 +311,7 @@ def test_the_divergence_is_not_measured_where_it_is_not_wanted(rewards, tmp_path
 
 
 def test_stopping_needs_a_reward_to_go_by(rewards):
-    with pytest.raises(ConfigError, match="stop needs a reward to go by"):
+    with pytest.raises(ConfigError, match="stop needs a held-out reward"):
         config(rewards, evaluation={"on_overoptimisation": "stop"})
 
 

@@ -83,8 +83,8 @@ def use_of(entry: Mapping[str, Any], place: str = "rewards") -> Use:
         )
     if use.copy and not use.scored_share:
         raise ConfigError(
-            f"{place}.copy: a copy is compared with the reward on an epoch's samples. Say of which"
-            " share of them: share: 0.25."
+            f"{place}.copy: the reward scores copies of a share of each epoch's samples. Give"
+            " that share, such as share: 0.25."
         )
     return use
 
@@ -202,7 +202,7 @@ def layered(under: Mapping[str, Any], over: Mapping[str, Any], merge: Merge) -> 
         if "reward" in over or held_out:
             raise ConfigError(
                 "rewards: lists all rewards of the run, so reward and evaluation.held_out cannot"
-                " stand beside it. Put them into the list, those to hold out with weight: 0."
+                " be given as well. Put them into the list, held-out rewards with weight: 0."
             )
         given = over["rewards"]
         by_number = isinstance(given, Mapping) and given and "name" not in given
