@@ -88,7 +88,7 @@ def test_every_algorithm_learns_from_a_flow_of_numbers(algorithm, tmp_path):
 
 def test_a_reward_of_another_kind_of_sample_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"reward.name: 'redness' judges image samples.*makes video"
+        ConfigError, match=r"reward.name: 'redness' scores image samples.*makes video"
     ):
         train(config("video", reward={"name": "redness"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
