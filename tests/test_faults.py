@@ -237,7 +237,7 @@ def test_too_many_broken_samples_end_the_run_with_their_cause(tmp_path):
         "broken_sample; scoring.max_failed allows a share of 0.7. The decoder gave NaN in fp16 ("
         in said
     )
-    assert "Set model.precision to bf16 or fp32." in said and "mend the reward" not in said
+    assert "Set model.precision to bf16 or fp32." in said and "fix the reward" not in said
     assert checkpoint.epochs(run / "checkpoints") == [0]
 
 

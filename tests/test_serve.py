@@ -275,7 +275,7 @@ def test_a_server_of_something_else(tmp_path):
         (["redness", "--reward.quality", "3"], "has no such option"),
         (["redness", "--qualiti", "3"], "no such option --qualiti"),
         (["nowhere.py:mine"], "cannot import"),
-        (["still.py:Still"], "still.py:Still judges video samples, and only images travel"),
+        (["still.py:Still"], "still.py:Still scores video samples, but only images can be sent"),
     ],
 )
 def test_what_cannot_be_served(words, said, tmp_path):

@@ -474,7 +474,7 @@ def test_a_reward_whose_options_or_methods_mean_something_else(name, said, mine)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("LoadsNothing", "must return what scores.*it returned NoneType"),
+        ("LoadsNothing", "must return the function that scores.*it returned NoneType"),
         ("LoadsBadly", "cannot be loaded: RuntimeError: out of memory"),
     ],
 )

@@ -424,7 +424,7 @@ def test_a_server_that_goes_away_and_comes_back(judge, full, tmp_path):
     )
     began = time.monotonic()
     with pytest.raises(
-        RewardError, match="given nothing for 1 seconds: .* gave no answer for 0.5 seconds"
+        RewardError, match="returned nothing for 1 seconds: .* gave no answer for 0.5 seconds"
     ):
         train(plan, tmp_path / "stopped")
     assert time.monotonic() - began < 10

@@ -82,7 +82,7 @@ def test_a_paid_reward_that_was_changed_is_not_believed(run):
 def test_a_paid_reward_of_an_older_version_that_lost_a_key_is_one_sentence(run):
     paid = run / "rewards.paid-0.jsonl"
     paid.write_text('{"epoch": 3, "index": 0, "reward": 0.5}\n')
-    with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, row 1: .*asked again"):
+    with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, row 1: .*requested again"):
         resume(run, epochs=4)
     paid.unlink()
     assert len(resume(run, epochs=4)) == 1  # the control
