@@ -64,7 +64,9 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     assert index.write(tmp_path).exists()
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     assert f"`{tiny.ADAPTER}`" in card and "diffusers" not in card.lower()
-    with pytest.raises(ConfigError, match=r"--to kohya: this kind of model has no such form"):
+    with pytest.raises(
+        ConfigError, match=r"--to kohya: this kind of model cannot be converted to that format"
+    ):
         command(["export", "run", "--to", "kohya", "--trust-code"])
 
 

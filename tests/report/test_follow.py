@@ -176,7 +176,9 @@ def test_a_damaged_log_is_told_on_the_page_and_once_in_the_terminal(run, capsys)
     )
     live = follow.Live(run)
     said = [live.html(), live._rendered("again")]
-    assert all("metrics.jsonl, line 4: not what was written there" in text for text in said)
+    assert all(
+        "metrics.jsonl, line 4: this line was changed after it was written" in text for text in said
+    )
     assert " ".join(capsys.readouterr().err.split()).count("line 4") == 1
 
 
