@@ -124,7 +124,7 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     code, out, err = run(capsys, "evaluate", folder, *few)
     assert code == 0, err
     assert (
-        "unseen_animals: 4 pictures of 2 prompts" in out
+        "unseen_animals: 4 images of 2 prompts" in out
         and "redness" in out
         and "jpeg_compressibility" in out
     )
