@@ -160,7 +160,7 @@ def test_a_run_that_was_copied_without_its_model_still_has_its_page(capsys, tmp_
     code, _, err = run(capsys, "evaluate", tmp_path / "elsewhere", "--trust-code")
     assert code == 2 and str(model) in err and "Traceback" not in err
     code, out, _ = run(capsys, "report", tmp_path / "elsewhere")
-    assert code == 0 and "Too short to say." in out
+    assert code == 0 and "The run is too short to judge." in out
     assert "jpeg_compressibility" in (tmp_path / "elsewhere" / "report.html").read_text()
     code, out, _ = run(capsys, "report", tmp_path)
     assert code == 0 and out.strip() == str(tmp_path / "index.html")

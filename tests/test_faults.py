@@ -224,7 +224,7 @@ def test_the_suggestion_goes_by_the_place_and_the_precision():
     assert suggested("bf16") == "Set model.precision to fp32."
     # the control: rewards that failed
     failed = [{**row, "masked_broken_sample": 0} for row in rows]
-    assert suggested("fp16", failed).startswith("Mend the reward")
+    assert suggested("fp16", failed).startswith("Fix the reward")
 
 
 def test_too_many_broken_samples_end_the_run_with_their_cause(tmp_path):
@@ -305,7 +305,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
     )
     assert second["statistics"]["brightness"] is not None and "distance" not in second["statistics"]
     found = verdict.of_run(existing(run))
-    assert "2 of the fixed pictures were not finite" in " ".join(
+    assert "2 of the fixed images were not finite" in " ".join(
         finding.text for finding in found.findings
     )
     assert (run / "report.html").is_file()
