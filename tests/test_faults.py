@@ -458,7 +458,7 @@ def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(
 
     with monkeypatch.context() as patched:
         patched.setattr(DiffusionPolicy, "output", failing)
-        said = rf"Lower the learning rate if this began.*epoch {healthy} is put aside: resume goes on from epoch {healthy - 1}\.$"
+        said = rf"Lower the learning rate if this began.*epoch {healthy} is set aside: resume continues from epoch {healthy - 1}\.$"
         with pytest.raises(NonFiniteError, match=said):
             train(config({"name": f"{tiny.FILE}:Toy"}, epochs=4), run)
     assert checkpoint.epochs(run / "checkpoints") == list(range(1, healthy))
@@ -473,7 +473,7 @@ def test_a_state_that_a_run_begins_with_is_not_put_aside_unasked(tmp_path, monke
     real = DiffusionPolicy.output
     monkeypatch.setattr(DiffusionPolicy, "output", lambda *given: real(*given) * math.nan)
     with pytest.raises(
-        NonFiniteError, match=r"If epoch 1 was still well, move checkpoints/epoch-00002 away"
+        NonFiniteError, match=r"If epoch 1 was still healthy, move checkpoints/epoch-00002 away"
     ):
         resume(run, epochs=4)
     assert checkpoint.epochs(run / "checkpoints") == [2, 1]
