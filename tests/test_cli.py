@@ -320,7 +320,7 @@ def test_bad_input_loads_no_model_and_not_even_torch(tmp_path):
 def test_a_sampler_that_draws_nothing_cannot_train(capsys, tmp_path):
     code, _, err = run(capsys, "train", *TOY, "--sampler.eta", "0", "--run-dir", tmp_path / "run")
     assert code == 2
-    assert "nothing to learn" in err
+    assert "no likelihood to train with" in err
     assert not (tmp_path / "run").exists()
 
 

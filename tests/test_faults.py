@@ -195,7 +195,7 @@ def test_the_page_and_the_verdict_name_the_decoder_and_not_the_reward(tmp_path):
     assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {
         f.rule for f in found.findings
     }
-    assert found.suggestion == "Look for numbers in the weights of the decoder that are not finite."
+    assert found.suggestion == "Check the weights of the decoder for numbers that are not finite."
     said = {**json.loads((run / "verdict.json").read_text())}["suggestion"]
     assert said == found.suggestion
     assert any(
@@ -263,7 +263,7 @@ def test_a_picture_that_is_not_finite_is_crossed_out_and_told(tmp_path, capsys):
     broken = {int(number) for number in rows[0]["broken"]}
     assert 0 < len(broken) < 12
     assert (
-        f"{len(broken)} of 12 pictures are not finite and crossed out. The decoder gave"
+        f"{len(broken)} of 12 images are not finite and crossed out. The decoder gave"
         in " ".join(capsys.readouterr().out.split())
     )
     for row in rows:
@@ -339,7 +339,7 @@ def test_sample_and_evaluate_tell_what_is_not_finite(tmp_path):
     path.write_text(path.read_text().replace("above: 1.0", "above: -9.0"))
     with pytest.warns(
         UserWarning,
-        match=r"2 of 2 pictures are not finite and crossed out. The decoder gave NaN in fp16",
+        match=r"2 of 2 images are not finite and crossed out. The decoder gave NaN in fp16",
     ):
         shown = before_and_after(run, "a fox", 3)
     with Image.open(shown) as picture:
@@ -365,7 +365,7 @@ def test_steps_that_would_divide_by_zero_are_refused_before_the_run_begins():
         alpha_bar=torch.cat([tiny.ToyDenoiser.schedule.alpha_bar[:-1], torch.zeros(1)]),
     )
     with pytest.raises(
-        ConfigError, match="every sample would be NaN. Ask for --sampler.spacing leading"
+        ConfigError, match="every sample would be NaN. Use --sampler.spacing leading"
     ):
         DDIM(num_steps=4, spacing="trailing").bind(schedule)
     DDIM(num_steps=4, spacing="leading").bind(schedule)

@@ -102,6 +102,7 @@ def test_a_family_that_does_not_say_its_kind_of_sample_is_told_to(tmp_path, monk
         "import tiny\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine(tiny.OfVectors): pass\n"
     )
     with pytest.raises(
-        ConfigError, match=r"makes vector samples. Its class must say so .*modality = 'vector'"
+        ConfigError,
+        match=r"makes vector samples. Its class must declare that .*modality = 'vector'",
     ):
         train(config("vector", model={"name": f"{tmp_path}/mine.py:Mine"}), tmp_path / "run")

@@ -209,7 +209,7 @@ def test_a_longer_run_that_is_stopped_remembers_how_long_it_was_to_be(tmp_path):
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_run_cannot_be_made_shorter_than_it_is(asked, tmp_path):
     train(tiny.config(epochs=2), tmp_path / "run")
-    with pytest.raises(ConfigError, match=f"{asked} asked, but 2 epochs of .* are done"):
+    with pytest.raises(ConfigError, match=f"{asked} requested, but 2 epochs of .* are done"):
         resume(tmp_path / "run", epochs=asked)
 
 
