@@ -74,7 +74,7 @@ def is_cancelled(images, prompts):
 
 def not_finite(said):
     return (
-        "^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05."
+        "^4 of 8 rewards of this epoch cannot be trained on: 4 non_finite; scoring.max_failed allows a share of 0.05."
         f" The first: non_finite: error 'The reward <lambda> gave {said}.'. The run is saved"
     )
 
@@ -92,7 +92,7 @@ STOPS = {
     ),
     "hangs": (
         hangs,
-        "has given nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images",
+        "has returned nothing for 0.5 seconds: The reward hangs took more than 0.3 seconds on 4 images",
     ),
     "cannot connect": (
         cannot_connect,
@@ -114,11 +114,11 @@ STOPS = {
     "complex numbers": (lambda i, p: [1j] * len(p), "it gave list"),
     "NaN": (
         lambda i, p: bright(i) * math.nan,
-        not_finite("nan: only finite numbers can be learned from"),
+        not_finite("nan: only finite numbers can be trained on"),
     ),
     "infinite": (
         lambda i, p: bright(i) + math.inf,
-        not_finite("inf: only finite numbers can be learned from"),
+        not_finite("inf: only finite numbers can be trained on"),
     ),
     "huge": (
         lambda i, p: [1e300 * (n + 1) for n in range(len(p))],
@@ -362,7 +362,7 @@ def test_what_keeps_failing_is_masked_where_little_is_missing(tmp_path, monkeypa
         json.loads(line) for line in (tmp_path / "run" / "rewards.jsonl").read_text().splitlines()
     ]
     assert sorted(row["attempts"] for row in rows) == [1] * 6 + [10, 10]
-    with pytest.raises(RewardError, match="given nothing for 0.5 seconds: 1 images timed out"):
+    with pytest.raises(RewardError, match="returned nothing for 0.5 seconds: 1 images timed out"):
         train(plan(), tmp_path / "strict", half_down)
 
 
@@ -514,7 +514,7 @@ def test_a_reward_that_kills_its_process_is_kept_in_one_of_its_own(tmp_path):
     try:
         with pytest.raises(
             RewardError,
-            match=r"given nothing for 0.5 seconds: The server .* gave no answer for 0.5 seconds",
+            match=r"returned nothing for 0.5 seconds: The server .* gave no answer for 0.5 seconds",
         ):
             train(plan(reward=reward, scoring={"deadline_seconds": 0.5}), tmp_path / "run")
         assert served.process.wait(5) == -11

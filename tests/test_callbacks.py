@@ -248,7 +248,7 @@ def test_a_run_left_early_by_hand_is_saved(tmp_path):
 @pytest.mark.parametrize("given", [print, Told])
 def test_what_is_no_callback_is_refused_before_there_is_a_folder(given, tmp_path):
     with pytest.raises(
-        ConfigError, match=r"is no callback. Derive a class from rediffuse\.Callback"
+        ConfigError, match=r"is not a callback. Derive a class from rediffuse\.Callback"
     ):
         train(tiny.config(), tmp_path / "run", callbacks=[given])
     assert not (tmp_path / "run").exists()

@@ -124,7 +124,7 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     code, out, err = run(capsys, "evaluate", folder, *few)
     assert code == 0, err
     assert (
-        "unseen_animals: 4 pictures of 2 prompts" in out
+        "unseen_animals: 4 images of 2 prompts" in out
         and "redness" in out
         and "jpeg_compressibility" in out
     )
@@ -135,7 +135,7 @@ def test_evaluate_tells_before_and_after_in_the_terminal_and_the_folder(capsys, 
     for wrong, said in (
         (["--checkpoint", "last"], "--checkpoint: no 'last'"),
         (["--prompts", "everyday_object"], "Did you mean 'everyday_objects'?"),
-        (["--num-prompts", "0"], "--num-prompts: 0 asked"),
+        (["--num-prompts", "0"], "--num-prompts: 0 requested"),
         (["--rewards", "asthetic"], "Did you mean 'aesthetic'?"),
     ):
         code, _, err = run(capsys, "evaluate", folder, "--trust-code", *wrong)
@@ -160,7 +160,7 @@ def test_a_run_that_was_copied_without_its_model_still_has_its_page(capsys, tmp_
     code, _, err = run(capsys, "evaluate", tmp_path / "elsewhere", "--trust-code")
     assert code == 2 and str(model) in err and "Traceback" not in err
     code, out, _ = run(capsys, "report", tmp_path / "elsewhere")
-    assert code == 0 and "Too short to say." in out
+    assert code == 0 and "The run is too short to judge." in out
     assert "jpeg_compressibility" in (tmp_path / "elsewhere" / "report.html").read_text()
     code, out, _ = run(capsys, "report", tmp_path)
     assert code == 0 and out.strip() == str(tmp_path / "index.html")
@@ -242,9 +242,9 @@ def test_a_function_of_ones_own_is_a_reward(capsys, tmp_path):
         (["train", "--epochs"], "expected a value"),
         (["train", "--algorithm", "[1]"], "algorithm.name: no '[1]'"),
         (["train", "--reward", "os:sep"], "is str, not a class or a function"),
-        (["train", "--algorithm", "os:getcwd"], "is not what algorithms are: it has no 'loss'"),
+        (["train", "--algorithm", "os:getcwd"], "lacks what algorithms must have: 'loss'"),
         (["train", "--reward", "decimal:Context"], "or name a function"),
-        (["train", "--prompts", "os:getcwd"], "is not what prompts are: it has no 'draw'"),
+        (["train", "--prompts", "os:getcwd"], "lacks what prompts must have: 'draw'"),
         (["train", "--model.guidance-scale", ".inf"], "model.guidance_scale: "),
         (["train", "--learning-rate", ".inf"], "learning_rate: "),
         (["train", "--sampler.eta", "3"], "sampler.eta: "),
@@ -320,7 +320,7 @@ def test_bad_input_loads_no_model_and_not_even_torch(tmp_path):
 def test_a_sampler_that_draws_nothing_cannot_train(capsys, tmp_path):
     code, _, err = run(capsys, "train", *TOY, "--sampler.eta", "0", "--run-dir", tmp_path / "run")
     assert code == 2
-    assert "nothing to learn" in err
+    assert "no likelihood to train with" in err
     assert not (tmp_path / "run").exists()
 
 

@@ -31,14 +31,17 @@ WRONG = {
     "nothing": (lambda i, p: None, "ends without a return"),
     "a generator": (lambda i, p: (x for x in bright(i)), r"Return a list of it: list\("),
     "texts": (lambda i, p: [str(float(x)) for x in bright(i)], r"entries are str: return float\("),
-    "None among numbers": (lambda i, p: [None for _ in p], r"None is no number: float\('nan'\)"),
+    "None among numbers": (
+        lambda i, p: [None for _ in p],
+        r"None is not a number; return float\('nan'\)",
+    ),
     "a prompt as text": (lambda i, p: [len(each.lower()) for each in p], "its text is prompt.text"),
     "a prompt searched": (lambda i, p: ["cat" in each for each in p], "its text is prompt.text"),
     "prompts joined": (lambda i, p: [len(",".join(p))], "its text is prompt.text"),
     "a thread's SQLite": (lambda i, p: CONNECTION.execute("select 1"), "check_same_thread=False"),
     "a signal": (
         lambda i, p: signal.signal(signal.SIGALRM, print),
-        "scoring.timeout_seconds limits a call",
+        "scoring.timeout_seconds limits the duration of a call",
     ),
     "floats as a picture": (
         lambda i, p: [Image.fromarray(each.permute(1, 2, 0).numpy()) for each in i],

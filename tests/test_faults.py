@@ -196,7 +196,7 @@ def test_the_page_and_the_verdict_name_the_decoder_and_not_the_reward(tmp_path):
     assert "broken" in {finding.rule for finding in found.findings} and "masked" not in {
         f.rule for f in found.findings
     }
-    assert found.suggestion == "Look for numbers in the weights of the decoder that are not finite."
+    assert found.suggestion == "Check the weights of the decoder for numbers that are not finite."
     said = {**json.loads((run / "verdict.json").read_text())}["suggestion"]
     assert said == found.suggestion
     assert any(
@@ -225,7 +225,7 @@ def test_the_suggestion_goes_by_the_place_and_the_precision():
     assert suggested("bf16") == "Set model.precision to fp32."
     # the control: rewards that failed
     failed = [{**row, "masked_broken_sample": 0} for row in rows]
-    assert suggested("fp16", failed).startswith("Mend the reward")
+    assert suggested("fp16", failed).startswith("Fix the reward")
 
 
 def test_too_many_broken_samples_end_the_run_with_their_cause(tmp_path):
@@ -238,7 +238,7 @@ def test_too_many_broken_samples_end_the_run_with_their_cause(tmp_path):
         "broken_sample; scoring.max_failed allows a share of 0.7. The decoder gave NaN in fp16 ("
         in said
     )
-    assert "Set model.precision to bf16 or fp32." in said and "mend the reward" not in said
+    assert "Set model.precision to bf16 or fp32." in said and "fix the reward" not in said
     assert checkpoint.epochs(run / "checkpoints") == [0]
 
 
@@ -264,7 +264,7 @@ def test_a_picture_that_is_not_finite_is_crossed_out_and_told(tmp_path, capsys):
     broken = {int(number) for number in rows[0]["broken"]}
     assert 0 < len(broken) < 12
     assert (
-        f"{len(broken)} of 12 pictures are not finite and crossed out. The decoder gave"
+        f"{len(broken)} of 12 images are not finite and crossed out. The decoder gave"
         in " ".join(capsys.readouterr().out.split())
     )
     for row in rows:
@@ -306,7 +306,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
     )
     assert second["statistics"]["brightness"] is not None and "distance" not in second["statistics"]
     found = verdict.of_run(existing(run))
-    assert "2 of the fixed pictures were not finite" in " ".join(
+    assert "2 of the fixed images were not finite" in " ".join(
         finding.text for finding in found.findings
     )
     assert (run / "report.html").is_file()
@@ -340,7 +340,7 @@ def test_sample_and_evaluate_tell_what_is_not_finite(tmp_path):
     path.write_text(path.read_text().replace("above: 1.0", "above: -9.0"))
     with pytest.warns(
         UserWarning,
-        match=r"2 of 2 pictures are not finite and crossed out. The decoder gave NaN in fp16",
+        match=r"2 of 2 images are not finite and crossed out. The decoder gave NaN in fp16",
     ):
         shown = before_and_after(run, "a fox", 3)
     with Image.open(shown) as picture:
@@ -366,7 +366,7 @@ def test_steps_that_would_divide_by_zero_are_refused_before_the_run_begins():
         alpha_bar=torch.cat([tiny.ToyDenoiser.schedule.alpha_bar[:-1], torch.zeros(1)]),
     )
     with pytest.raises(
-        ConfigError, match="every sample would be NaN. Ask for --sampler.spacing leading"
+        ConfigError, match="every sample would be NaN. Use --sampler.spacing leading"
     ):
         DDIM(num_steps=4, spacing="trailing").bind(schedule)
     DDIM(num_steps=4, spacing="leading").bind(schedule)
@@ -459,7 +459,7 @@ def test_a_state_that_samples_nothing_finite_is_put_aside_for_the_one_before(
 
     with monkeypatch.context() as patched:
         patched.setattr(DiffusionPolicy, "output", failing)
-        said = rf"Lower the learning rate if this began.*epoch {healthy} is put aside: resume goes on from epoch {healthy - 1}\.$"
+        said = rf"Lower the learning rate if this began.*epoch {healthy} is set aside: resume continues from epoch {healthy - 1}\.$"
         with pytest.raises(NonFiniteError, match=said):
             train(config({"name": f"{tiny.FILE}:Toy"}, epochs=4), run)
     assert checkpoint.epochs(run / "checkpoints") == list(range(1, healthy))
@@ -474,7 +474,7 @@ def test_a_state_that_a_run_begins_with_is_not_put_aside_unasked(tmp_path, monke
     real = DiffusionPolicy.output
     monkeypatch.setattr(DiffusionPolicy, "output", lambda *given: real(*given) * math.nan)
     with pytest.raises(
-        NonFiniteError, match=r"If epoch 1 was still well, move checkpoints/epoch-00002 away"
+        NonFiniteError, match=r"If epoch 1 was still healthy, move checkpoints/epoch-00002 away"
     ):
         resume(run, epochs=4)
     assert checkpoint.epochs(run / "checkpoints") == [2, 1]

@@ -64,7 +64,9 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(kind, tmp_path, monke
     assert index.write(tmp_path).exists()
     card = (tmp_path / "run" / "adapter" / "README.md").read_text()
     assert f"`{tiny.ADAPTER}`" in card and "diffusers" not in card.lower()
-    with pytest.raises(ConfigError, match=r"--to kohya: this kind of model has no such form"):
+    with pytest.raises(
+        ConfigError, match=r"--to kohya: this kind of model cannot be converted to that format"
+    ):
         command(["export", "run", "--to", "kohya", "--trust-code"])
 
 
@@ -88,7 +90,7 @@ def test_every_algorithm_learns_from_a_flow_of_numbers(algorithm, tmp_path):
 
 def test_a_reward_of_another_kind_of_sample_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(
-        ConfigError, match=r"reward.name: 'redness' judges image samples.*makes video"
+        ConfigError, match=r"reward.name: 'redness' scores image samples.*makes video"
     ):
         train(config("video", reward={"name": "redness"}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -100,6 +102,7 @@ def test_a_family_that_does_not_say_its_kind_of_sample_is_told_to(tmp_path, monk
         "import tiny\nfrom dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine(tiny.OfVectors): pass\n"
     )
     with pytest.raises(
-        ConfigError, match=r"makes vector samples. Its class must say so .*modality = 'vector'"
+        ConfigError,
+        match=r"makes vector samples. Its class must declare that .*modality = 'vector'",
     ):
         train(config("vector", model={"name": f"{tmp_path}/mine.py:Mine"}), tmp_path / "run")

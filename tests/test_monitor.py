@@ -190,7 +190,7 @@ def test_where_the_best_is_damaged_the_last_is_exported_and_that_is_said(
 def test_a_held_out_reward_that_fails_is_said_once_and_harms_nothing(rewards, tmp_path, capsys):
     train(config(rewards, "broken", "of_the_prompt", epochs=3), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
-    assert said.count("the held-out reward broken is left out where it fails") == 1
+    assert said.count("the held-out reward broken failed") == 1
     assert "out of order" in said
     for row in rows(tmp_path / "run"):
         assert row["held_out"]["broken"]["mean"] is None
@@ -289,7 +289,7 @@ def test_a_held_out_reward_that_hangs_is_waited_for_once(rewards, tmp_path, caps
     patience = {"scoring": {"timeout_seconds": 0.5, "deadline_seconds": 0.1}}
     train(config(rewards, "hangs", "of_the_prompt", epochs=3, **patience), tmp_path / "run")
     assert time.monotonic() - began < 20
-    assert "the held-out reward hangs is left out" in " ".join(capsys.readouterr().out.split())
+    assert "the held-out reward hangs failed" in " ".join(capsys.readouterr().out.split())
     assert [row["held_out"]["hangs"]["mean"] for row in rows(tmp_path / "run")] == [None] * 4
 
 
@@ -311,7 +311,7 @@ def test_the_divergence_is_not_measured_where_it_is_not_wanted(rewards, tmp_path
 
 
 def test_stopping_needs_a_reward_to_go_by(rewards):
-    with pytest.raises(ConfigError, match="stop needs a reward to go by"):
+    with pytest.raises(ConfigError, match="stop needs a held-out reward"):
         config(rewards, evaluation={"on_overoptimisation": "stop"})
 
 

@@ -35,7 +35,7 @@ def test_rewards_of_any_size_are_told_apart_in_few_letters(capsys):
 
 def test_a_ratio_that_drifts_says_what_to_change(capsys):
     said = shown(capsys, ratio_drift=2e-5)
-    assert "off by 2.0e-05" in said
+    assert "deviates by 2.0e-05" in said
     assert "--model.precision fp32" in said
 
 

@@ -87,7 +87,7 @@ def test_recipes_that_extend_one_another(tmp_path):
     one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
     one.write_text("extends: other.yaml\n")
     other.write_text("extends: one.yaml\n")
-    with pytest.raises(ConfigError, match="which has no end"):
+    with pytest.raises(ConfigError, match="which is a cycle"):
         read_recipe(str(one))
 
 

@@ -209,7 +209,7 @@ def test_a_longer_run_that_is_stopped_remembers_how_long_it_was_to_be(tmp_path):
 @pytest.mark.parametrize("asked", [0, 1])
 def test_a_run_cannot_be_made_shorter_than_it_is(asked, tmp_path):
     train(tiny.config(epochs=2), tmp_path / "run")
-    with pytest.raises(ConfigError, match=f"{asked} asked, but 2 epochs of .* are done"):
+    with pytest.raises(ConfigError, match=f"{asked} requested, but 2 epochs of .* are done"):
         resume(tmp_path / "run", epochs=asked)
 
 
@@ -295,7 +295,7 @@ def test_a_stop_leaves_the_adapter_and_the_page_of_the_last_whole_epoch(
     ]
     assert adapters[0] == adapters[1]
     assert all((tmp_path / "run" / name).exists() for name in ("report.html", "verdict.json"))
-    assert "last whole epoch: 2 of 4 are done" in " ".join(capsys.readouterr().out.split())
+    assert "last completed epoch: 2 of 4 are done" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, capsys):
@@ -309,7 +309,7 @@ def test_a_reward_that_fails_leaves_an_adapter_where_an_epoch_is_done(tmp_path, 
     said = " ".join(capsys.readouterr().out.split())
     assert (
         "No epoch was finished, so there is no adapter yet." in said
-        and "last whole epoch: 1 of 4" in said
+        and "last completed epoch: 1 of 4" in said
     )
     assert (tmp_path / "one" / "adapter" / tiny.ADAPTER).exists() and (
         tmp_path / "one" / "report.html"

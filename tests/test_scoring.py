@@ -64,7 +64,7 @@ def scalar(images, prompts):
         ),
         (
             lambda i, p: Judgement(i.mean((1, 2, 3)), notes={"said": ["a"]}),
-            r"must note one text per image, 4, as said; it noted \['a'\]",
+            r"must give one text per image, 4, for the note said; it gave \['a'\]",
         ),
         (wrong, "wrong failed on a batch of 4 images: KeyError: 'oh'"),
     ],
@@ -112,7 +112,7 @@ def test_rewards_that_are_not_finite_are_masked_counted_and_journalled(tmp_path)
 def test_too_many_masked_rewards_stop_the_run(tmp_path):
     with pytest.raises(
         RewardError,
-        match=r"^4 of 8 rewards of this epoch cannot be learned from: 4 non_finite; scoring.max_failed allows a share of 0.05. The first: .*<lambda> gave nan: .* The run is saved up to the epoch before: mend the reward, then resume.$",
+        match=r"^4 of 8 rewards of this epoch cannot be trained on: 4 non_finite; scoring.max_failed allows a share of 0.05. The first: .*<lambda> gave nan: .* The run is saved up to the previous epoch: fix the reward, then resume.$",
     ):
         train(tiny.config(), tmp_path / "run", lambda images, prompts: [math.nan] * len(images))
 

@@ -154,7 +154,7 @@ def test_what_the_reward_cannot_say_is_no_number(mine):
 
 
 def test_a_reward_that_fails_there_for_all_stops_the_run_here_and_tells_nothing(mine):
-    with pytest.raises(RewardError, match=r"http.*: the reward behind it failed"):
+    with pytest.raises(RewardError, match=r"http.*: the reward failed on the server"):
         remote(mine.url)(IMAGES, [Prompt("a bug")] * 7)
     assert "secret of the server" in mine.log.read_text()
     answer = httpx2.post(
@@ -169,7 +169,7 @@ def test_a_reward_that_fails_there_for_one_costs_no_other_its_own(mine):
     prompts = [Prompt("a bug" if i == 2 else "a cat") for i in range(7)]
     got = judged(remote(mine.url), IMAGES, prompts)
     assert got.statuses == ["failed" if i == 2 else "ok" for i in range(7)]
-    assert "the reward behind it failed" in got.notes["refused"][2]
+    assert "the reward failed on the server" in got.notes["refused"][2]
 
 
 def test_what_is_not_json_is_not_read(mine):
@@ -259,7 +259,7 @@ def test_a_server_of_something_else(tmp_path):
     )  # fmt: skip
     port = other.stdout.readline().split("port ")[1].split()[0]
     try:
-        with pytest.raises(ConfigError, match=r"is no `rediffuse serve` \(status 404: "):
+        with pytest.raises(ConfigError, match=r"is not a `rediffuse serve` server \(status 404: "):
             remote(f"http://127.0.0.1:{port}")
     finally:
         other.kill()
@@ -275,7 +275,7 @@ def test_a_server_of_something_else(tmp_path):
         (["redness", "--reward.quality", "3"], "has no such option"),
         (["redness", "--qualiti", "3"], "no such option --qualiti"),
         (["nowhere.py:mine"], "cannot import"),
-        (["still.py:Still"], "still.py:Still judges video samples, and only images travel"),
+        (["still.py:Still"], "still.py:Still scores video samples, but only images can be sent"),
     ],
 )
 def test_what_cannot_be_served(words, said, tmp_path):

@@ -446,7 +446,7 @@ def test_a_reward_of_weight_0_scores_evaluations_too(tmp_path):
         (["redness", {"name": "redness", "weight": 0, "share": 2}], r"rewards\.1\.share: "),
         (["redness", {"name": "redness", "weight": 0, "share": 1, "copy": "x"}], r"rewards\.1\.copy: "),
         ("weighted_sum", "there is no weighted_sum any more. List its rewards"),
-        ("second_judge", "there is no second_judge any more. List the second judge"),
+        ("second_judge", "there is no second_judge any more. List the second reward"),
         ({"3": {"weight": 2}}, r"rewards\.3: no such reward; there are 0 \(redness\)"),
         ({"0": 3}, r"rewards\.0: must hold keys and values"),
     ],
@@ -461,8 +461,8 @@ def test_lists_that_cannot_be(rewards, said, tmp_path):
     ("name", "said"),
     [
         ("Weighs", "has an option 'weight', which in a list of rewards says how"),
-        ("Prepares", r"has prepare\(device\), which nothing calls. Name it load"),
-        ("Both", "can be called, and has a method load"),
+        ("Prepares", r"has prepare\(device\), which nothing calls. Rename it load"),
+        ("Both", "has both __call__ and load"),
         ("LoadsPath", r"its method load cannot be called with a device"),
     ],
 )
@@ -474,7 +474,7 @@ def test_a_reward_whose_options_or_methods_mean_something_else(name, said, mine)
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("LoadsNothing", "must return what scores.*it returned NoneType"),
+        ("LoadsNothing", "must return the function that scores.*it returned NoneType"),
         ("LoadsBadly", "cannot be loaded: RuntimeError: out of memory"),
     ],
 )

@@ -241,7 +241,7 @@ def test_a_process_that_does_nothing_ends_all_by_name(deed, names, tmp_path):
     codes, said = two(tmp_path, deed)
     stopped = deed.startswith("stop")
     assert codes == {"0": [None, 75], "1": [75, None if stopped else 75]}[deed[-1]], said
-    assert "has done nothing for 6 seconds" in "".join(said)
+    assert "has made no progress for 6 seconds" in "".join(said)
     for words in said if not stopped else [said[1 - int(deed[-1])]]:
         assert (
             names in words.lower() and "rediffuse resume RUN" in words and "Traceback" not in words

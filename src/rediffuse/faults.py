@@ -81,7 +81,7 @@ def told(faults: Iterable[str]) -> str:
 
 def count_of_broken(broken: int, of: int) -> str:
     """Returns a sentence on how many evaluation images are not finite."""
-    return f"{broken} of {of} pictures {'is' if broken == 1 else 'are'} not finite and crossed out."
+    return f"{broken} of {of} images {'is' if broken == 1 else 'are'} not finite and crossed out."
 
 
 def cure(place: str, precision: str) -> str:
@@ -93,13 +93,13 @@ def cure(place: str, precision: str) -> str:
     """
     if place == "log-probability":
         return (
-            "A step that draws hardly anything has no usable likelihood: set"
+            "A step that adds hardly any noise has no usable likelihood: set"
             " sampler.num_quiet_steps to 1."
         )
     if precision == "fp16":
         return "Set model.precision to bf16 or fp32."
     weights = (
-        f"look for numbers in the weights of the {'model' if place in OF_THE_POLICY else place}"
+        f"check the weights of the {'model' if place in OF_THE_POLICY else place} for numbers"
         " that are not finite"
     )
     wider = "set model.precision to fp32" if precision == "bf16" else weights

@@ -152,7 +152,7 @@ def reopen(
     done = max(checkpoint.epochs(place.checkpoints), default=0)
     if epochs is not None and epochs < max(1, done):
         raise ConfigError(
-            f"--epochs: {epochs} asked, but {done} epochs of {place.path} are done. Ask for"
+            f"--epochs: {epochs} requested, but {done} epochs of {place.path} are done. Request"
             f" {max(1, done)} or more."
         )
     refuse_other_objects(callbacks)
@@ -267,15 +267,15 @@ def _load_policy(config: Config, parts: Parts, world: World) -> DiffusionPolicy:
     denoiser = parts.family.load(world.device, config.seed)
     if denoiser.modality.name != modality_of(parts.family):
         raise ConfigError(
-            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its class"
-            " must say so before it is loaded, so that rewards are checked: modality ="
-            f" {denoiser.modality.name!r}."
+            f"model.name: {config.model['name']} makes {denoiser.modality.name} samples. Its"
+            " class must declare that before it is loaded, so that rewards can be checked:"
+            f" modality = {denoiser.modality.name!r}."
         )
     policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
     if not any(policy.sampler.noisy):
         raise ConfigError(
-            "sampler.eta: no step of this sampler draws anything, so there is nothing to learn;"
-            " set it above 0."
+            "sampler.eta: no step of this sampler draws noise, so there is no likelihood to"
+            " train with; set it above 0."
         )
     return policy
 

@@ -95,7 +95,7 @@ def test_an_epoch_of_which_nothing_is_kept_changes_nothing_and_says_so(tmp_path,
     [metrics] = train(config, tmp_path / "run")
     assert (
         metrics["trained_samples"] == 0
-        and "images/s   nothing learned\n" in capsys.readouterr().out
+        and "images/s   no samples to train on\n" in capsys.readouterr().out
     )
 
 

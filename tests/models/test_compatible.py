@@ -52,7 +52,7 @@ def model(source, **options):
             "is an inpainting model: its U-Net takes 9 channels, and its autoencoder has 4",
         ),
         ("unet", {"in_channels": 8}, "is an image-editing model"),
-        ("unet", {"num_class_embeds": 10}, "takes a class besides the text"),
+        ("unet", {"num_class_embeds": 10}, "takes a class label besides the text"),
         ("unet", {"time_cond_proj_dim": 8}, "is a latent consistency model"),
         ("unet", {"out_channels": 8}, "a learned variance"),
         (
@@ -200,7 +200,7 @@ def test_a_run_that_cannot_begin_leaves_no_folder_in_the_way(
     ]
     with pytest.raises(SystemExit) as stop:
         main([*words, *(["--run-dir", place] if place else [])])
-    assert stop.value.code == 2 and "takes a class besides" in " ".join(
+    assert stop.value.code == 2 and "takes a class label besides" in " ".join(
         capsys.readouterr().err.split()
     )
     assert not (tmp_path / "run").exists() and not [*tmp_path.glob("runs/*")]

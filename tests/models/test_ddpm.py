@@ -230,7 +230,9 @@ def test_it_trains_resumes_and_is_looked_at_like_any_other(what, pixels, tmp_pat
     assert "StableDiffusionPipeline" not in card
     assert ("PeftModel.from_pretrained(pipeline.unet, THIS_FOLDER)" in card) == (what == "lora")
     assert ("UNet2DModel.from_pretrained(THIS_FOLDER" in card) == (what == "full")
-    with pytest.raises(ConfigError, match=r"--to kohya: this kind of model has no such form"):
+    with pytest.raises(
+        ConfigError, match=r"--to kohya: this kind of model cannot be converted to that format"
+    ):
         command(["export", "run", "--to", "kohya"])
 
 

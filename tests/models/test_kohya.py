@@ -150,7 +150,7 @@ def test_a_file_that_does_not_hold_the_adapter_is_noticed(part, pipeline, tmp_pa
 
     denoiser = exported(pipeline, tmp_path / "lora.safetensors")
     wrong(tmp_path / "lora.safetensors", load_file(tmp_path / "lora.safetensors"))
-    with pytest.raises(RediffuseError, match="is not what was trained"):
+    with pytest.raises(RediffuseError, match="does not match the trained adapter"):
         denoiser._compare_with(tmp_path / "lora.safetensors")
 
 

@@ -287,7 +287,7 @@ REFUSED = [
     (
         "someone/stale",
         [],
-        "the Hub refuses someone/stale (401); if your token is old, run: hf auth login",
+        "the Hub denies access to someone/stale (401); if your token has expired, run: hf auth login",
     ),
     (
         "single.safetensors",
@@ -308,7 +308,7 @@ REFUSED = [
     (
         "someone/model",
         ["--model.revision", "v9"],
-        "model.revision: someone/model has none called 'v9'",
+        "model.revision: someone/model has no revision 'v9'",
     ),
 ]
 UNREACHABLE = [

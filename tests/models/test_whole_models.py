@@ -39,7 +39,7 @@ def not_finite(tensors):
 HARMS = [
     (lacking, "lacks"),
     (misnamed, "lacks"),
-    (surplus, "has unknown 1 tensor, first extra.weight"),
+    (surplus, "is not expected to have 1 tensor, first extra.weight"),
     (not_finite, "not finite"),
 ]
 

@@ -47,7 +47,7 @@ def address(server):
 
 def test_it_serves_the_page_and_nothing_else(served):
     answer, body = asked(served)
-    assert answer.status == 200 and "Too short to say." in body
+    assert answer.status == 200 and "The run is too short to judge." in body
     assert (
         "connect-src &#39;self&#39;" in body
         and answer.headers["Cross-Origin-Resource-Policy"] == "same-origin"
@@ -147,7 +147,7 @@ def test_before_the_first_epoch_it_waits(visit, served, run):
     with visit(address(served)) as seen:
         assert "No epoch of this run is finished yet" in seen.page.text_content("main")
         run.metrics.write_text(kept)
-        seen.page.get_by_text("Too short to say.").wait_for()
+        seen.page.get_by_text("The run is too short to judge.").wait_for()
         assert seen.page.locator("#now").text_content().startswith("before training")
         assert seen.complaints == []
 
@@ -156,11 +156,11 @@ def test_when_the_server_is_gone_the_page_says_so(visit, run):
     server = follow.server(run, port=0)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with visit(address(server)) as seen:
-        seen.page.get_by_text("this page renews itself").wait_for()
+        seen.page.get_by_text("this page updates itself").wait_for()
         server.shutdown()
         server.server_close()
-        seen.page.get_by_text("no longer followed").wait_for()
-        assert "Too short to say" in seen.page.text_content("main")
+        seen.page.get_by_text("cannot be reached").wait_for()
+        assert "The run is too short to judge" in seen.page.text_content("main")
 
 
 def test_a_run_that_is_gone_leaves_its_last_page(served, run):
@@ -176,7 +176,9 @@ def test_a_damaged_log_is_told_on_the_page_and_once_in_the_terminal(run, capsys)
     )
     live = follow.Live(run)
     said = [live.html(), live._rendered("again")]
-    assert all("metrics.jsonl, line 4: not what was written there" in text for text in said)
+    assert all(
+        "metrics.jsonl, line 4: this line was changed after it was written" in text for text in said
+    )
     assert " ".join(capsys.readouterr().err.split()).count("line 4") == 1
 
 

@@ -43,7 +43,7 @@ def test_the_page_of_a_training(tmp_path):
     for said in (
         "redness",
         "ddpo_is",
-        "<dt>pictures judged</dt><dd>16</dd>",
+        "<dt>reward queries</dt><dd>16</dd>",
         "config.yaml",
         "Before and after",
         "Diagnostics",
@@ -83,7 +83,7 @@ def test_without_a_verdict_plain_words_stand_in_its_place(run):
 def test_what_is_missing_leaves_its_section_out(run):
     bare = {
         "rewards.jsonl": 'id="prompts"',
-        "monitor.jsonl": "Judges it never",
+        "monitor.jsonl": "Held-out rewards",
         "evaluation": 'id="generalisation"',
         "samples": 'id="slider"',
     }
@@ -134,24 +134,24 @@ def test_what_the_verdict_marks_has_its_frame(run, monkeypatch):
 
 
 def test_a_part_of_the_reward_has_a_panel(run):
-    assert "What the reward is made of" in text_of(run)
+    assert "Parts of the reward" in text_of(run)
     rows = [
         {key: value for key, value in row.items() if key != "reward_right"}
         for row in page.read(run).metrics
     ]
     made_up.lines(run.metrics, rows)
-    assert "What the reward is made of" not in text_of(run)
+    assert "Parts of the reward" not in text_of(run)
 
 
 def test_a_watched_reward_has_its_panels(run):
-    assert "A second opinion" not in text_of(run)
+    assert "Watched rewards" not in text_of(run)
     rows = [row | {"parts": {"judge": -row["reward"]}} for row in page.read(run).rewards]
     made_up.lines(run.rewards, rows)
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     judge = {"name": "judge", "weight": 0, "share": 0.5}
     config["rewards"] = [config.pop("reward"), judge]
     (run.path / "config.yaml").write_text(yaml.safe_dump(config))
-    assert "A second opinion" in text_of(run)
+    assert "Watched rewards" in text_of(run)
 
 
 def test_the_generalisation(run):
@@ -160,13 +160,13 @@ def test_the_generalisation(run):
         "none of the prompts was trained on",
         "+1.39",
         "+1.20 to +1.50",
-        "not judged: why not",
+        "not scored: why not",
     ):
         assert said in text
 
 
 def test_what_was_zero_all_along_is_said_in_words(run):
-    assert "and so not drawn: Ratio drift, Missing rewards, Skipped updates." in text_of(run)
+    assert "so not shown: Ratio drift, Missing rewards, Skipped updates." in text_of(run)
 
 
 def test_numbers_that_are_none_do_not_stop_it(run):
@@ -225,7 +225,7 @@ def test_a_page_can_be_written_elsewhere_and_the_run_stays_as_it_is(tmp_path):
     folder = made_up.run(tmp_path / "run", epochs=3)
     before = contents(folder)
     assert reported(folder, "--out", tmp_path / "there" / "page.html") == 0
-    assert "Too short to say." in (tmp_path / "there" / "page.html").read_text()
+    assert "The run is too short to judge." in (tmp_path / "there" / "page.html").read_text()
     assert contents(folder) == before
     assert reported(folder) == 0 and contents(folder) != before  # the control
 
@@ -277,6 +277,6 @@ def test_of_a_normalised_sum_the_page_shows_its_terms(tmp_path):
     text = text_of(run)
     assert "mean redness, first and last epoch" in text
     assert "Its weight in the normalised sum that is trained on is 0.5." in text
-    assert "Reward in training" not in text and "What the reward is made of" not in text
+    assert "Reward in training" not in text and "Parts of the reward" not in text
     row = page.read(run).metrics[0]
     assert page.read(run).main_column == "reward_redness" and "reward_redness" in row

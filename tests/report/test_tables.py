@@ -9,11 +9,8 @@ def test_figures():
     metrics = [metrics_row(0, reward_mean=1.0), metrics_row(1, reward_mean=2.5)]
     said = {figure.words: figure.value for figure in tables.figures(metrics, 2)}
     assert said["mean reward, first and last epoch"] == "1 → 2.50"
-    assert said["change, in standard deviations of the first epoch's pictures"] == "+3"
-    assert (
-        said["epochs of training"] == "2"
-        and said["of making pictures, judging and learning"] == "38 s"
-    )
+    assert said["change, in standard deviations of the first epoch's samples"] == "+3"
+    assert said["epochs of training"] == "2" and said["of sampling, scoring and training"] == "38 s"
     assert {figure.value for figure in tables.figures(metrics, 9)} >= {"2 of 9"}
 
 

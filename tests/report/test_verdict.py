@@ -76,8 +76,8 @@ def said(found, rule):
 def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
     found = judged([2.8 + 0.1 * min(i, 7) for i in range(EPOCHS)])
     assert found.level == "good"
-    assert found.headline == "The reward rose, and the held-out reward stayed as it was."
-    assert found.suggestion == "Nothing to mend."
+    assert found.headline == "The reward rose, and the held-out reward did not change."
+    assert found.suggestion == "No action is needed."
     assert (found.overoptimised_at, found.best) == (None, 12)
     assert not {
         "overoptimised",
@@ -98,7 +98,7 @@ def test_a_healthy_run_is_good_and_has_nothing_to_mend(judged):
         ([2.8 + 0.1 * i for i in range(EPOCHS)], "good", "The reward rose"),
         ([2.8 - 0.1 * i for i in range(EPOCHS)], "bad", "The reward fell."),
         ([2.8 + 0.05 * (-1) ** i for i in range(EPOCHS)], "warning", "The reward did not move."),
-        ([2.8 + 0.1 * i for i in range(3)], "unknown", "Too short to say"),
+        ([2.8 + 0.1 * i for i in range(3)], "unknown", "The run is too short to judge"),
         (
             [2.8 + 0.02 * i + 0.07 * (-1) ** i for i in range(EPOCHS)],
             "unknown",
@@ -156,14 +156,14 @@ def test_without_a_held_out_reward_the_verdict_asks_for_one(judged):
     looks = [{**each, "held_out": {}} for each in healthy_looks()]
     found = judged([2.8 + 0.1 * min(i, 7) for i in range(EPOCHS)], looks=looks)
     assert found.level == "unknown"
-    assert "nothing was asked that could say" in found.headline
+    assert "no held-out reward shows" in found.headline
     assert "--evaluation.held-out" in found.suggestion
 
 
 def test_over_optimisation_names_the_epoch_and_the_checkpoint_to_keep(judged):
     found = judged(looks=[look(0), look(4), look(8, -3.0), look(12, -6.0)])
     assert (found.overoptimised_at, found.best, found.level) == (8, 4, "bad")
-    assert "After 8 epochs" in found.headline and "epoch 4" in found.headline
+    assert "over-optimised after 8 epochs" in found.headline and "epoch 4" in found.headline
     assert "--checkpoint best" in found.suggestion
 
 
@@ -238,7 +238,7 @@ def test_over_optimisation_comes_before_a_reward_that_may_be_rising(judged):
         each={"reward_std": 0.01},
         looks=[look(0), look(12, -6.0)],
     )
-    assert found.overoptimised_at == 12 and found.headline.startswith("After 12 epochs")
+    assert found.overoptimised_at == 12 and "after 12 epochs" in found.headline
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ def test_skipped_updates_are_told(judged, count, warned):
 def test_masked_rewards_are_told_above_a_hundredth(judged, count, warned):
     found = judged(last={"masked_rewards": count})
     assert (said(found, "masked") is not None) == warned
-    assert ("Mend the reward" in found.suggestion) == warned
+    assert ("Fix the reward" in found.suggestion) == warned
 
 
 @pytest.mark.parametrize(("std", "warned"), [(0.01, True), (0.02, False)])
@@ -386,4 +386,4 @@ def test_a_run_that_is_still_rising_may_go_on(judged):
 def test_a_run_from_before_the_monitor_has_a_verdict_too(judged):
     found = judged(looks=[])
     assert found.best is None
-    assert found.headline.startswith("The reward rose; nothing was asked")
+    assert found.headline.startswith("The reward rose, but no held-out reward shows")

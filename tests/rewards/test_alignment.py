@@ -112,7 +112,7 @@ def test_no_answer_is_no_reward(judge, images, monkeypatch):
         ),
         ({"vlm": "./nowhere"}, r"reward.vlm: no folder and no model"),
         ({"encoder": "./nowhere"}, r"reward.encoder: no folder and no model"),
-        ({"layer": 7}, r"reward.encoder: .* has 2 layers, but layer 7 was asked for"),
+        ({"layer": 7}, r"reward.encoder: .* has 2 layers, but layer 7 was requested"),
         ({"score": "bleu"}, r"reward.score: "),
     ],
 )

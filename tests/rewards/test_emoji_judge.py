@@ -189,7 +189,7 @@ def test_captions_are_english():
 
 def test_a_prompt_it_knows_nothing_of(animals):
     with pytest.raises(
-        RewardError, match=r"the emoji judge knows nothing of 'a castle'; it knows cat, dog"
+        RewardError, match=r"the emoji judge cannot score 'a castle'; it knows cat, dog"
     ):
         judged(tiny.loaded({"name": "emoji_judge"}), animals[:1], [Prompt("a castle")])
 

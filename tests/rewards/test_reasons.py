@@ -42,7 +42,7 @@ def test_an_answer_in_parts_and_one_without_content():
 
     assert of(content=[{"type": "text", "text": "3"}]) == Answer("3")
     assert of(content=None, reasoning_content="three of them").reason.endswith(
-        "instead of it: three of them"
+        "the answer has instead: three of them"
     )
     assert of(content=None, refusal="I will not").status == "unparseable"
 

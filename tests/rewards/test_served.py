@@ -372,7 +372,7 @@ def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
             "prompts and images would be sent to example.org in the clear",
         ),
         ({"server": "ftp://a/v1"}, "must look like http://"),
-        ({"server": "http://me:secret@127.0.0.1/v1"}, "no password in the address"),
+        ({"server": "http://me:secret@127.0.0.1/v1"}, "the address must not contain a password"),
         (
             {"server": "http://example.org/v1", "key_variable": "HOME", "allow_plain_http": True},
             "example.org in the clear",
@@ -383,7 +383,7 @@ def test_the_key_is_sent_and_stands_nowhere(eye, judge, tmp_path, monkeypatch):
         ),
         (
             {"server": "http://127.0.0.1/v1", "key_variable": "BROKEN_KEY"},
-            "BROKEN_KEY holds letters that no header can",
+            "BROKEN_KEY holds characters that an HTTP header cannot contain",
         ),
         ({"server": "http://127.0.0.1/v1", "concurrency": 0}, "reward.concurrency: "),
     ],
@@ -424,7 +424,7 @@ def test_a_server_that_goes_away_and_comes_back(judge, full, tmp_path):
     )
     began = time.monotonic()
     with pytest.raises(
-        RewardError, match="given nothing for 1 seconds: .* gave no answer for 0.5 seconds"
+        RewardError, match="returned nothing for 1 seconds: .* gave no answer for 0.5 seconds"
     ):
         train(plan, tmp_path / "stopped")
     assert time.monotonic() - began < 10

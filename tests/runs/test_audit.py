@@ -32,7 +32,7 @@ def doubled(path, number):
 def test_lines_that_are_lost_or_stand_twice_are_told(harm, name, run):
     harm(run / name, 2)
     with pytest.raises(
-        RunError, match=rf"{name} does not fit the newest checkpoint.*--drop-damaged-lines"
+        RunError, match=rf"{name} does not match the newest checkpoint.*--drop-damaged-lines"
     ):
         resume(run, epochs=4)
     assert len(resume(run, epochs=4, drop_damaged_lines=True)) == 1
@@ -42,7 +42,7 @@ def test_an_epoch_that_lost_its_last_samples_is_told(run):
     lost(run / "rewards.jsonl", len((run / "rewards.jsonl").read_text().splitlines()))
     with pytest.raises(
         RunError,
-        match=r"rewards\.jsonl does not fit the newest checkpoint: it has not one line.*epoch 2",
+        match=r"rewards\.jsonl does not match the newest checkpoint: it has missing or repeated samples of epoch 2",
     ):
         resume(run, epochs=4)
 
@@ -65,7 +65,8 @@ def test_a_changed_line_is_one_sentence_in_every_command(command, run, capsys):
     said = capsys.readouterr().err
     assert stop.value.code == 2
     assert (
-        "metrics.jsonl, line 1: not what was written there" in " ".join(said.split())
+        "metrics.jsonl, line 1: this line was changed after it was written"
+        in " ".join(said.split())
         and "Traceback" not in said
     )
 
@@ -82,7 +83,7 @@ def test_a_paid_reward_that_was_changed_is_not_believed(run):
 def test_a_paid_reward_of_an_older_version_that_lost_a_key_is_one_sentence(run):
     paid = run / "rewards.paid-0.jsonl"
     paid.write_text('{"epoch": 3, "index": 0, "reward": 0.5}\n')
-    with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, row 1: .*asked again"):
+    with pytest.raises(RunError, match=r"rewards\.paid-0\.jsonl, row 1: .*requested again"):
         resume(run, epochs=4)
     paid.unlink()
     assert len(resume(run, epochs=4)) == 1  # the control

@@ -49,5 +49,5 @@ def test_of_a_model_of_pixels_it_names_what_loads_that(pixels, tmp_path):
 def test_of_a_model_of_ones_own_it_names_the_files(tmp_path):
     front, text = card({"name": f"{tiny.FILE}:Toy"}, tmp_path)
     assert front == {"tags": ["reinforcement-learning", "rediffuse"]}
-    assert f"What was learned is in `{tiny.ADAPTER}`" in text
+    assert f"The trained weights are in `{tiny.ADAPTER}`" in text
     assert "diffusers" not in text.lower()

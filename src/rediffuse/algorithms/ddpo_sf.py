@@ -28,8 +28,8 @@ class DDPOScoreFunction(DDPO):
         ):
             if value != 1:
                 raise ConfigError(
-                    f"{key}: {value} asked, but ddpo_sf makes exactly one update on each epoch's"
-                    " samples: after it they are no longer the policy's own. Set it to 1, or use"
+                    f"{key}: {value} requested, but ddpo_sf makes exactly one update on each"
+                    " epoch's samples: after it they are off-policy. Set it to 1, or use"
                     " --algorithm ddpo_is, which corrects for that."
                 )
 

@@ -63,7 +63,7 @@ class Ending(Callback):
         run.learner.load_weights(checkpoint.load(run.folder.checkpoints, str(run.epoch)))
         self._export(run, run.epoch)
         self._say(
-            f"The adapter and the page are those of the last whole epoch: {run.epoch} of"
+            f"The adapter and the page are those of the last completed epoch: {run.epoch} of"
             f" {run.config.epochs} are done."
         )
 

@@ -83,8 +83,8 @@ class Keeper(Callback):
             return ""
         if epoch == self._first_epoch:
             return (
-                f" If epoch {older} was still well, move checkpoints/epoch-{epoch:05d} away:"
-                " resume then goes on from there."
+                f" If epoch {older} was still healthy, move checkpoints/epoch-{epoch:05d} away:"
+                " resume then continues from there."
             )
         checkpoint.set_aside_newer(run.folder.checkpoints, epoch - 1)
-        return f" The state of epoch {epoch} is put aside: resume goes on from epoch {older}."
+        return f" The state of epoch {epoch} is set aside: resume continues from epoch {older}."

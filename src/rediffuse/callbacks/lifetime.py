@@ -42,6 +42,6 @@ def refuse_other_objects(callbacks: Sequence[Callback]) -> None:
     for each in callbacks:
         if isinstance(each, type) or not isinstance(each, Callback):
             raise ConfigError(
-                f"callbacks: {quoted(each)} is no callback. Derive a class from"
+                f"callbacks: {quoted(each)} is not a callback. Derive a class from"
                 " rediffuse.Callback, and pass an object of it."
             )

@@ -24,10 +24,11 @@ from rediffuse.types import Rollout
 from rediffuse.verdict.overoptimisation import Fall
 
 WHAT_NOW = {
-    "warn": ". Going on; --evaluation.on-overoptimisation stop or keep_best would act on it.",
-    "stop": ", and is exported. To go on all the same, set evaluation.on_overoptimisation: warn in"
-    " its config.yaml, then resume.",
-    "keep_best": ", and will be exported at the end.",
+    "warn": ". Training continues; --evaluation.on-overoptimisation stop or keep_best would end"
+    " it or export the best checkpoint.",
+    "stop": ". The run ends, and the best checkpoint left is exported. To continue nevertheless,"
+    " set evaluation.on_overoptimisation: warn in its config.yaml, then resume.",
+    "keep_best": ". The best checkpoint left will be exported at the end.",
 }
 """The end of the over-optimisation message, for each value of `evaluation.on_overoptimisation`."""
 
@@ -130,9 +131,9 @@ class Display(Callback):
             else "no earlier checkpoint is left"
         )
         self.say(
-            f"over-optimised after {fall.epoch} epochs: on the same pictures the held-out"
-            f" {fall.reward} has fallen by {-fall.change.mean:.3g} ± {fall.change.error:.2g} since"
-            f" epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
+            f"over-optimised after {fall.epoch} epochs: on the same images the held-out"
+            f" {fall.reward} has fallen by {-fall.change.mean:.3g} ± {fall.change.error:.2g}"
+            f" since epoch {fall.since}, and the reward has not; {kept}" + WHAT_NOW[action]
         )
 
     def epoch_done(self, metrics: MetricsRow, terms: Sequence[str] = ()) -> None:
@@ -157,16 +158,16 @@ class Display(Callback):
                 f"   {metrics['skipped_updates']:.0f} updates skipped: the gradient was not finite"
             )
         if not metrics["trained_samples"]:
-            line += "   nothing learned"
+            line += "   no samples to train on"
         self.console.print(line)
         drift, most = metrics.get("ratio_drift", 0), metrics.get("max_ratio_drift", math.inf)
         if drift > most and not self._warned:
             self._warned = True
             self.console.print(
-                f"Before the first update the ratio should be 1; it is off by {drift:.1e}, and more"
-                f" than {most:.1e} spoils the loss. Use --model.precision fp32, a wider"
-                " --algorithm.clip_range, or --sampler.num_quiet_steps 1 to leave out the most"
-                " sensitive step."
+                "Before the first update the importance ratio should be 1; it deviates by"
+                f" {drift:.1e}, and more than {most:.1e} distorts the loss. Use --model.precision"
+                " fp32, a wider --algorithm.clip_range, or --sampler.num_quiet_steps 1 to leave"
+                " out the most sensitive step."
             )
         self._progress.update(self._task, advance=1)
 

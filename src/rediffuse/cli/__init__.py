@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except OSError as error:
         if error.errno in NO_SUCH_NAME:
             fail(f"{error.filename}: {error.strerror}. Choose another name.", 2)
-        fail(f"{error}. What was saved before is whole; a retry may help.", 75)
+        fail(f"{error}. What was saved before is intact; trying again may help.", 75)
     except KeyboardInterrupt:
         fail("Interrupted.", 130)
     except Exception as error:

@@ -29,10 +29,10 @@ examples:
 """
 
 LISTED = (*KEYS.values(), "recipes")
-WHICH = "newest, best, or a number of epochs"
+WHICH = "the checkpoint to use: newest, best, or a number of epochs"
 TRUST = (
-    "allow what the file asks for: code, other files, servers, keys, pickles; your own flags"
-    " never need permission"
+    "allow what the recipe or run requests: running code, reading other files, reaching servers,"
+    " sending a key, unpickling; your own flags never need permission"
 )
 
 
@@ -93,22 +93,23 @@ def _resume(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--accept-changed-files",
         action="store_true",
-        help="go on although a model on this machine is not what it was",
+        help="resume although local files, such as a model, changed since the run began",
     )
     command.add_argument(
         "--drop-damaged-lines",
         action="store_true",
-        help="go on without log lines that were changed or lost",
+        help="resume without log lines that were changed or lost",
     )
 
 
 def _sample(command: argparse.ArgumentParser) -> None:
     _add_run(command)
-    command.add_argument("--prompt", metavar="TEXT", help="of a model that takes a text")
+    command.add_argument("--prompt", metavar="TEXT", help="the prompt, for a model that takes text")
     command.add_argument(
         "--inputs",
         metavar="MAPPING",
-        help='what the model sees besides, as YAML: "{label: 3}" or "{image: {file: photo.png}}"',
+        help='other conditioning of the model, as YAML: "{label: 3}" or "{image: {file:'
+        ' photo.png}}"',
     )
     command.add_argument("--seed", type=int, default=0)
     command.add_argument(
@@ -123,17 +124,20 @@ def _evaluate(command: argparse.ArgumentParser) -> None:
         "--prompts",
         nargs="+",
         metavar="SET",
-        help="own, prompt sets, or files of prompts; without it, own and all unseen ones",
+        help="own (the run's prompts), prompt sets, or files of prompts; without it, own and all"
+        " unseen sets",
     )
     command.add_argument(
         "--rewards",
         nargs="+",
         default=(),
         metavar="NAME",
-        help="instead of the run's own and its held-out ones",
+        help="the rewards to evaluate with; without it, the run's own and its held-out rewards",
     )
     _add_checkpoint(command)
-    command.add_argument("--num-prompts", type=int, default=40, help="of each set at most")
+    command.add_argument(
+        "--num-prompts", type=int, default=40, help="the largest number of prompts of a set"
+    )
     command.add_argument("--images-per-prompt", type=int, default=4)
     command.add_argument("--seed", type=int, default=0)
 
@@ -156,17 +160,17 @@ def _export(command: argparse.ArgumentParser) -> None:
 
 
 def _report(command: argparse.ArgumentParser) -> None:
-    command.add_argument("run", type=Path, metavar="RUN", help="or a folder of runs")
+    command.add_argument("run", type=Path, metavar="RUN", help="a run, or a folder of runs")
     command.add_argument(
         "--out",
         type=Path,
         metavar="FILE",
-        help="the page to write, if the run's folder is to stay as it is or is read-only",
+        help="the page to write, e.g. if the run is read-only; without it, its report.html",
     )
     command.add_argument(
         "--follow",
         action="store_true",
-        help="serve the page on this machine, anew as the run goes on",
+        help="serve the page on this machine, and update it during training",
     )
     command.add_argument("--port", type=int, default=8766)
 
@@ -177,20 +181,20 @@ def _compare(command: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN",
-        help="runs that differ in their seed alone count as one method",
+        help="the runs; those that differ only in their seed count as one method",
     )
     command.add_argument(
         "--out",
         type=Path,
         default=Path("comparison"),
         metavar="DIR",
-        help="where to; comparison/ without it",
+        help="the folder to write to; without it, comparison/",
     )
     command.add_argument(
         "--reach",
         type=float,
         metavar="REWARD",
-        help="tell how many queries each method took to reach it",
+        help="also report how many reward queries each method needed to reach this reward",
     )
 
 
@@ -201,37 +205,47 @@ def _serve(command: argparse.ArgumentParser) -> None:
         help="a name or my_file.py:my_function; its options: --reward.NAME VALUE",
     )
     command.add_argument(
-        "--host", default="127.0.0.1", help="another than loopback asks for a token"
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on; any other than loopback requires a token",
     )
     command.add_argument("--port", type=int, default=8765)
-    command.add_argument("--device", default="cpu", help="of the reward's own model")
+    command.add_argument("--device", default="cpu", help="the device of the reward's model")
     command.add_argument(
-        "--batch-size", type=int, default=32, help="images that the reward is given at a time"
+        "--batch-size", type=int, default=32, help="the number of images in a call of the reward"
     )
     command.add_argument(
         "--token-variable",
         metavar="NAME",
-        help="the environment variable that holds the token to ask for",
+        help="the environment variable with the token that clients must send",
     )
 
 
 def _list(command: argparse.ArgumentParser) -> None:
-    command.add_argument("what", nargs="?", choices=LISTED, help="one of them; without it, all")
+    command.add_argument(
+        "what", nargs="?", choices=LISTED, help="what to list; without it, everything"
+    )
 
 
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
-    "train": ("fine-tune as a recipe says", _with_recipe),
-    "plan": ("samples and updates of a recipe, before anything is loaded", _with_recipe),
-    "resume": ("go on with a run to the numbers it would have had", _resume),
-    "sample": ("before and after, side by side, as a PNG", _sample),
-    "evaluate": ("before and after on prompts it never trained on", _evaluate),
+    "train": ("fine-tune a model as a recipe says", _with_recipe),
+    "plan": (
+        "print the number of samples and updates of a recipe, without loading anything",
+        _with_recipe,
+    ),
+    "resume": ("resume a run; the result equals that of an uninterrupted run", _resume),
+    "sample": ("sample a prompt before and after training, side by side, as a PNG", _sample),
+    "evaluate": (
+        "evaluate a run before and after training, on its own and on unseen prompts",
+        _evaluate,
+    ),
     "report": (
-        "judge a run and write its page, from its folder alone; or an index of runs",
+        "write the verdict and the report of a run, from its folder; or an index of runs",
         _report,
     ),
-    "compare": ("runs side by side: a chart, a table, the same pictures", _compare),
-    "export": ("what was learned, as a file for other tools", _export),
-    "serve": ("a reward behind HTTP, for runs elsewhere", _serve),
-    "list": ("what there is to choose from", _list),
+    "compare": ("compare runs: a chart, a table, images of the same prompts and seeds", _compare),
+    "export": ("convert the trained adapter to a file for other tools", _export),
+    "serve": ("serve a reward over HTTP, for runs on other machines", _serve),
+    "list": ("list the available components and recipes", _list),
 }
 """For each command its help and the function that adds its arguments."""

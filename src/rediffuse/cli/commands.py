@@ -131,7 +131,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         ("--images-per-prompt", args.images_per_prompt),
     ):
         if number < 1:
-            raise ConfigError(f"{name}: {number} asked; 1 is the least.")
+            raise ConfigError(f"{name}: {number} requested; it must be at least 1.")
     from rediffuse.evaluation import suites, table
     from rediffuse.report import page
 
@@ -202,7 +202,7 @@ def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     unknown = [key for key in options if key != "reward"]
     if unknown:
         raise ConfigError(
-            f"serve: no such option --{unknown[0]}; the reward's own are --reward.NAME VALUE."
+            f"serve: no such option --{unknown[0]}; options of the reward are --reward.NAME VALUE."
         )
     token = os.environ.get(args.token_variable, "") if args.token_variable else ""
     if args.token_variable and not token:
@@ -213,7 +213,7 @@ def serve_reward(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
             " environment variable and name that with --token-variable."
         )
     if args.batch_size < 1:
-        raise ConfigError(f"--batch-size: {args.batch_size} asked; 1 is the least.")
+        raise ConfigError(f"--batch-size: {args.batch_size} requested; it must be at least 1.")
     chosen = options["reward"]
     check_names("reward", chosen)
     reward = build("reward", chosen)

@@ -53,8 +53,8 @@ def _words(rest: Sequence[str]) -> Iterator[tuple[list[str], str, str]]:
         if not has_value:
             if not words or words[0].startswith("--"):
                 raise ConfigError(
-                    f"--{key[:200]}: expected a value after it; one that begins with -- goes"
-                    " behind a =."
+                    f"--{key[:200]}: expected a value after it; one that begins with -- must"
+                    " follow a =."
                 )
             value = words.pop(0)
         if path[-1] in KEYS and len(path) == 1:

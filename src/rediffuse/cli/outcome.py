@@ -30,8 +30,8 @@ def resumable(run: Path | None) -> Iterator[None]:
     except Interrupted as stop:
         say(
             with_commands(
-                f"Interrupted ({stop}). Every whole epoch is saved; go on with: rediffuse resume"
-                " RUN",
+                f"Interrupted ({stop}). Every completed epoch is saved. Resume with: rediffuse"
+                " resume RUN",
                 run,
             )
         )
@@ -45,7 +45,7 @@ def show_results(run: Path) -> None:
 
     folder = existing(run)
     show_verdict(verdict.of_run(folder), run)
-    show(f"done: {folder.report} is the page, {folder.adapter} what was learned")
+    show(f"done: the report is {folder.report}, the trained adapter {folder.adapter}")
 
 
 def show_verdict(verdict: "Verdict | None", run: Path) -> None:

@@ -91,7 +91,7 @@ def _layered(under: Mapping[str, Any], over: Mapping[str, Any]) -> list[Entry]:
         if "reward" in over or held_out:
             raise ConfigError(
                 "rewards: lists all rewards of the run, so reward and evaluation.held_out cannot"
-                " stand beside it. Put them into the list, those to hold out with weight: 0."
+                " be given as well. Put them into the list, held-out rewards with weight: 0."
             )
         given = over["rewards"]
         by_number = isinstance(given, Mapping) and given and "name" not in given

@@ -164,12 +164,12 @@ def _refuse_events(text: str, where: str) -> None:
         )
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ConfigError(
-                f"{line}: anchors (&) and aliases (*) are not read here; write it out, or put the"
-                " text in quotes."
+                f"{line}: anchors (&) and aliases (*) are not supported; write the value out, or"
+                " put the text in quotes."
             )
         if getattr(event, "tag", None):
             raise ConfigError(
-                f"{line}: the tag {quoted(event.tag)} is not read here; write the plain value, or"
+                f"{line}: the tag {quoted(event.tag)} is not supported; write the plain value, or"
                 " put it in quotes."
             )
         if depth > MOST_DEPTH:
@@ -191,8 +191,8 @@ def _value(node: yaml.Node, loader: Any, where: str) -> Any:
     except (ValueError, OverflowError) as error:
         kind = node.tag.rpartition(":")[2]
         raise ConfigError(
-            f"{where}, line {node.start_mark.line + 1}: {quoted(node.value)} is not {kind} that"
-            " can be read; put text in quotes."
+            f"{where}, line {node.start_mark.line + 1}: {quoted(node.value)} is not a valid"
+            f" {kind}; put text in quotes."
         ) from error
 
 
@@ -207,8 +207,8 @@ def _pairs(node: yaml.MappingNode, loader: Any, where: str) -> Iterator[tuple[st
             )
         if key.value in seen:
             raise ConfigError(
-                f"{where}, line {line}: {quoted(key.value)} stands in line {seen[key.value]}"
-                " already; keep one."
+                f"{where}, line {line}: {quoted(key.value)} is already set in line"
+                f" {seen[key.value]}; keep one."
             )
         seen[key.value] = line
         yield key.value, _value(value, loader, where)

@@ -37,7 +37,7 @@ def _read_recipe(name: str, extended_by: tuple[str, ...]) -> dict[str, Any]:
     if extended_by and name not in known:
         name = str(Path(extended_by[-1]).parent / name)
     if name in extended_by:
-        raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which has no end.")
+        raise ConfigError(f"extends: {' extends '.join([*extended_by, name])}, which is a cycle.")
     if name in known:
         recipe = read_yaml(RECIPES / f"{name}.yaml")
     elif Path(name).suffix in (".yaml", ".yml"):

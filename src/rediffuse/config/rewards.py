@@ -82,8 +82,8 @@ def use_of(entry: Mapping[str, Any], place: str = "rewards") -> Use:
         )
     if use.copy and not use.scored_share:
         raise ConfigError(
-            f"{place}.copy: a copy is compared with the reward on an epoch's samples. Say of which"
-            " share of them: share: 0.25."
+            f"{place}.copy: the reward scores copies of a share of each epoch's samples. Give"
+            " that share, such as share: 0.25."
         )
     return use
 

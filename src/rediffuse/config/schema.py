@@ -207,7 +207,7 @@ def from_mapping(raw: Mapping[str, Any]) -> Config:
     held_out = [each for each in config.rewards if use_of(each).is_held_out]
     if config.evaluation.on_overoptimisation == "stop" and not held_out:
         raise ConfigError(
-            "evaluation.on_overoptimisation: stop needs a reward to go by; name one in"
+            "evaluation.on_overoptimisation: stop needs a held-out reward; name one in"
             " evaluation.held_out."
         )
     return config

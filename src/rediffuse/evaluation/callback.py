@@ -50,7 +50,7 @@ class Evaluator(Callback):
         run.world.together(lambda: self._look(run) if run.world.is_main else None)
 
     def _look(self, run: RunState) -> None:
-        run.world.heart.beat("looking at fixed prompts")
+        run.world.heart.beat("evaluating fixed prompts")
         with run.learner.average.shown():
             pictures = self.pictures.save(run.folder.samples / f"epoch-{run.epoch:05d}")
             self._followed.looks.append(self._monitor.look(run.epoch, pictures))

@@ -44,8 +44,9 @@ def warning(denoiser: Denoiser, texts: Sequence[str]) -> str:
     more = ", …" if len(cut) > NUM_SHOWN else ""
     least = "at least " if len(suspects) == MOST_ASKED else ""
     return (
-        f"{least}{len(cut)} of {len(texts)} prompts have more than the {most} tokens that the text"
-        f" encoder reads; it ignores the rest: {shown}{more}. Shorten them, or go on as they are."
+        f"{least}{len(cut)} of {len(texts)} prompts have more than the {most} tokens that the"
+        f" text encoder reads; it ignores the rest: {shown}{more}. Shorten them if the rest"
+        " matters."
     )
 
 

@@ -173,7 +173,9 @@ class Monitor:
         _, scores = scorer.score([seen], len(seen.prompts))
         if scorer.failure is not None:
             self._say_once(
-                name, f"the held-out reward {name} is left out where it fails: {scorer.failure}"
+                name,
+                f"the held-out reward {name} failed, and its missing values are left out:"
+                f" {scorer.failure}",
             )
             if scorer.failure.status == "timeout":
                 self._hung.add(name)
@@ -240,14 +242,15 @@ class Monitor:
                 ):
                     return features
                 problem = (
-                    f"they have shape {tuple(features.shape)} for {len(images)} pictures, or"
-                    " are not finite"
+                    f"they have shape {tuple(features.shape)} for {len(images)} images, or are"
+                    " not finite"
                 )
             except Exception as error:  # it may be the user's code
                 problem = f"{type(error).__name__}: {error}"
             self._say_once(
                 "features",
-                f"features of {self._eye.name} cannot be used ({problem}); thumbnails are",
+                f"features of {self._eye.name} cannot be used ({problem}); distances are measured"
+                " between thumbnails instead",
             )
             self._eye = None
         return appearance.thumbnails(images)

@@ -104,7 +104,7 @@ class Pictures:
         if files.read_json(place) != self._columns() or images != len(self.prompts):
             raise ConfigError(
                 "evaluation.num_prompts, evaluation.images_per_prompt, or the prompts: changed"
-                f" since the run began, so its pictures ({images} in {first}) could not be compared"
+                f" since the run began, so its images ({images} in {first}) could not be compared"
                 " with new ones. Undo the change, or start a new run."
             )
 
@@ -121,8 +121,8 @@ def tuned(run: RunFolder, name: str = "newest") -> DiffusionPolicy:
     before = files.read_json(run.path / "environment.json").get("files", {})
     for each in fingerprint.changes(before, config, "model."):
         warnings.warn(
-            f"{each} changed since the run began: pictures are those of another model than it"
-            " learned with.",
+            f"{each} changed since the run began: the images are not those of the model that was"
+            " trained.",
             stacklevel=3,
         )
     saved = checkpoint.load(run.checkpoints, name)

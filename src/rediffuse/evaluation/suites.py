@@ -233,7 +233,8 @@ def _rewards(config: Config, names: Sequence[str]) -> list[Term]:
             known[name] = options
     if not known:
         raise ConfigError(
-            "--rewards: the run's own reward was given in Python and is gone; name one to judge by."
+            "--rewards: the run's own reward was given in Python and is not stored; name one to"
+            " evaluate with."
         )
     for options in known.values():
         check_names("reward", options)
@@ -257,7 +258,7 @@ def _values(
     scorer = Scorer(term.judged, options, name=term.name, num_samples=n, caller=caller)
     _, scores = scorer.score(rollouts, n)
     if len(scores.faults) == n:
-        raise RewardError(f"None of the pictures is finite. {told(scores.faults)}", "broken_sample")
+        raise RewardError(f"None of the images is finite. {told(scores.faults)}", "broken_sample")
     if not scores.rewards.isfinite().any():
         raise RewardError(str(scorer.failure or f"The reward {term.name} gave no number."))
     parts = {f"{term.name}: {part}": values for part, values in scores.parts.items()}

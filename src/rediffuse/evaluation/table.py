@@ -20,7 +20,7 @@ def suite_table(found: Mapping[str, Any]) -> Group:
 def _heading(suite: Mapping[str, Any]) -> Text:
     seen = f", {suite['trained_on']} of them trained on" if suite["trained_on"] else ""
     said = plain(
-        f"{suite['name']}: {suite['num_images']} pictures of {suite['num_prompts']}"
+        f"{suite['name']}: {suite['num_images']} images of {suite['num_prompts']}"
         f" prompts{seen}{_broken(suite)}"
     )
     return Text(said, "bold")
@@ -37,7 +37,7 @@ def _rows(rewards: Mapping[str, Any]) -> Table:
     shown.columns[0].min_width = 32
     for name, row in rewards.items():
         if "error" in row or row["difference"] is None:
-            shown.add_row(Text(f"  {plain(name)}: cannot judge these"))
+            shown.add_row(Text(f"  {plain(name)}: cannot score these"))
         else:
             within = "" if row["low"] is None else f"{row['low']:+.3f} {row['high']:+.3f}"
             shown.add_row(

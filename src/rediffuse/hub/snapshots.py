@@ -44,25 +44,25 @@ def snapshot(key: str, place: str, revision: str | None, patterns: Sequence[str]
         return Path(snapshot_download(place, revision=commit, allow_patterns=list(patterns)))
     except GatedRepoError as error:
         raise ConfigError(
-            f"{key}: {place} asks for consent first: accept its licence at https://huggingface.co/{place},"
-            " make a token at https://huggingface.co/settings/tokens, and run: hf auth login"
+            f"{key}: {place} is gated: accept its licence at https://huggingface.co/{place},"
+            " create a token at https://huggingface.co/settings/tokens, and run: hf auth login"
         ) from error
     except RevisionNotFoundError as error:
         option = f"{key.partition('.')[0]}.revision"
         raise ConfigError(
-            f"{option}: {place} has none called {revision!r}; give a commit hash, tag or branch."
+            f"{option}: {place} has no revision {revision!r}; give a commit hash, tag or branch."
         ) from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ConfigError(
-            f"{key}: no folder and no model on the Hub is called {place!r}. Look for a slip of the"
-            " pen; if it is private, run: hf auth login"
+            f"{key}: no folder and no model on the Hub is called {place!r}. Check the spelling;"
+            " if it is private, run: hf auth login"
         ) from error
     except (*NO_CONNECTION, LocalEntryNotFoundError) as error:
         status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
         if status in (401, 403):
             raise ConfigError(
-                f"{key}: the Hub refuses {place} ({status}); if your token is old, run: hf auth"
-                " login"
+                f"{key}: the Hub denies access to {place} ({status}); if your token has expired,"
+                " run: hf auth login"
             ) from error
         try:
             return Path(

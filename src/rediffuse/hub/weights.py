@@ -49,8 +49,8 @@ def refuse_incomplete(
     ]
     for what, names in (
         ("lacks", missing),
-        ("has another shape of", mismatched),
-        ("has unknown", () if heads else unexpected),
+        ("has the wrong shape for", mismatched),
+        ("is not expected to have", () if heads else unexpected),
     ):
         if names:
             number = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"

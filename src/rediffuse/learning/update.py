@@ -254,8 +254,8 @@ class Learner:
         precision = str(self.config.model.get("precision", ""))
         wider = f" {cure('network', precision)}" if precision == "fp16" else ""
         return (
-            f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run is"
-            " saved up to the epoch before: change its config.yaml, then resume."
+            f"The learning rate, {self.config.learning_rate:g}, may be too high.{wider} The run"
+            " is saved up to the previous epoch: change its config.yaml, then resume."
         )
 
     def _decay_first_moments(self) -> None:

@@ -69,7 +69,7 @@ def _refuse_other_things(key: str, name: str, built: Any) -> None:
     missing = [each for each in MEMBERS[key] if getattr(built, each, None) is None]
     if missing:
         raise ConfigError(
-            f"{key}.name: {quoted(name)} is not what {KEYS[key]} are: it has no"
+            f"{key}.name: {quoted(name)} lacks what {KEYS[key]} must have:"
             f" {', '.join(map(repr, missing))}."
         )
 
@@ -85,23 +85,24 @@ def refuse_what_is_no_reward(name: str, built: Any) -> None:
     loads = callable(getattr(built, "load", None))
     if loads and callable(built):
         raise ConfigError(
-            f"reward.name: {quoted(name)} can be called, and has a method load: only one of the two"
-            " can be meant. If load(device) loads its model, let that return what scores, and leave"
-            " __call__ out; otherwise rename load."
+            f"reward.name: {quoted(name)} has both __call__ and load, so it is unclear which one"
+            " scores. If load(device) loads its model, let it return the function that scores,"
+            " and remove __call__; otherwise rename load."
         )
     if loads:
         refuse_another_load(name, built)
         return
     if not callable(built):
         raise ConfigError(
-            f"reward.name: {quoted(name)} is not what rewards are: it has no '__call__'. A reward"
-            " is called with (samples, prompts): name that method __call__; or give it"
-            " load(device), which returns what is called; or name a function."
+            f"reward.name: {quoted(name)} is not a reward: it has no '__call__'. A reward is"
+            " called with (samples, prompts): name that method __call__; or give it"
+            " load(device), which returns the function that is called; or name a function."
         )
     if callable(getattr(built, "prepare", None)):
         raise ConfigError(
-            f"reward.name: {quoted(name)} has prepare(device), which nothing calls. Name it load,"
-            " and return what scores: def load(self, device): …; return lambda samples, prompts: …"
+            f"reward.name: {quoted(name)} has prepare(device), which nothing calls. Rename it"
+            " load, and return the function that scores: def load(self, device): …; return"
+            " lambda samples, prompts: …"
         )
     refuse_another_signature(name, built)
 

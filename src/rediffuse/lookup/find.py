@@ -18,8 +18,9 @@ from rediffuse.errors import ConfigError, did_you_mean, quoted
 REPLACED = {
     "weighted_sum": "List its rewards and their weights as the run's own: rewards: [{name: vqa},"
     " {name: text_penalty, weight: 0.5}].",
-    "second_judge": "List the second judge as one of the run's rewards, with weight 0 and a share"
-    " of the samples: rewards: [{name: alignment}, {name: clip_score, weight: 0, share: 0.25}].",
+    "second_judge": "List the second reward as one of the run's rewards, with weight 0 and a"
+    " share of the samples: rewards: [{name: alignment}, {name: clip_score,"
+    " weight: 0, share: 0.25}].",
 }
 """What configurations of earlier versions name, and how it is said now."""
 GIVEN_IN_PYTHON = "python:"
@@ -42,7 +43,7 @@ def check_name(key: str, name: object) -> str:
     room, text = KEYS[key], str(name or "")
     if text.startswith(GIVEN_IN_PYTHON):
         raise ConfigError(
-            f"{key}.name: this run was given {quoted(text)} in Python; go on with"
+            f"{key}.name: this run was given {quoted(text)} in Python; resume it with"
             f" rediffuse.resume(run, {key}=…)."
         )
     if text in REPLACED:

@@ -40,8 +40,8 @@ def refuse_changed(before: Mapping[str, Mapping[str, str]], config: Config) -> N
     """
     for each in changes(before, config):
         raise ConfigError(
-            f"{each} changed since the run began, so that it would go on with other files than it"
-            " learned with. Put them back; or go on all the same: rediffuse resume RUN"
+            f"{each} changed since the run began, so the resumed run would use other files than"
+            " it was trained with. Restore them, or accept the change: rediffuse resume RUN"
             " --accept-changed-files"
         )
 

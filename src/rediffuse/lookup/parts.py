@@ -114,8 +114,8 @@ def _refuse_another_modality(
     judged = getattr(reward, "judges", made)
     if judged != made:
         raise ConfigError(
-            f"{key}: {quoted(name)} judges {judged} samples, but the model makes {made}"
-            " samples. Choose another reward; a function of your own may judge any."
+            f"{key}: {quoted(name)} scores {judged} samples, but the model makes {made} samples."
+            " Choose another reward; a function of your own may score any kind."
         )
 
 

@@ -38,7 +38,7 @@ def refuse(
         listed = ", ".join(f"{value} ({place})" for place, value in asked.items())
         raise ConfigError(
             f"{where} asks to run code, read files, reach servers, send a key or unpickle:"
-            f" {listed}. Look at it; if you trust it, add --trust-code."
+            f" {listed}. Check each of them; if you trust the file, add --trust-code."
         )
 
 

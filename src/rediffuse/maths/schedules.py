@@ -112,9 +112,9 @@ class Discrete:
         times = spaced_times(self.spacing, num_steps, num_train, self.steps_offset)
         if times[0] >= num_train:
             raise ValueError(
-                f"{num_steps} steps with an offset of {self.steps_offset} begin at time {times[0]},"
-                f" but the model was trained on 0 to {num_train - 1}. Ask for fewer, or for spacing"
-                " trailing."
+                f"{num_steps} steps with an offset of {self.steps_offset} begin at time"
+                f" {times[0]}, but the model was trained on 0 to {num_train - 1}. Use fewer, or"
+                " spacing trailing."
             )
         alpha_bar, before = self.alpha_bar.double(), times - num_train // num_steps
         after = torch.where(before >= 0, alpha_bar[before.clamp_min(0)], self.final_alpha_bar)

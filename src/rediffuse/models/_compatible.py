@@ -70,8 +70,8 @@ def refuse_other_kinds(
             else "was trained on images that are not square"
         )
         raise ConfigError(
-            f"model.size_pixels: {folder} {said}. Give the side of the images: --model.size-pixels"
-            " 512"
+            f"model.size_pixels: {folder} {said}. Give the height and width of the images:"
+            " --model.size-pixels 512"
         )
 
 
@@ -101,9 +101,12 @@ def _problems_of_pixels(index: Mapping[str, Any], unet: Mapping[str, Any]) -> It
     if unet.get("_class_name", "UNet2DModel") != "UNet2DModel":
         yield f"has a {unet['_class_name']}, where UNet2DModel is needed."
     if unet.get("class_embed_type") or unet.get("num_class_embeds"):
-        yield "takes a class, which this family does not give it."
+        yield "is class-conditional, which this family does not support."
     if unet.get("in_channels", 3) not in (1, 3):
-        yield f"makes images of {unet['in_channels']} channels; there are 3, or 1 of grey ones."
+        yield (
+            f"makes images of {unet['in_channels']} channels; 3 are supported, or 1 for grey"
+            " images."
+        )
     if unet.get("out_channels", 3) != unet.get("in_channels", 3):
         yield (
             f"predicts {unet.get('out_channels', 3)} channels of {unet.get('in_channels', 3)}: a"
@@ -148,7 +151,7 @@ def refuse_other_files(place: str, shapes: Mapping[str, Sequence[int]]) -> None:
             any(map(_of_transformer, shapes)),
         ),
         (
-            "takes a class besides the text, as upscalers do.",
+            "takes a class label besides the text, as upscalers do.",
             any(".label_emb." in name for name in shapes),
         ),
         (f"is {kinds.get(first[1])}: its U-Net takes {first[1]} channels.", first[1] in kinds),
@@ -177,7 +180,7 @@ def _problems(
             " embedding besides."
         )
     if unet.get("class_embed_type") or unet.get("num_class_embeds"):
-        yield "takes a class besides the text, as upscalers do."
+        yield "takes a class label besides the text, as upscalers do."
     if unet.get("time_cond_proj_dim"):
         yield "is a latent consistency model: its U-Net takes the guidance scale as an input."
     channels, latents = unet.get("in_channels", 4), vae.get("latent_channels", 4)
@@ -187,7 +190,7 @@ def _problems(
             2 * latents: "an image-editing model, as InstructPix2Pix",
         }.get(channels)
         yield (
-            f"is {kind or 'not of one piece'}: its U-Net takes {channels} channels, and its"
+            f"is {kind or 'inconsistent'}: its U-Net takes {channels} channels, and its"
             f" autoencoder has {latents}."
         )
     if unet.get("out_channels", 4) != channels:

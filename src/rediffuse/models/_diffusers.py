@@ -184,7 +184,8 @@ class LatentDiffusion(FineTuned):
             )
             if not same or any(scale["default"] != scale.get(REREAD) for scale in scales):
                 raise RediffuseError(
-                    f"{path} is not what was trained: read again, its tensors or scales differ."
+                    f"{path} does not match the trained adapter: when it was read back, its"
+                    " tensors or scales differed."
                 )
         finally:
             self.unet.set_adapter("default")

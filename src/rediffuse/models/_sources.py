@@ -179,7 +179,8 @@ class Source(PipelineFolder):
                 option = (
                     ""
                     if part == "unet"
-                    else f", or name another's: --model.{part.replace('_', '-')} FOLDER"
+                    else ", or take this part from another folder:"
+                    f" --model.{part.replace('_', '-')} FOLDER"
                 )
                 raise ConfigError(
                     f"model.source: {self.place} holds no {part}. Give a file that holds the whole"

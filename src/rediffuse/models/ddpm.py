@@ -39,8 +39,8 @@ class DDPM(TrainingOptions):
             return
         if self.revision is not None:
             raise ConfigError(
-                f"model.revision: {self.source} is on this machine; revisions are of models on the"
-                " Hub. Leave it out."
+                f"model.revision: {self.source} is on this machine; only models on the Hub have"
+                " revisions. Leave it out."
             )
         refuse_other_than_pixels(folder)
         object.__setattr__(self, "source", str(folder.resolve()))

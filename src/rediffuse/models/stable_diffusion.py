@@ -45,8 +45,8 @@ class StableDiffusion(LatentDiffusionOptions):
         """What is on this machine means the same in any working directory, and has no revision."""
         if self.revision is not None and Path(self.source).exists():
             raise ConfigError(
-                f"model.revision: {self.source} is on this machine; revisions are of models on the"
-                " Hub. Leave it out."
+                f"model.revision: {self.source} is on this machine; only models on the Hub have"
+                " revisions. Leave it out."
             )
         if Path(self.source).is_dir():
             instead = {"vae": self.vae, "text_encoder": self.text_encoder}

@@ -257,7 +257,7 @@ class Heart:
                 self._stalled(self.name(rank))
             if now - changed > seconds and since is not None:
                 store = (
-                    "the store of the processes, at the launcher or at"
+                    "the TCP store of the processes, at the launcher or at"
                     f" {self.name(0)}{self._broken},"
                 )
                 self._stalled(store if deaf else self.name(rank))
@@ -268,9 +268,9 @@ class Heart:
     def _stalled(self, who: str) -> None:
         self._end(
             LostProcessError.exit_code,
-            f"{who} has done nothing for {self.stall_seconds:g} seconds, so all processes end. If"
-            " it was only slow, give stall_seconds a higher value: in config.yaml of the run, or"
-            " as --stall-seconds of a new one. Go on with: rediffuse resume RUN",
+            f"{who} has made no progress for {self.stall_seconds:g} seconds, so all processes"
+            " exit. If it was only slow, raise stall_seconds: in config.yaml of the run, or as"
+            " --stall-seconds of a new one. Resume with: rediffuse resume RUN",
         )
 
     def _end(self, code: int, message: str) -> None:
@@ -289,6 +289,6 @@ class Heart:
             self.rescue()
         except Exception as error:
             say(
-                f"What the last whole epoch left could not be saved: {type(error).__name__}:"
-                f" {error}"
+                "The state after the last completed epoch could not be saved:"
+                f" {type(error).__name__}: {error}"
             )

@@ -88,9 +88,10 @@ class World:
         """
         if torch.get_default_dtype() != torch.float32:
             raise ConfigError(
-                f"torch's default dtype is {torch.get_default_dtype()} in this process, and"
-                " networks are made for float32. Call torch.set_default_dtype(torch.float32)"
-                " first; model.precision chooses that of the networks."
+                f"torch's default dtype is {torch.get_default_dtype()} in this process, but"
+                " networks must be created in float32. Call"
+                " torch.set_default_dtype(torch.float32) first; model.precision sets the"
+                " precision of the networks."
             )
         if not _AT_WORK.acquire(blocking=False):
             raise RunError(
@@ -102,8 +103,8 @@ class World:
             world = cls(stall_seconds=stall_seconds)
             if num_samples < world.size:
                 raise ConfigError(
-                    f"prompts_per_epoch: {num_samples} samples an epoch cannot occupy {world.size}"
-                    " processes."
+                    f"prompts_per_epoch: {num_samples} samples an epoch are too few for"
+                    f" {world.size} processes."
                 )
             with closing(world.lanes), world.stop.noted(), world.heart.watched():
                 yield world
@@ -206,9 +207,9 @@ class World:
         if stopped:
             raise Interrupted(self.stop.number or signal.SIGTERM)
         if failed:
-            raise RewardError("The reward failed in another process, which says how.")
+            raise RewardError("The reward failed in another process, which prints the error.")
         if broken:
-            message = "Samples of another process, which says more, are not finite."
+            message = "Samples of another process, which prints the details, are not finite."
             raise NonFiniteError(message, of_the_policy=doubted > 0)
         return result
 
@@ -238,8 +239,8 @@ class World:
             time.sleep(LOST_SECONDS)
             raise LostProcessError(
                 f"The connection to another process is lost ({str(error).partition(chr(10))[0]});"
-                f" silent for the longest is {self.heart.most_silent()}. Go on with: rediffuse"
-                " resume RUN"
+                f" the one that has been silent longest is {self.heart.most_silent()}. Resume"
+                " with: rediffuse resume RUN"
             ) from error
 
     def peak_memory_bytes(self) -> int:

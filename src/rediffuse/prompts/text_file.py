@@ -123,7 +123,7 @@ def _json_lines(path: Path) -> Iterator[tuple[Prompt, float]]:
             raise ConfigError(f"prompts.path: line {number} of {path}: {error}") from error
         except UnicodeEncodeError as error:
             raise ConfigError(
-                f"prompts.path: line {number} of {path} holds half of a character."
+                f"prompts.path: line {number} of {path} holds half of a surrogate pair."
             ) from error
         except (ValueError, RecursionError) as error:
             said = error.msg if isinstance(error, json.JSONDecodeError) else error
@@ -150,7 +150,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             ) from error
         if len(text) > MOST_LETTERS:
             raise ConfigError(
-                f"prompts.path: line {number} of {path} has {len(text):,} letters; it is no prompt."
+                f"prompts.path: line {number} of {path} has {len(text):,} characters, too many"
+                " for a prompt."
             )
         if "\0" in text:
             raise ConfigError(

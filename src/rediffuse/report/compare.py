@@ -196,7 +196,7 @@ def _read(path: Path) -> ComparedRun:
     metrics = read_metrics(folder)
     if not metrics:
         raise RunError(
-            f"{path} has no finished epoch to compare. Go on with it: {command('resume', path)}"
+            f"{path} has no finished epoch to compare. Resume it: {command('resume', path)}"
         )
     return ComparedRun(folder, folder.config(), metrics)
 

@@ -9,57 +9,59 @@ from rediffuse.runs.rows import MetricsRow, MonitorRow, column
 from rediffuse.verdict.changes import finite
 
 SECONDS = {
-    "seconds_sampling": "making pictures",
-    "seconds_reward": "judging them",
-    "seconds_training": "learning",
+    "seconds_sampling": "sampling",
+    "seconds_reward": "scoring",
+    "seconds_training": "training",
 }
 GIGABYTE = 1e9
 DIAGNOSTICS = {
     "approx_kl": (
         "Size of an update (KL)",
-        "How far one update moves the model from the one that made the pictures.",
+        "The KL divergence between the updated policy and the one that drew the samples.",
     ),
     "clip_fraction": (
-        "Updates held back",
-        "The share of steps in which an update reached its limit (the clip fraction).",
+        "Clip fraction",
+        "The share of steps whose importance ratio was outside of the clip range.",
     ),
     "ratio_drift": (
         "Ratio drift",
-        "Before an update this would be exactly 0; what is left is rounding.",
+        "The largest deviation of the importance ratio from 1 before the first update, caused by"
+        " rounding.",
     ),
     "grad_norm": (
         "Gradient norm",
-        "How strongly the rewards pull on the model. A sudden rise is a warning.",
+        "The mean norm of the gradients, before clipping. A sudden rise is a warning.",
     ),
     "masked_rewards": (
         "Missing rewards",
-        "Pictures without a usable reward; they are left out, never counted as 0.",
+        "Samples without a valid reward; they are left out, never counted as 0.",
     ),
     "skipped_updates": (
         "Skipped updates",
-        "Updates left out because their numbers were not finite.",
+        "Updates left out because their loss or gradient was not finite.",
     ),
 }
 STATISTICS = {
     "kl": (
         "Distance from the pretrained model (KL)",
-        "Of the fixed pictures, in nats per picture; it grows as the model changes.",
+        "In nats per image, on the evaluation prompts; it grows as the model changes.",
     ),
     "diversity": (
         "Diversity",
-        "How different the pictures are from one another. A fall means that they become alike.",
+        "How much images of one prompt differ; 1 is the pretrained model. A fall means that they"
+        " become alike.",
     ),
     "near_identical": (
-        "Near-identical pictures",
-        "The share of pictures that look almost the same as another one.",
+        "Near-identical images",
+        "The share of images that look almost the same as another one.",
     ),
     "distance": (
-        "Distance from the first pictures",
-        "How far each picture has moved from the pretrained model's.",
+        "Distance from the pretrained model's images",
+        "The mean distance from the pretrained model's image of the same prompt and seed.",
     ),
     "brightness": ("Brightness", "From 0, black, to 1, white."),
     "saturation": ("Saturation", "How strong the colours are, from 0, grey, to 1."),
-    "edge_density": ("Edges", "How much of a picture is outline or texture. Noise raises it."),
+    "edge_density": ("Edges", "How much of an image is outline or texture. Noise raises it."),
     "colour_entropy": ("Colour variety", "How many colours are in use (entropy)."),
 }
 
@@ -93,9 +95,7 @@ def _costs(metrics: Sequence[MetricsRow], drawing: Drawing) -> list[Panel]:
     memory = Line([float(row["epoch"]) for row in metrics], gigabytes)
     if _known(memory):
         panels.append(
-            drawing.panel(
-                "Memory", "The most that was in use, in gigabytes.", [memory], name="memory"
-            )
+            drawing.panel("Memory", "The peak memory use, in gigabytes.", [memory], name="memory")
         )
     return panels
 

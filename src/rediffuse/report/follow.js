@@ -24,9 +24,9 @@ async function look() {
       const answer = await fetch("/", {cache: "no-store"});
       swap(new DOMParser().parseFromString(await answer.text(), "text/html"));
     }
-    state.textContent = "Following the run: this page renews itself.";
+    state.textContent = "Following the run: this page updates itself.";
   } catch {
-    state.textContent = "The run is no longer followed from here; this is the last that was seen.";
+    state.textContent = "The server of this page cannot be reached; this is the last state that was received.";
   }
   setTimeout(look, EVERY_MILLISECONDS);
 }

@@ -77,7 +77,7 @@ class Live:
         """
         trouble = str(error) if self._run.metrics.is_symlink() or self._run.metrics.exists() else ""
         if trouble and trouble != self._said:
-            say(f"the page stays as it was: {trouble}")
+            say(f"the page could not be updated: {trouble}")
             self._said = trouble
         return trouble
 

@@ -76,7 +76,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     if not runs:
         raise RunError(
             f"{folder} holds no run. A run is a folder that `rediffuse train` made; name the"
-            " folder that they lie in."
+            " folder that contains them."
         )
     html = rendered(
         "index.html.jinja",

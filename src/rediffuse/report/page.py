@@ -119,7 +119,7 @@ def read(run: RunFolder) -> Told:
     metrics = read_metrics(run)
     if not metrics:
         raise RunError(
-            f"{run.path} has no finished epoch to report on. Go on with it:"
+            f"{run.path} has no finished epoch to report on. Resume it:"
             f" {command('resume', run.path)}"
         )
     return Told(

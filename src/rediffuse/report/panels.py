@@ -75,8 +75,8 @@ def reward(metrics: Sequence[MetricsRow], marks: Marks) -> Panel:
         Chart([line], width, height, marks) for width, height in ((350, 230), (860, 300))
     )
     words = (
-        "The mean reward of the pictures made in each epoch. The band is one standard deviation up"
-        " and down: about two thirds of the pictures lie in it."
+        "The mean reward of each epoch's samples. The band is one standard deviation up and"
+        " down: about two thirds of the samples lie in it."
     )
     return Panel(
         "Reward in training", words, charts.svg(narrow, "reward"), charts.svg(wide, "reward-wide")
@@ -193,8 +193,8 @@ def _disagreement(name: str, found: Sequence[Gap], drawing: Drawing, which: str)
         f" {name} does not share."
     )
     alike = (
-        "Whether both rank an epoch's samples alike: 1 is the same order, 0 is no"
-        " relation (Spearman)."
+        "Spearman's rank correlation of both on an epoch's samples: 1 is the same order, 0 is no"
+        " relation."
     )
     return [
         drawing.panel(
@@ -205,7 +205,7 @@ def _disagreement(name: str, found: Sequence[Gap], drawing: Drawing, which: str)
             zero=True,
         ),
         drawing.panel(
-            f"Agreement in order with {name}",
+            f"Rank correlation with {name}",
             alike,
             [Line(epochs, ranks, tone=1)],
             name=f"ranks{which}",
@@ -223,7 +223,7 @@ def _changed(
     line = Line([change.epoch for change in changes], moved, low=low, high=high, tone=1)
     title = f"{judge}: {part}" if part else judge
     words = (
-        f"The change since the pretrained model on the same pictures of {changes[-1].n} prompts,"
+        f"The change since the pretrained model on the same images of {changes[-1].n} prompts,"
         f" with a 95 % band. From {number(changes[0].mean)} to {number(changes[-1].mean)}."
     )
     return drawing.panel(title, words, [line], name=name, zero=True)

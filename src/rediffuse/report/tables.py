@@ -90,7 +90,7 @@ def figures(
         found.append(
             Figure(
                 signed((end - start) / spread),
-                "change, in standard deviations of the first epoch's pictures",
+                "change, in standard deviations of the first epoch's samples",
             )
         )
     total = f" of {planned}" if planned != len(metrics) else ""
@@ -100,8 +100,8 @@ def figures(
             "epoch of training" if len(metrics) == 1 and not total else "epochs of training",
         )
     )
-    found.append(Figure(number(last.get("reward_queries")), "pictures judged"))
-    found.append(Figure(duration(seconds(metrics)), "of making pictures, judging and learning"))
+    found.append(Figure(number(last.get("reward_queries")), "reward queries"))
+    found.append(Figure(duration(seconds(metrics)), "of sampling, scoring and training"))
     lost = masked(metrics)
     if lost:
         kinds = ", ".join(

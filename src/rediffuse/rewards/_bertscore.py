@@ -82,7 +82,7 @@ class BertScore:
             if layer is not None and layer > config.num_hidden_layers:
                 raise ConfigError(
                     f"{key}: {place} has {config.num_hidden_layers} layers, but layer {layer} was"
-                    " asked for."
+                    " requested."
                 )
             config.num_hidden_layers = layer or config.num_hidden_layers
             model, info = AutoModel.from_pretrained(

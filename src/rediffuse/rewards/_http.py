@@ -132,8 +132,8 @@ class Http:
         with _transport_errors(), client.stream(method, path, json=body) as response:
             if response.is_redirect:
                 raise RewardError(
-                    f"The server {self.url} redirects {path}, which is not followed; give the"
-                    " address it is at."
+                    f"The server {self.url} redirects {path}, and redirects are not followed;"
+                    " give the final address."
                 )
             if may_pass(response.status_code):
                 raise PassingError(
@@ -146,10 +146,7 @@ class Http:
                     " environment variable and name that: --reward.key-variable NAME"
                 )
             if response.status_code == FAILED_THERE:
-                raise RefusedError(
-                    "the reward behind it failed; what went wrong stands in that server's own"
-                    " output"
-                )
+                raise RefusedError("the reward failed on the server, whose own output says why")
             if response.status_code >= 400:
                 raise RefusedError(
                     f"status {response.status_code}: {_message(next(response.iter_bytes(), b''))}"
@@ -160,7 +157,7 @@ class Http:
                 # the client's own timeout applies to each chunk
                 if time.monotonic() - began > self.timeout_seconds:
                     raise PassingError(
-                        f"an answer that trickled in for {self.timeout_seconds:g} seconds"
+                        f"an answer that was incomplete after {self.timeout_seconds:g} seconds"
                     )
                 if len(read) > MOST_BYTES:
                     raise RefusedError(f"more than {MOST_BYTES} bytes")
@@ -168,7 +165,7 @@ class Http:
             return json.loads(read)
         except (ValueError, RecursionError) as error:
             raise PassingError(
-                f"what it says is not JSON: {excerpt(read.decode('utf-8', 'replace'), 60)}"
+                f"its answer is not JSON: {excerpt(read.decode('utf-8', 'replace'), 60)}"
             ) from error
 
     def client(self) -> httpx2.Client:
@@ -206,13 +203,13 @@ def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http
     try:
         place = httpx2.URL(url)
     except (httpx2.InvalidURL, TypeError) as error:
-        raise ConfigError(f"{key}: {url!r} is no address: {error}") from error
+        raise ConfigError(f"{key}: {url!r} is not a valid address: {error}") from error
     if place.scheme not in ("http", "https") or not place.host:
         raise ConfigError(f"{key}: {url!r} must look like http://127.0.0.1:8000/v1.")
     if place.userinfo:
         raise ConfigError(
-            f"{key}: no password in the address; put a key in a variable: --reward.key-variable"
-            " NAME"
+            f"{key}: the address must not contain a password; put a key in an environment"
+            " variable and name that: --reward.key-variable NAME"
         )
     if place.scheme == "http" and key_variable and not _is_loopback(place.host):
         raise ConfigError(
@@ -228,7 +225,10 @@ def refuse_unsafe(key: str, url: str, key_variable: str | None, allow_plain_http
     if key_variable and not secret:
         raise ConfigError(f"reward.key_variable: the environment has no {key_variable}.")
     if not (secret.isascii() and secret.isprintable()):
-        raise ConfigError(f"reward.key_variable: {key_variable} holds letters that no header can.")
+        raise ConfigError(
+            f"reward.key_variable: {key_variable} holds characters that an HTTP header cannot"
+            " contain."
+        )
 
 
 def _is_loopback(host: str) -> bool:

@@ -79,9 +79,9 @@ def folder_of(key: str, place: str, revision: str | None, others: Sequence[str])
     )
     if not any(folder.glob("model*.safetensors")):
         raise ConfigError(
-            f"{key}: {place} has no safetensors weights, and a pickle may run any code. Its page on"
-            " the Hub may hold a conversion as a pull request, whose revision is refs/pr/NUMBER;"
-            " or convert it, and give the folder."
+            f"{key}: {place} has no safetensors weights, and a pickle may run any code. Look for"
+            " a conversion among the pull requests of its page on the Hub (the revision is"
+            " refs/pr/NUMBER), or convert it and give the folder."
         )
     return folder
 

@@ -74,7 +74,7 @@ class Reader:
             from rapidocr import RapidOCR
         except ImportError as error:
             raise ConfigError(
-                f"reward: what reads text is not installed ({error}): pip install 'rediffuse[ocr]'"
+                f"reward: the OCR library is not installed ({error}): pip install 'rediffuse[ocr]'"
             ) from error
         cv2.setNumThreads(1)  # by default one for each core, in addition to the run's threads
         alone = {

@@ -151,8 +151,9 @@ def _said(answer: Any) -> Answer:
         return Answer(
             "",
             "unparseable",
-            f"no content, which a larger reward.max_tokens may mend; instead of it: {unspoken}",
+            "no content, for which a larger reward.max_tokens may help; the answer has instead:"
+            f" {unspoken}",
         )
     if not isinstance(content, str):
-        raise PassingError(f"an answer that is no text: {excerpt(str(content), 60)}")
+        raise PassingError(f"an answer that is not text: {excerpt(str(content), 60)}")
     return said(content.strip())

@@ -141,8 +141,8 @@ def predictor(path: Path, sha256: str | None) -> list[Tensor]:
     found = hashlib.sha256(b"".join(each.numpy().tobytes() for each in tensors)).hexdigest()
     if sha256 not in (None, found):
         raise ConfigError(
-            f"reward.predictor: the weights in {path} are others than asked for: their SHA-256 is"
-            f" {found}, not {sha256}. If you trust them, say --reward.sha256 {found}"
+            f"reward.predictor: the weights in {path} are not the requested ones: their SHA-256"
+            f" is {found}, not {sha256}. If you trust them, add --reward.sha256 {found}"
         )
     return tensors
 

@@ -120,7 +120,7 @@ def _asked_for(text: str, labels: tuple[tuple[str, ...], ...]) -> list[int]:
     ]
     if max(found) < 0:
         raise ValueError(
-            f"the emoji judge knows nothing of {text!r}; it knows"
+            f"the emoji judge cannot score {text!r}; it knows"
             f" {', '.join(n for each in labels for n in each)}"
         )
     return found

@@ -73,11 +73,11 @@ class Remote:
                 return
             except RefusedError as error:
                 raise ConfigError(
-                    f"reward.url: {self.url} is no `rediffuse serve` ({error})."
+                    f"reward.url: {self.url} is not a `rediffuse serve` server ({error})."
                 ) from error
         if not isinstance(answer, Mapping) or "reward" not in answer:
             raise ConfigError(
-                f"reward.url: {self.url} is no `rediffuse serve`; it says"
+                f"reward.url: {self.url} is not a `rediffuse serve` server; it answered"
                 f" {excerpt(str(answer), 60)}."
             )
 

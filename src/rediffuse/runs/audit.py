@@ -38,7 +38,9 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
     for row in read_rewards(run):
         samples.setdefault(row["epoch"], []).append(row["index"])
     gaps = [epoch for epoch in range(epochs) if _gap(samples[epoch], sizes.get(epoch))]
-    _refuse(run, "rewards.jsonl", [f"not one line a sample of epoch {epoch}" for epoch in gaps])
+    _refuse(
+        run, "rewards.jsonl", [f"missing or repeated samples of epoch {epoch}" for epoch in gaps]
+    )
     if run.monitor.exists():
         looks = Counter(row["epoch"] for row in read_monitor(run))
         made = sorted(
@@ -48,7 +50,7 @@ def refuse_gaps(run: RunFolder, epochs: int) -> None:
         _refuse(
             run,
             "monitor.jsonl",
-            [f"{looks[epoch]} lines of the pictures after {epoch} epochs" for epoch in wrong],
+            [f"{looks[epoch]} lines of the evaluation after {epoch} epochs" for epoch in wrong],
         )
 
 
@@ -62,8 +64,8 @@ def _gap(indices: list[int], size: int | None) -> bool:
 def _refuse(run: RunFolder, name: str, wrong: list[str]) -> None:
     if wrong:
         raise RunError(
-            f"{run.path / name} does not fit the newest checkpoint: it has"
-            f" {wrong[0]}{f', and {len(wrong) - 1} faults like it' if wrong[1:] else ''}. Put back"
-            " a copy of the file; or go on as it is:"
+            f"{run.path / name} does not match the newest checkpoint: it has"
+            f" {wrong[0]}{f', and {len(wrong) - 1} similar faults' if wrong[1:] else ''}. Restore"
+            " a copy of the file; or resume with the file as it is:"
             f" {command('resume', run.path, '--drop-damaged-lines')}"
         )

@@ -165,7 +165,7 @@ def load_newest(folder: Path) -> Checkpoint:
             verify(path)
             return _read(path)
         except CheckpointError as error:
-            warnings.warn(f"{error} Falling back to the checkpoint before.", stacklevel=2)
+            warnings.warn(f"{error} Falling back to the previous checkpoint.", stacklevel=2)
             damage.append(str(error))
     raise CheckpointError(" ".join(damage) or f"{folder} holds no checkpoint.")
 

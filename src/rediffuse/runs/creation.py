@@ -38,7 +38,7 @@ def create(path: Path, config: Config, device: str = "cpu") -> RunFolder:
     run = RunFolder(path)
     if path.exists() and (not path.is_dir() or not all(map(_left_by_a_kill, path.iterdir()))):
         raise RunError(
-            f"{path} exists already. Choose another --run-dir, or go on with it:"
+            f"{path} exists already. Choose another --run-dir, or resume it:"
             f" {command('resume', path)}"
         )
     try:

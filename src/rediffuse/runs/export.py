@@ -43,8 +43,8 @@ def converted(denoiser: Denoiser, form: str, path: Path) -> Path:
     """
     if not isinstance(denoiser, Converts):
         raise ConfigError(
-            f"--to {form}: this kind of model has no such form. What the run learned is in"
-            " RUN/adapter; its README.md says how that is loaded."
+            f"--to {form}: this kind of model cannot be converted to that format. The trained"
+            " adapter is in RUN/adapter; its README.md says how to load it."
         )
     files.make_folder(path.parent)
     with files.staged(path) as new:
@@ -58,7 +58,7 @@ def _plain(folder: Path) -> ModelCard:
         f"`{path.relative_to(folder)}`" for path in sorted(folder.rglob("*")) if path.is_file()
     ]
     return ModelCard(
-        f"What was learned is in {', '.join(names)}, as the code of the model wrote it."
+        f"The trained weights are in {', '.join(names)}, in the format of the model's own code."
         if names
-        else "The code of the model exports nothing."
+        else "The model's own code exports no weights."
     )

@@ -33,8 +33,8 @@ def refuse_links(path: Path) -> None:
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a link" if stat.S_ISLNK(mode) else "not a plain file"
                 raise RunError(
-                    f"{place} is {kind}, and nothing in a run is read or written through one."
-                    " Remove it to go on."
+                    f"{place} is {kind}, but the files of a run must be plain files. Remove it to"
+                    " continue."
                 )
 
 
@@ -150,8 +150,8 @@ def append(path: Path, content: bytes) -> None:
     ) as file:
         if os.fstat(file.fileno()).st_nlink > 1:
             raise RunError(
-                f"{path} has another name elsewhere, and would be changed there too. Make it a"
-                " file of its own to go on."
+                f"{path} is a hard link, so the file would also change under its other name."
+                " Replace it with a copy to continue."
             )
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
@@ -172,7 +172,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise RunError(
-            f"{path} cannot be read ({error}). Put back a copy of it, or start a new run."
+            f"{path} cannot be read ({error}). Restore a copy of it, or start a new run."
         ) from error
 
 

@@ -181,8 +181,8 @@ def existing(path: Path) -> RunFolder:
         )
     if not (path / "config.yaml").stat().st_size:
         raise RunError(
-            f"{path / 'config.yaml'} is empty: a kill left it before the run began. Remove the"
-            " folder, and train anew."
+            f"{path / 'config.yaml'} is empty: the process was killed before the run began."
+            " Remove the folder, and train again."
         )
     files.refuse_linked_folders(path)
     return RunFolder(path)

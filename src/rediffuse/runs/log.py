@@ -46,8 +46,8 @@ def read(path: Path, *, drop_damaged: bool = False) -> list[dict[str, Any]]:
             rows.append(row)
         elif not drop_damaged:
             raise RunError(
-                f"{path}, line {number}: not what was written there. Put back a copy of the file;"
-                " or go on without such lines:"
+                f"{path}, line {number}: this line was changed after it was written. Restore a"
+                " copy of the file; or resume without such lines:"
                 f" {command('resume', path.parent, '--drop-damaged-lines')}"
             )
         summed = summed or has_sum

@@ -48,8 +48,8 @@ class SamplerOptions:
     def __post_init__(self) -> None:
         if self.num_quiet_steps >= self.num_steps:
             raise ConfigError(
-                f"sampler.num_quiet_steps: {self.num_quiet_steps} of {self.num_steps} steps; one"
-                " must draw something."
+                f"sampler.num_quiet_steps: {self.num_quiet_steps} of {self.num_steps} steps; at"
+                " least one must draw noise."
             )
 
     def bind(self, schedule: NoiseSchedule) -> "GaussianSteps":
@@ -124,8 +124,8 @@ def _refuse_without_signal(schedule: NoiseSchedule, steps: Steps) -> None:
     if schedule.prediction == "epsilon" and not (steps.here.alpha > 0).all():
         raise ConfigError(
             f"sampler: the steps begin at time {steps.times[0]}, where this model's scheduler"
-            " leaves noise alone (rescale_betas_zero_snr). The model predicts the noise (epsilon),"
-            " which then says nothing on the image: every sample would be NaN. Ask for"
+            " leaves no signal (rescale_betas_zero_snr). The model predicts the noise (epsilon),"
+            " which then carries no information on the image: every sample would be NaN. Use"
             " --sampler.spacing leading, which begins before that time; or, if the model was"
-            " trained with v-prediction, say --model.prediction v_prediction."
+            " trained with v-prediction, add --model.prediction v_prediction."
         )

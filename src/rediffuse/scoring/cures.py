@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 PROMPTS = (
-    "a prompt is no text but a Prompt: its text is prompt.text, what else is known of it"
+    "a prompt is not a string but a Prompt: its text is prompt.text, its other data is"
     " prompt.metadata."
 )
 CURES = (
@@ -19,8 +19,8 @@ CURES = (
     ),
     (
         r"signal only works in main thread",
-        "rewards run beside the sampling, on a thread, which cannot set signals;"
-        " scoring.timeout_seconds limits a call.",
+        "rewards run on a background thread, which cannot set signal handlers;"
+        " scoring.timeout_seconds limits the duration of a call.",
     ),
     (
         r"no current event loop",
@@ -50,14 +50,14 @@ def of_value(given: Any, size: int) -> str:
     """
     if inspect.iscoroutine(given):
         given.close()  # avoids the warning that it was never awaited
-        return "Make it a plain function; inside, asyncio.run(…) runs what is async."
+        return "Make it a plain function that calls async code with asyncio.run(…)."
     if given is None:
         return "The function ends without a return."
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Mapping):
         return "Return the scores alone, without the dict: return scores."
     if isinstance(given, Mapping):
         return (
-            "Return the numbers alone; with what they are made of:"
+            "Return the numbers alone; to log their parts too, return"
             " rediffuse.types.Judgement(values, parts)."
         )
     if inspect.isgenerator(given):
@@ -70,7 +70,7 @@ def of_value(given: Any, size: int) -> str:
 
 def _of_entries(given: Sequence[Any]) -> str:
     if any(each is None for each in given):
-        return "None is no number: float('nan') stands for an image that cannot be judged."
+        return "None is not a number; return float('nan') for an image that cannot be scored."
     odd = next((each for each in given if isinstance(each, str | bytes)), None)
     return (
         f"Its entries are {type(odd).__name__}: return float(…) of each." if odd is not None else ""
@@ -97,7 +97,7 @@ def of_number(value: float, largest: float) -> str:
         return ""
     if math.isfinite(value):
         return f"more than float32 holds ({largest:.1e}): scale it down."
-    return f"{value}: only finite numbers can be learned from."
+    return f"{value}: only finite numbers can be trained on."
 
 
 def of_signature(reward: Callable[..., Any]) -> str:
@@ -105,7 +105,7 @@ def of_signature(reward: Callable[..., Any]) -> str:
     empty for others.
     """
     if inspect.iscoroutinefunction(reward):
-        return "it is async. Make it a plain function; inside, asyncio.run(…) runs what is async."
+        return "it is async. Make it a plain function that calls async code with asyncio.run(…)."
     try:
         signature = inspect.signature(reward)
     except (TypeError, ValueError):  # some functions in C have no signature
@@ -115,6 +115,6 @@ def of_signature(reward: Callable[..., Any]) -> str:
     except TypeError:
         return (
             f"it takes {signature}, but a reward is called with (images, prompts). Give it these"
-            " two; what else is known of a prompt is prompt.metadata."
+            " two parameters; other data of a prompt is in prompt.metadata."
         )
     return ""

@@ -77,8 +77,8 @@ class Paid:
                     AttributeError,
                 ) as error:  # files of older versions have no checksums
                     raise RunError(
-                        f"{path}, row {number}: not a reward that a run wrote. Remove the file:"
-                        " its rewards are asked again."
+                        f"{path}, row {number}: this row was not written by a run. Remove the"
+                        " file; its rewards will be requested again."
                     ) from error
 
     def _take(self, row: dict[str, Any]) -> None:

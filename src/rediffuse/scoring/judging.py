@@ -104,8 +104,8 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
             or not all(isinstance(text, str) for text in texts)
         ):
             raise UnusableRewardError(
-                f"The reward {name} must note one text per image, {size}, as {note}; it noted"
-                f" {texts!r:.60}.",
+                f"The reward {name} must give one text per image, {size}, for the note {note}; it"
+                f" gave {texts!r:.60}.",
                 "invalid_shape",
             )
     parts = {

@@ -184,8 +184,8 @@ class Scorer:
         late = self._silent_since is not None and time.monotonic() - self._silent_since > deadline
         if late and not few:
             raise RewardError(
-                f"The reward {self.name} has given nothing for {deadline:g} seconds:"
-                f" {self._error} Look after it, then go on with: rediffuse resume RUN"
+                f"The reward {self.name} has returned nothing for {deadline:g} seconds:"
+                f" {self._error} Fix it, then resume with: rediffuse resume RUN"
             ) from (self._error.__cause__ if self._error else None)
         for asked in list(self._later):
             if few and (late or asked.attempts >= MIN_ATTEMPTS):
@@ -201,7 +201,7 @@ class Scorer:
         known = [i for i in range(len(samples)) if i not in late]
         if any(samples[i].status == "ok" for i in known):
             if self._silent_since is not None:
-                self.tell("the reward answers again")
+                self.tell("the reward responds again")
             self._silent_since = self._error = None
         self._mask([samples[i] for i in known], asked.only(known))
         if late:

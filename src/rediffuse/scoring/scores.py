@@ -143,10 +143,10 @@ def refuse_too_few(
         return
     listed = ", ".join(f"{count} {status}" for status, count in lost.most_common())
     share = f"scoring.max_failed allows a share of {options.max_failed:g}."
-    saved = "The run is saved up to the epoch before:"
+    saved = "The run is saved up to the previous epoch:"
     if broken and lost.total() - len(broken) <= allowed:
         raise NonFiniteError(
-            f"{lost.total()} of {num_samples} samples of this epoch cannot be learned from:"
+            f"{lost.total()} of {num_samples} samples of this epoch cannot be trained on:"
             f" {listed}; {share} {faults.told(broken)} {saved} change its config.yaml, then"
             " resume.",
             of_the_policy=any(faults.place_of(fault) in faults.OF_THE_POLICY for fault in broken),
@@ -154,8 +154,8 @@ def refuse_too_few(
     why = str(error) if error else f"The first: {'; '.join(reasons)}." if reasons else ""
     hopeless = isinstance(error, UnusableRewardError) and lost.total() == len(statuses)
     raise (UnusableRewardError if hopeless else RewardError)(
-        f"{lost.total()} of {num_samples} rewards of this epoch cannot be learned from: {listed};"
-        f" {share}{f' {why}' if why else ''} {saved} mend the reward, then resume."
+        f"{lost.total()} of {num_samples} rewards of this epoch cannot be trained on: {listed};"
+        f" {share}{f' {why}' if why else ''} {saved} fix the reward, then resume."
     ) from (error.__cause__ if error and error.status != "invalid_shape" else None)
 
 

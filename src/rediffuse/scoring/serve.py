@@ -73,14 +73,14 @@ def app(name: str, reward: Reward, batch_size: int, token: str | None, caller: C
     async def score(request: Request) -> dict[str, Any]:
         given = request.headers.get("authorization", "").encode()
         if token is not None and not hmac.compare_digest(given, f"Bearer {token}".encode()):
-            raise HTTPException(401, "a token is asked for")
+            raise HTTPException(401, "a token is required")
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             # which a page in a browser cannot send without consent
-            raise HTTPException(415, "application/json is asked for")
+            raise HTTPException(415, "the content type must be application/json")
         asked = _read(await _body(request))
         async with turn:
             if await request.is_disconnected():  # and has asked again, or given up
-                raise HTTPException(408, "nobody waits for the answer")
+                raise HTTPException(408, "the client is no longer connected")
             return await run_in_threadpool(caller.call, lambda: _answer(asked))
 
     def _answer(asked: ScoreRequest) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def listen(
     judged_kind = getattr(reward, "judges", "image")
     if judged_kind != "image":
         raise ConfigError(
-            f"serve: {name} judges {judged_kind} samples, and only images travel to a server. Name"
-            " it in the run itself: --reward"
+            f"serve: {name} scores {judged_kind} samples, but only images can be sent to a"
+            " server. Use it in the run itself: --reward"
         )
     caller = Caller()
     scores = caller.call(lambda: load_reward(reward, device))
@@ -121,8 +121,8 @@ def listen(
     show(f"{name} at {place}; in a run: --reward remote --reward.url {place}")
     if token:
         show(
-            "With --reward.key-variable NAME there. From elsewhere: through a TLS proxy or an ssh"
-            " tunnel."
+            "In the run, --reward.key-variable NAME names the environment variable with the"
+            " token. Other machines connect through a TLS proxy or an ssh tunnel."
         )
     uvicorn.run(
         app(name, scores, batch_size, token, caller), host=host, port=port, log_level="warning"
@@ -135,8 +135,8 @@ async def _refuse_foreign_pages(
     if not loopback.is_own(request.headers.getlist("host")):
         return JSONResponse(
             {
-                "detail": f"ask for one of {', '.join(loopback.NAMES)}; for other names:"
-                " --token-variable"
+                "detail": f"the request must be addressed to one of {', '.join(loopback.NAMES)};"
+                " other names require --token-variable"
             },
             403,
         )

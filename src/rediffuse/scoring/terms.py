@@ -77,7 +77,7 @@ def load_reward(reward: Reward | RewardFamily, device: str, name: str = "") -> R
     cure = "it is not callable." if not callable(loaded) else cures.of_signature(loaded)
     if cure:
         raise ConfigError(
-            f"reward.name: {quoted(name)}: load(device) must return what scores, a function of"
+            f"reward.name: {quoted(name)}: load(device) must return the function that scores"
             f" (samples, prompts); it returned {type(loaded).__name__}: {cure}"
         )
     return loaded

@@ -26,7 +26,7 @@ def divergence(evidence: Evidence) -> Finding | None:
     return Finding(
         "kl",
         "note",
-        f"KL to the pretrained model: {evidence.kl:.3g} nats a picture.",
+        f"KL divergence from the pretrained model: {evidence.kl:.3g} nats per image.",
         {"nats": evidence.kl},
     )
 
@@ -55,8 +55,8 @@ def precision(evidence: Evidence) -> Finding | None:
         return None
     drift, allowed = worst["ratio_drift"], worst["max_ratio_drift"]
     text = (
-        f"Before the first update the ratio is off 1 by up to {drift:.1e}; more than"
-        f" {allowed:.1e} spoils the loss."
+        f"Before the first update the importance ratio deviates from 1 by up to {drift:.1e}; more"
+        f" than {allowed:.1e} distorts the loss."
     )
     return Finding("precision", "warning", text, {"ratio_drift": drift, "allowed": allowed})
 
@@ -69,7 +69,7 @@ def skipped(evidence: Evidence) -> Finding | None:
     return Finding(
         "skipped",
         "warning",
-        f"{count:.0f} updates were skipped: their gradient was not finite.",
+        f"{count:.0f} updates were skipped: their loss or gradient was not finite.",
         {"updates": count},
     )
 
@@ -87,7 +87,7 @@ def broken(evidence: Evidence) -> Finding | None:
     share = count / max(1, evidence.metrics[-1]["reward_queries"])
     text = (
         f"{share:.1%} of the samples were not finite and were left out ({count:.0f}), most of"
-        f" them first in the {most}."
+        f" them because of the {most}."
     )
     return Finding(
         "broken", "warning" if share > MASKED else "note", text, {"share": share, "place": most}
@@ -100,7 +100,7 @@ def broken_pictures(evidence: Evidence) -> Finding | None:
     if not found or not isinstance(found, Mapping):
         return None
     text = (
-        f"At the last look {len(found)} of the fixed pictures were not finite."
+        f"At the last evaluation {len(found)} of the fixed images were not finite."
         f" {told(found.values())}"
     )
     return Finding(
@@ -137,7 +137,7 @@ def spread(evidence: Evidence) -> Finding | None:
     if last > SAME * first and last > 0:
         return None
     text = (
-        f"All samples are worth nearly the same: the reward's spread is {last:.3g}, and was"
-        f" {first:.3g}."
+        f"All samples have nearly the same reward: its standard deviation is {last:.3g}, and was"
+        f" {first:.3g} at first."
     )
     return Finding("spread", "warning", text, {"first": first, "last": last})

@@ -24,7 +24,8 @@ def learning(evidence: Evidence) -> Finding:
         return Finding(
             "learning",
             "unknown",
-            f"Too short to say: {len(rows)} epochs, and {FEWEST_EPOCHS} are the least.",
+            f"Too early to say: {len(rows)} epochs are done, and a trend needs at least"
+            f" {FEWEST_EPOCHS}.",
         )
     if relative(rows):
         return _learning_of_parts(evidence)
@@ -42,27 +43,33 @@ def learning(evidence: Evidence) -> Finding:
         "first_spread": spread,
     }
     moved = f"from {along.first:.3g} to {along.last:.3g}" + (
-        f", {gain / spread:+.1f} standard deviations of the first samples" if spread else ""
+        f", {gain / spread:+.1f} standard deviations of the first epoch's samples" if spread else ""
     )
     queries = f"{rows[-1]['reward_queries']:,.0f} reward queries"
     if along.way == "rises":
         return Finding(
             "learning",
             "good",
-            f"The reward rose {moved}: {along.sure:.0f} times its own noise.",
+            f"The reward rose {moved}: its trend is {along.sure:.0f} standard errors.",
             numbers,
         )
     if along.way == "falls":
         return Finding(
             "learning",
             "bad",
-            f"The reward fell {moved}: {-along.sure:.0f} times its own noise.",
+            f"The reward fell {moved}: its trend is {-along.sure:.0f} standard errors.",
             numbers,
         )
     if along.sure >= PERHAPS:
-        text = f"The reward may be rising, {moved}: only {along.sure:.1f} times its own noise."
+        text = (
+            f"The reward may be rising, {moved}: its trend is only {along.sure:.1f} standard"
+            " errors."
+        )
         return Finding("learning", "unknown", text, numbers)
-    text = f"The reward is flat after {queries}, {moved}: {along.sure:.1f} times its own noise."
+    text = (
+        f"The reward is flat after {queries}, {moved}: its trend is {along.sure:.1f} standard"
+        " errors."
+    )
     return Finding("learning", "warning", text, numbers)
 
 
@@ -80,7 +87,7 @@ def collapse(evidence: Evidence) -> Finding | None:
         return None
     text = (
         f"The reward reached {top['reward_mean']:.3g} in epoch {top['epoch']}, and then lost"
-        f" {lost / won:.0%} of what it had won."
+        f" {lost / won:.0%} of its gain."
     )
     return Finding("collapse", "bad", text, {"peak": top["epoch"], "won": won, "lost": lost})
 
@@ -96,7 +103,7 @@ def _learning_of_parts(evidence: Evidence) -> Finding:
     along = {name: _along(rows, f"reward_{name}") for name in terms}
     ways = {name: trend(values).way for name, values in along.items() if values}
     text = (
-        "The reward is normalised over each epoch, so its mean says nothing; of its terms"
+        "The reward is normalised over each epoch, so its mean is not informative; its terms:"
         f" {_listed(ways)}."
     )
     wanted = [

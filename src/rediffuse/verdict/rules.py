@@ -44,7 +44,7 @@ def held_out_trend(evidence: Evidence) -> list[Finding]:
     """
     looks = evidence.looks
     if len(looks) < 2 or not looks[0]["held_out"]:
-        text = "No held-out reward was asked, so nothing here says whether the gain is real."
+        text = "No held-out reward was evaluated, so nothing shows whether the gain is real."
         return [Finding("held_out", "unknown", text)]
     return [_held_out(name, looks[0], looks[-1]) for name in looks[0]["held_out"]]
 
@@ -56,7 +56,7 @@ def overoptimised(evidence: Evidence) -> Finding | None:
     text = (
         f"Over-optimised after {fall.epoch} epochs: the reward did not fall, but the held-out"
         f" {fall.reward} lost {fall.share:.0%} of what it could lose ({fall.change.mean:+.3g} ±"
-        f" {fall.change.error:.2g} on the same pictures, since epoch {fall.since})."
+        f" {fall.change.error:.2g} on the same images, since epoch {fall.since})."
     )
     numbers = {
         "epoch": fall.epoch,
@@ -77,8 +77,7 @@ def loss_of_diversity(evidence: Evidence) -> Finding | None:
         return None
     numbers = {"diversity": left, "near_identical": same}
     text = (
-        f"Pictures of one prompt differ {left:.0%} as much from one another as the pretrained"
-        " model's"
+        f"Images of one prompt differ {left:.0%} as much from one another as the pretrained model's"
     )
     if left < ALIKE or same > ALIKE:
         text += f"; {same:.0%} of all are nearly identical to another." if same else "."
@@ -102,7 +101,7 @@ def appearance(evidence: Evidence) -> Finding | None:
         Finding(
             "appearance",
             "note",
-            f"The pictures as a whole look different: {', '.join(told)}.",
+            f"The appearance of the images has changed: {', '.join(told)}.",
             numbers,
         )
         if told
@@ -121,7 +120,7 @@ def text_in_pictures(evidence: Evidence) -> Finding | None:
     for part, level, what in parts:
         shares = part_along(evidence, part)
         if shares and shares[-1] - shares[0] >= WITH_TEXT:
-            text = f"{shares[-1]:.0%} of the pictures hold {what}; at first {shares[0]:.0%} did."
+            text = f"{shares[-1]:.0%} of the images contain {what}; at first {shares[0]:.0%} did."
             return Finding(
                 "text", level, text, {"part": part, "first": shares[0], "last": shares[-1]}
             )
@@ -141,18 +140,18 @@ def watched_rewards(evidence: Evidence) -> Finding | None:
     gap, error = last[name]["gap"], last[name]["gap_error"]
     numbers = {"reward": name, "gap": gap, "error": error}
     if not behind:
-        text = f"{name}, which is only watched, agrees with the trained reward."
+        text = f"The watched reward {name} agrees with the trained reward."
         return Finding("watched_rewards", "good", text, numbers)
     spread = "" if error is None else f" ± {error:.1f}"
     if not sure:
         text = (
-            f"{name}, which is only watched, may be behind the trained reward: by {gap:.1f}{spread}"
-            " standard deviations, which too few samples tell from chance."
+            f"The watched reward {name} may be behind the trained reward, by {gap:.1f}{spread}"
+            " standard deviations, but with so few samples this may be chance."
         )
         return Finding("watched_rewards", "note", text, numbers)
     text = (
-        f"{name}, which is only watched, is {gap:.1f}{spread} standard deviations behind the"
-        " trained reward: that may have been fooled."
+        f"The watched reward {name} is {gap:.1f}{spread} standard deviations behind the trained"
+        " reward, which the policy may exploit."
     )
     return Finding("watched_rewards", "warning", text, numbers)
 
@@ -170,7 +169,7 @@ def _held_out(name: str, before: MonitorRow, after: MonitorRow) -> Finding:
         return Finding(
             "held_out",
             "unknown",
-            f"The held-out {name} gave nothing at the first or the last look.",
+            f"The held-out {name} has no value at the first or the last evaluation.",
         )
     everything = to_lose(first)
     numbers = {
@@ -180,7 +179,7 @@ def _held_out(name: str, before: MonitorRow, after: MonitorRow) -> Finding:
         "errors": _errors(moved),
         "to_lose": everything,
     }
-    said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same pictures"
+    said = f"{moved.mean:+.3g} ± {moved.error:.2g} on the same images"
     sure = (
         moved.n > 1
         and abs(moved.mean) >= ERRORS * moved.error
@@ -190,7 +189,9 @@ def _held_out(name: str, before: MonitorRow, after: MonitorRow) -> Finding:
         return Finding("held_out", "good", f"The held-out {name} rose too: {said}.", numbers)
     if sure and moved.mean < 0:
         return Finding("held_out", "bad", f"The held-out {name} fell: {said}.", numbers)
-    return Finding("held_out", "note", f"The held-out {name} stayed as it was: {said}.", numbers)
+    return Finding(
+        "held_out", "note", f"The held-out {name} did not change significantly: {said}.", numbers
+    )
 
 
 def _errors(moved: Shift) -> float | None:

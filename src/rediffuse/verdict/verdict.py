@@ -98,8 +98,7 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
     if "overoptimised" in told:
         kept = f": keep the checkpoint of epoch {best}." if best else "."
         return (
-            f"After {told['overoptimised'].numbers['epoch']} epochs the reward was paid for"
-            f" with the pictures{kept}"
+            f"The run is over-optimised after {told['overoptimised'].numbers['epoch']} epochs{kept}"
         )
     if "collapse" in told:
         return "The reward rose and then collapsed."
@@ -107,24 +106,22 @@ def _headline(told: Mapping[str, Finding], best: int | None) -> str:
         return (
             "The reward may be rising; it is too early to be sure."
             if told["learning"].numbers
-            else "Too short to say."
+            else "The run is too short to judge."
         )
     if learned == "bad":
         return "The reward fell."
     if learned == "warning":
         return "The reward did not move."
     if "text" in told:
-        return "The reward rose, and pictures began to hold text."
+        return "The reward rose, but images began to contain text."
     if held == "bad":
         return "The reward rose, but a held-out reward fell."
     if held == "unknown":
-        return (
-            "The reward rose; nothing was asked that could say whether the pictures are still good."
-        )
-    alike = ", but the pictures have become more alike" if _warns(told, "diversity") else ""
+        return "The reward rose, but no held-out reward shows whether the images are still good."
+    alike = ", but the images have become more alike" if _warns(told, "diversity") else ""
     return (
         "The reward rose, and the held-out reward"
-        f" {'rose too' if held == 'good' else 'stayed as it was'}{alike}."
+        f" {'rose too' if held == 'good' else 'did not change'}{alike}."
     )
 
 
@@ -170,13 +167,13 @@ def _of_faults(known: _Known) -> str:
         precision = str(model.get("precision", "")) if isinstance(model, Mapping) else ""
         return cure(told[sick].numbers["place"], precision)
     if "masked" in told:
-        return "Mend the reward first: rewards.jsonl says what became of each sample."
+        return "Fix the reward first: rewards.jsonl has the status of each sample."
     if "precision" in told:
         return (
             "Use --model.precision fp32, a wider --algorithm.clip-range, or"
             " --sampler.num-quiet-steps 1."
         )
-    return f"Lower the learning rate, {rate} now." if "skipped" in told else ""
+    return f"Lower the learning rate (now {rate})." if "skipped" in told else ""
 
 
 def _of_hacking(known: _Known) -> str:
@@ -193,23 +190,20 @@ def _of_hacking(known: _Known) -> str:
 def _of_the_reward(known: _Known) -> str:
     told, rate = known.told, known.rate
     if "collapse" in told:
-        return f"Lower the learning rate, {rate} now, or stop at epoch {_peak(told)}."
+        return f"Lower the learning rate (now {rate}), or stop at epoch {_peak(told)}."
     if known.learned == "bad":
-        return (
-            f"Lower the learning rate, {rate} now; and see to it that higher is better in the"
-            " reward."
-        )
+        return f"Lower the learning rate (now {rate}), and check that a higher reward is better."
     if known.learned != "warning":  # flat
         return ""
     if "clipping" in told:
         return "The policy moves further than the clip range allows: lower the learning rate."
     if "spread" in told:
-        return "The reward hardly tells samples apart: make it smoother, or the prompts harder."
+        return "The reward hardly differs between samples: make it smoother, or the prompts harder."
     if known.evidence.kl is not None and known.evidence.kl <= UNMOVED_NATS:
-        return f"The policy hardly moved: raise the learning rate, {rate} now, threefold."
+        return f"The policy hardly moved: raise the learning rate (now {rate}) threefold."
     return (
-        "Take more samples an epoch; and try --reward jpeg_incompressibility, which must rise,"
-        " to tell setting from bug."
+        "Use more samples per epoch. To rule out a bug, train with --reward"
+        " jpeg_incompressibility, which must rise."
     )
 
 
@@ -222,10 +216,10 @@ def _of_gains(known: _Known) -> str:
     if held_out == "bad" or known.warns("diversity"):
         return _go_back(known.evidence)
     if known.warns("watched_rewards"):
-        return "Look at the samples on which the rewards differ most."
+        return "Inspect the samples on which the rewards differ most."
     if _still_rising(known.evidence):
         return f"It is still rising: {known.longer}"
-    return "Nothing to mend."
+    return "No action is needed."
 
 
 def _go_back(evidence: Evidence) -> str:
@@ -239,12 +233,12 @@ def _go_back(evidence: Evidence) -> str:
         kept = evidence.checkpoints is None or epoch in evidence.checkpoints
         if kept and not any(finding and finding.level in ("bad", "warning") for finding in told):
             return (
-                f"Look at the pictures of epoch {epoch}, before that: rediffuse sample RUN"
+                f"Inspect the images of epoch {epoch}, before this happened: rediffuse sample RUN"
                 f" --checkpoint {epoch} --prompt TEXT"
             )
     return (
-        "No checkpoint from before that is left; next time stop earlier, or lower the learning"
-        f" rate, {float(evidence.config['learning_rate']):g} now."
+        "No checkpoint from before this happened is left; next time stop earlier, or lower the"
+        f" learning rate (now {float(evidence.config['learning_rate']):g})."
     )
 
 
