@@ -288,7 +288,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
             pictures.trajectory, faults=["decoder: NaN in fp16"] * len(pictures.prompts)
         )
         nothing = torch.full_like(pictures.samples, math.nan)
-        real(
+        return real(
             self,
             epoch,
             dataclasses.replace(pictures, trajectory=way, samples=nothing)
