@@ -216,6 +216,11 @@ def test_a_weight_that_is_text_is_the_number_that_it_says():
     assert config.goal == "redness + 0.001 vqa"
 
 
+def test_an_evaluation_that_is_no_mapping_is_refused_by_its_key():
+    with pytest.raises(ConfigError, match="evaluation: "):
+        resolved({"evaluation": {"held_out": "redness"}}, {"evaluation": 3})
+
+
 def test_one_entry_without_a_list():
     assert entries({"rewards": {"name": "redness"}}) == [{"name": "redness"}]
     assert config_from({"rewards": {"name": "redness"}}, {}).rewards == [{"name": "redness"}]

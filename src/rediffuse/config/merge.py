@@ -26,8 +26,9 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     entries = _layered({"rewards": entries}, over)
     if trained(entries):
         return {**merged, "rewards": entries}
-    if entries:  # the reward that is trained on is still to come
-        merged["evaluation"] = {**merged.get("evaluation", {}), "held_out": entries}
+    evaluation = merged.get("evaluation", {})
+    if entries and isinstance(evaluation, Mapping):  # the trained reward is still to come
+        merged["evaluation"] = {**evaluation, "held_out": entries}
     return merged
 
 
