@@ -143,7 +143,7 @@ def test_samples_are_encoded_to_the_latents_they_are_decoded_from(pixels):
     ("file", "words", "said"),
     [
         ("model_index.json", {"_class_name": "ScoreSdeVePipeline"}, "is a ScoreSdeVePipeline"),
-        ("unet/config.json", {"num_class_embeds": 10}, "takes a class"),
+        ("unet/config.json", {"num_class_embeds": 10}, "is class-conditional"),
         ("unet/config.json", {"out_channels": 6}, "learned variance"),
         ("unet/config.json", {"in_channels": 4, "out_channels": 4}, "images of 4 channels"),
         ("unet/config.json", {"sample_size": None}, "does not say which size"),
