@@ -1,7 +1,10 @@
 """The rewards of a run as one: sums, and rewards that are only watched."""
 
+import gc
 import json
 import math
+import threading
+import time
 
 import pytest
 import tiny
@@ -569,3 +572,24 @@ def test_a_weight_that_is_changed_after_a_failure_changes_all_rewards_of_the_epo
     assert [row["reward"] for row in journal(run)[:8]] == pytest.approx(
         [2 * each for each in first]
     )
+
+
+def test_the_threads_of_all_rewards_end_with_the_run(mine, tmp_path):
+    """Also those of watched and held-out rewards, without waiting for the garbage collector."""
+    gc.disable()
+    try:
+        before = set(threading.enumerate())
+        rewards = [
+            "redness",
+            {"name": f"{mine}:parted", "weight": 0, "share": 1},
+            {"name": f"{mine}:whole", "weight": 0},
+        ]
+        train(tiny.config(rewards=rewards, epochs=1), tmp_path / "run")
+        for _ in range(100):
+            left = [t.name for t in set(threading.enumerate()) - before if "_work" in t.name]
+            if not left:
+                return
+            time.sleep(0.05)
+        raise AssertionError(left)
+    finally:
+        gc.enable()

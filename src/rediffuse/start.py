@@ -3,7 +3,7 @@ page.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from rediffuse.runs.folder import RunFolder
 from rediffuse.runs.rows import MetricsRow
 from rediffuse.scoring.journal import Paid
 from rediffuse.scoring.run_scorer import RunScorer
-from rediffuse.scoring.terms import load_all
+from rediffuse.scoring.terms import Term, load_all
 from rediffuse.trainer import Run
 from rediffuse.types import Reward
 
@@ -186,12 +186,14 @@ class Loaded:
     Attributes:
         pinned: The configuration with the options of its rewards that loading made exact; in the
             first process, of all rewards.
+        terms: The rewards that this process loaded; their threads end with the run.
     """
 
     run: Run
     display: Display
     evaluation: Evaluator
     pinned: Config
+    terms: Sequence[Term]
 
     def restore(self, *, drop_damaged_lines: bool = False) -> None:
         """Puts back the newest whole checkpoint, or leaves the run at its start if there is none.
@@ -220,7 +222,9 @@ class Loaded:
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Inside, epochs are made, with the display and the thread of the rewards."""
-        with self.display, closing(self.run.scorer.caller):
+        with self.display, ExitStack() as threads:
+            for term in self.terms:
+                threads.callback(term.caller.close)
             self._warn_of_long_prompts()
             with lifetime(self.run, self.run.callbacks):
                 yield
@@ -260,7 +264,7 @@ def load_run(
         display.say,
     )
     run = Run(config, place, world, parts.prompts, learner, scorer, callbacks=(*own, *callbacks))
-    return Loaded(run, display, evaluation, replace(config, rewards=exact))
+    return Loaded(run, display, evaluation, replace(config, rewards=exact), terms)
 
 
 def _load_policy(config: Config, parts: Parts, world: World) -> DiffusionPolicy:
