@@ -1,6 +1,6 @@
 """Sampling: turns prompts into samples and the trajectories that lead to them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -74,41 +74,13 @@ class Also:
     receive: Callable[[Rollout], None]
 
 
-def collect_with(
-    others: Sequence[Also],
-    policy: DiffusionPolicy,
-    draws: Draws,
-    micro_batch_size: int,
-    world: World,
-    keep: type[Batch] = CleanSamples,
-) -> Iterator[Rollout]:
-    """Samples the draws, and others in the same micro-batches, which their receivers are given.
-
-    The arguments are those of `collect`. Yields the rollouts of `draws` alone.
-    """
-    together = draws.followed_by([each.draws for each in others])
-    receivers = [None, *(each.receive for each in others)]
-    sizes = [len(draws.indices), *(len(each.draws.indices) for each in others)]
-    owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
-    begin = 0
-    for batch in collect(policy, together, micro_batch_size, world, keep):
-        mine = owners[begin : begin + len(batch.prompts)]
-        begin += len(mine)
-        for owner in dict.fromkeys(mine):
-            part = batch.only([row for row, each in enumerate(mine) if each == owner])
-            receive = receivers[owner]
-            if receive is None:
-                yield part
-            else:
-                receive(part)
-
-
 def collect(
     policy: DiffusionPolicy,
     draws: Draws,
     micro_batch_size: int,
     world: World,
     keep: type[Batch] = CleanSamples,
+    others: Sequence[Also] = (),
 ) -> Iterator[Rollout]:
     """Samples the draws in micro-batches, using the worker threads of `world`.
 
@@ -118,15 +90,38 @@ def collect(
         micro_batch_size: How many samples are denoised together.
         world: Provides the worker threads; sampling stops if it receives a stop request.
         keep: The batch type that the algorithm trains on; see `sampled`.
+        others: Samples to draw in the same micro-batches, which their receivers are given.
 
     Yields:
-        One rollout for each micro-batch, in order, as soon as it is done.
+        One rollout of `draws` for each micro-batch, in order, as soon as it is done.
     """
 
     def one(batch: Draws) -> Rollout:
         return sampled(policy, batch, keep, world.stop_here_if_asked)
 
-    return world.map(one, draws.batches(micro_batch_size))
+    together = draws.followed_by([each.draws for each in others])
+    batches = world.map(one, together.batches(micro_batch_size))
+    return _shared_out(batches, len(draws.indices), others) if others else batches
+
+
+def _shared_out(
+    batches: Iterable[Rollout], num_own: int, others: Sequence[Also]
+) -> Iterator[Rollout]:
+    """Yields the first `num_own` samples, and gives those that follow to their receivers."""
+    receivers = [None, *(each.receive for each in others)]
+    sizes = [num_own, *(len(each.draws.indices) for each in others)]
+    owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
+    begin = 0
+    for batch in batches:
+        mine = owners[begin : begin + len(batch.prompts)]
+        begin += len(mine)
+        for owner in dict.fromkeys(mine):
+            part = batch.only([row for row, each in enumerate(mine) if each == owner])
+            receive = receivers[owner]
+            if receive is None:
+                yield part
+            else:
+                receive(part)
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from rediffuse.callbacks.protocol import Callback, Epoch, RunState
 from rediffuse.maths import noise
-from rediffuse.rollout import Draws, collect_with
+from rediffuse.rollout import Draws, collect
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.scores import Scores
 from rediffuse.types import Prompt, Rollout
@@ -78,7 +78,7 @@ class Run(RunState):
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
         size, keep = self.config.micro_batch_size, learner.algorithm.trains_on
-        batches = collect_with(self.also, learner.policy, draws, size, self.world, keep)
+        batches = collect(learner.policy, draws, size, self.world, keep, self.also)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def _row(

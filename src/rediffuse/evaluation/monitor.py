@@ -82,7 +82,6 @@ class Monitor:
         rewards: The rewards of the run. Held-out ones score the images. Features come from the
             first that has any, held-out ones first.
         tell: Reports a problem.
-        caller: The thread on which rewards are called.
     """
 
     def __init__(
