@@ -77,7 +77,7 @@ class Run(RunState):
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
-        size, keep = self.config.micro_batch_size, learner.algorithm.trains_on
+        size, keep = self.config.rows_for("sampling"), learner.algorithm.trains_on
         batches = collect(learner.policy, draws, size, self.world, keep, self.also)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 

@@ -260,7 +260,7 @@ class Monitor:
         """
         key = (self._config.seed, "pictures")
         draws = Draws(rows, [prompts[i] for i in rows], key)
-        size = self._config.micro_batch_size
+        size = self._config.rows_for("sampling")
         return Rollout.joined(
             collect(self._policy, draws, size, self._world, Transitions), len(rows)
         )
@@ -278,7 +278,7 @@ class Monitor:
         if not first:
             return {"kl": None}
         found = kl_to_pretrained(
-            self._policy, pictures, first, self._config.micro_batch_size, self._world
+            self._policy, pictures, first, self._config.rows_for("sampling"), self._world
         )
         return {"kl": _number(found.mean())}
 

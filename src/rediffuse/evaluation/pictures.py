@@ -63,7 +63,8 @@ class Pictures:
         evaluation = self._config.evaluation
         with_steps = evaluation.kl and evaluation.is_as_in_training
         keep: type[Batch] = Transitions if with_steps else CleanSamples
-        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
+        size = self._config.rows_for("sampling")
+        rollouts = collect(self._policy, draws, size, self._world, keep)
         made = Rollout.joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:

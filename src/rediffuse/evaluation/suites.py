@@ -127,7 +127,7 @@ class Pair:
         """Samples both models; `name` is that of the suite, for the progress bar."""
 
         def sample(which: str) -> list[Rollout]:
-            size = config.micro_batch_size
+            size = config.rows_for("sampling")
             rollouts = collect(policy, draws, size, world)
             told, errors = escape(printable(f"{name}, {which}")), console("error")
             total = -(-len(draws.prompts) // size)

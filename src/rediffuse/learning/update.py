@@ -174,7 +174,7 @@ class Learner:
         self, batches: Batches, rows: Rows, num_rows: int, totals: Totals, *, first: bool
     ) -> None:
         parameters = list(self.policy.denoiser.parameters().values())
-        parts = rows.split(self.config.micro_batch_size)
+        parts = rows.split(self.config.rows_for("training"))
         scale = self.scaler.scale(torch.ones((), device=self.world.device))
         references = batches.references(parts)
 
