@@ -193,10 +193,15 @@ class Config:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
 
-    def rows_for(self, passes: Literal["sampling", "decoding", "training"]) -> int:
-        """Returns how many rows one forward pass takes; DEFAULT_ROWS if none are chosen yet."""
+    def rows_for(self, passes: str) -> int:
+        """Returns how many rows one forward pass takes; DEFAULT_ROWS if none are chosen yet.
+
+        Args:
+            passes: What the passes are for: sampling, decoding or training.
+        """
         usual = DEFAULT_ROWS if self.micro_batch_size == "auto" else self.micro_batch_size
-        return getattr(self.rows, passes) or usual
+        rows: int = getattr(self.rows, passes) or usual
+        return rows
 
     @property
     def evaluation_sampler(self) -> Options:
