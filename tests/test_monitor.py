@@ -18,7 +18,7 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import checkpoint
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Prompt, Rollout, Transitions
+from rediffuse.types import Prompt, Rollout, TransitionsWithMeans
 
 pytestmark = pytest.mark.usefixtures("without_charts")
 
@@ -213,15 +213,15 @@ def test_the_divergence_is_none_from_oneself_and_the_sum_of_each_step():
     policy = toy_policy()
     with World.joined(4) as world:
         draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
-        assert kl_to_pretrained(policy, made, range(4), 3, world).abs().max() < 1e-5
+        made = Rollout.joined(collect(policy, draws, 2, world, TransitionsWithMeans), 4)
+        assert kl_to_pretrained(policy, made, 5, world).abs().max() < 1e-5
         with torch.no_grad():
             for parameter in policy.denoiser.net[2].parameters():
                 parameter += 0.01
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
-        found = kl_to_pretrained(policy, made, [1, 3], 1, world)
+        made = Rollout.joined(collect(policy, draws, 2, world, TransitionsWithMeans), 4)
+        found = kl_to_pretrained(policy, made, 5, world)
     assert found.tolist() == pytest.approx(
-        [by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4
+        [by_hand(policy, made, row) for row in range(4)], rel=1e-4
     )
 
 

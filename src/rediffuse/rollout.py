@@ -1,6 +1,7 @@
 """Sampling: turns prompts into samples and the trajectories that lead to them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,6 +20,7 @@ from rediffuse.types import (
     Rollout,
     Trajectory,
     Transitions,
+    TransitionsWithMeans,
 )
 
 Key = tuple[int | str, ...]
@@ -32,46 +34,31 @@ class Draws:
         indices: The number of each sample in the epoch.
         prompts: The prompt of each sample.
         key: The random key of the noise; each sample's index is appended to it.
-        keys: The key of each sample, if they differ; empty: `key` for all.
     """
 
     indices: Sequence[int]
     prompts: Sequence[Prompt]
     key: Key
-    keys: Sequence[Key] = ()
 
     def batches(self, size: int) -> list["Draws"]:
         """Splits the draws into parts of at most `size` samples."""
         parts = [slice(i, i + size) for i in range(0, len(self.indices), size)]
-        return [
-            Draws(self.indices[part], self.prompts[part], self.key, self.keys[part])
-            for part in parts
-        ]
-
-    def followed_by(self, others: Sequence["Draws"]) -> "Draws":
-        """Returns the draws with others after them, each with the noise that it has alone."""
-        every = (self, *others)
-        indices = [index for each in every for index in each.indices]
-        prompts = [prompt for each in every for prompt in each.prompts]
-        keys = [key for each in every for key in each.of_each()]
-        return Draws(indices, prompts, self.key, keys) if others else self
-
-    def of_each(self) -> Sequence[Key]:
-        """Returns the random key of each sample."""
-        return self.keys or [self.key] * len(self.indices)
+        return [Draws(self.indices[part], self.prompts[part], self.key) for part in parts]
 
 
 @dataclass(frozen=True)
 class Also:
-    """Samples that a callback wants from an epoch's batches, beside those that are trained on.
+    """Samples that a callback wants from an epoch's sampling, beside those that are trained on.
 
     Attributes:
         draws: The samples to generate.
         receive: Called with parts of them, in order.
+        keep: What is kept of their trajectories; see `sampled`.
     """
 
     draws: Draws
     receive: Callable[[Rollout], None]
+    keep: type[Batch] = CleanSamples
 
 
 def collect(
@@ -90,38 +77,22 @@ def collect(
         micro_batch_size: How many samples are denoised together.
         world: Provides the worker threads; sampling stops if it receives a stop request.
         keep: The batch type that the algorithm trains on; see `sampled`.
-        others: Samples to draw in the same micro-batches, which their receivers are given.
+        others: Samples to draw after them without waiting for their last micro-batches. They have
+            micro-batches of their own, so that they change no bit of `draws`.
 
     Yields:
         One rollout of `draws` for each micro-batch, in order, as soon as it is done.
     """
 
-    def one(batch: Draws) -> Rollout:
-        return sampled(policy, batch, keep, world.stop_here_if_asked)
+    def one(batch: tuple[Draws, type[Batch]]) -> Rollout:
+        return sampled(policy, *batch, world.stop_here_if_asked)
 
-    together = draws.followed_by([each.draws for each in others])
-    batches = world.map(one, together.batches(micro_batch_size))
-    return _shared_out(batches, len(draws.indices), others) if others else batches
-
-
-def _shared_out(
-    batches: Iterable[Rollout], num_own: int, others: Sequence[Also]
-) -> Iterator[Rollout]:
-    """Yields the first `num_own` samples, and gives those that follow to their receivers."""
-    receivers = [None, *(each.receive for each in others)]
-    sizes = [num_own, *(len(each.draws.indices) for each in others)]
-    owners = [owner for owner, size in enumerate(sizes) for _ in range(size)]
-    begin = 0
-    for batch in batches:
-        mine = owners[begin : begin + len(batch.prompts)]
-        begin += len(mine)
-        for owner in dict.fromkeys(mine):
-            part = batch.only([row for row, each in enumerate(mine) if each == owner])
-            receive = receivers[owner]
-            if receive is None:
-                yield part
-            else:
-                receive(part)
+    own = [(batch, keep) for batch in draws.batches(micro_batch_size)]
+    parts = [(each, batch) for each in others for batch in each.draws.batches(micro_batch_size)]
+    rollouts = world.map(one, [*own, *((batch, each.keep) for each, batch in parts)])
+    yield from itertools.islice(rollouts, len(own))
+    for (each, _), rollout in zip(parts, rollouts, strict=True):
+        each.receive(rollout)
 
 
 @torch.no_grad()
@@ -137,11 +108,12 @@ def sampled(
         policy: The policy to sample from.
         draws: The samples to generate.
         keep: The batch type that the algorithm trains on. `Transitions` keeps the whole trajectory,
-            `EncodedSamples` the latent distribution of the decoded samples, `CleanSamples` the
-            final latents.
+            `TransitionsWithMeans` also the means of its random steps, `EncodedSamples` the latent
+            distribution of the decoded samples, `CleanSamples` the final latents.
         at_each_step: Called before each denoising step; may raise to stop sampling.
     """
-    trajectory = denoise(policy, draws, at_each_step)
+    keep_means = issubclass(keep, TransitionsWithMeans)
+    trajectory = denoise(policy, draws, at_each_step, keep_means=keep_means)
     samples = policy.denoiser.decode(trajectory.latents.to(policy.denoiser.device), draws.prompts)
     checks: list[Check] = [("decoder", _precision(policy), magnitude(samples))]
     kept = arrived(trajectory.latents)
@@ -163,7 +135,11 @@ def sampled(
 
 
 def denoise(
-    policy: DiffusionPolicy, draws: Draws, at_each_step: Callable[[], None] = lambda: None
+    policy: DiffusionPolicy,
+    draws: Draws,
+    at_each_step: Callable[[], None] = lambda: None,
+    *,
+    keep_means: bool = False,
 ) -> Trajectory:
     """Runs the denoising process without decoding the latents.
 
@@ -174,18 +150,18 @@ def denoise(
         policy: The policy to sample from.
         draws: The samples to generate.
         at_each_step: Called before each denoising step; may raise to stop sampling.
+        keep_means: Whether the trajectory holds the means of its random steps.
     """
     at_each_step()
     conditioning = policy.denoiser.encode(draws.prompts)
     device = policy.denoiser.device
-    numbered = zip(draws.of_each(), draws.indices, strict=True)
-    generators = [noise.generator(*key, index) for key, index in numbered]
+    generators = [noise.generator(*draws.key, index) for index in draws.indices]
 
     def fresh() -> Tensor:
         return noise.draw(generators, policy.denoiser.latent_shape).to(device)
 
     state = fresh()
-    path, log_probs = [state.cpu()], []
+    path, log_probs, means = [state.cpu()], [], []
     num_steps, precision = len(policy.sampler.noisy), _precision(policy)
     checks: list[Check] = [
         ("text encoder", precision, magnitude(each).to(device))
@@ -206,9 +182,12 @@ def denoise(
         ]
         if noisy:
             log_probs.append(law.log_prob(state).cpu())
+        if noisy and keep_means:
+            means.append(law.mean.cpu())
     steps = torch.tensor(policy.sampler.noisy).nonzero().flatten()
     stacked = torch.stack(log_probs, 1) if log_probs else torch.empty(len(state), 0)
-    return Trajectory(steps, torch.stack(path, 1), stacked, faults=traced(checks))
+    kept = torch.stack(means, 1) if means else None
+    return Trajectory(steps, torch.stack(path, 1), stacked, faults=traced(checks), means=kept)
 
 
 def _of_log_probs(trajectory: Trajectory, num_steps: int) -> list[Check]:

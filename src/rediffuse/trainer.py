@@ -45,17 +45,18 @@ class Run(RunState):
             return None
         prompts, began = self.draw(), time.perf_counter()
         rollout, own = self.world.together(lambda: self.sample(prompts))
-        sampled = time.perf_counter()
         scores = self.scorer.gather(own, rollout)
+        sampled = time.perf_counter()
         for callback in self.callbacks:
             callback.scored(self, rollout, scores)
+        resumed = time.perf_counter()
         advantages = self.learner.advantages(scores.rewards, prompts)
         self.world.heart.beat("learning")
         learned = self.learner.update(rollout, advantages, self.epoch)
         done = time.perf_counter()
         for callback in self.callbacks:
             callback.updated(self, learned)
-        metrics = self._row(scores, learned, sampled - began, done - sampled)
+        metrics = self._row(scores, learned, sampled - began, done - resumed)
         epoch = Epoch(self.epoch, prompts, rollout, scores, advantages, metrics)
         self.epoch += 1
         for callback in self.callbacks:

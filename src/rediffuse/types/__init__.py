@@ -19,6 +19,7 @@ from rediffuse.types.data import (
     Rollout,
     Trajectory,
     Transitions,
+    TransitionsWithMeans,
     Weights,
 )
 from rediffuse.types.models import (
@@ -79,5 +80,6 @@ __all__ = [
     "Selects",
     "Trajectory",
     "Transitions",
+    "TransitionsWithMeans",
     "Weights",
 ]

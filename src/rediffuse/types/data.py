@@ -85,6 +85,8 @@ class Trajectory:
             latents are then resampled in every pass.
         faults: For each sample where it stopped being finite (`faults.traced`), or an empty text;
             empty as a whole if all samples are finite.
+        means: Shape (B, K, *L): the means of the random steps' Gaussians; None where they are not
+            kept.
     """
 
     steps: Tensor
@@ -92,6 +94,7 @@ class Trajectory:
     log_probs: Tensor
     spread: Tensor | None = None
     faults: Sequence[str] = ()
+    means: Tensor | None = None
 
     @property
     def latents(self) -> Tensor:
@@ -140,6 +143,7 @@ class Rollout:
             way.log_probs[chosen],
             None if way.spread is None else way.spread[chosen],
             [way.faults[i] for i in rows] if way.faults else (),
+            None if way.means is None else way.means[chosen],
         )
         return Rollout(
             [self.prompts[i] for i in rows],
@@ -170,7 +174,12 @@ class Rollout:
                 whole[name][begin : begin + len(rows)] = rows
         found = faults if any(faults) else ()
         trajectory = Trajectory(
-            steps, whole["path"], whole["log_probs"], whole.get("spread"), found
+            steps,
+            whole["path"],
+            whole["log_probs"],
+            whole.get("spread"),
+            found,
+            whole.get("means"),
         )
         return cls(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 
@@ -179,7 +188,8 @@ class Rollout:
         way = self.trajectory
         found = {"groups": self.groups, "indices": self.indices, "samples": self.samples}
         found |= {"path": way.path, "log_probs": way.log_probs}
-        return found if way.spread is None else {**found, "spread": way.spread}
+        optional = {"spread": way.spread, "means": way.means}
+        return found | {name: each for name, each in optional.items() if each is not None}
 
 
 @dataclass(frozen=True)
@@ -204,6 +214,12 @@ class Transitions:
     advantage: Tensor
     conditioning: Conditioning
     reference_mean: Tensor | None = None
+
+
+class TransitionsWithMeans(Transitions):
+    """Transitions whose trajectories also hold the mean of each random step, which another policy's
+    is compared with.
+    """
 
 
 @dataclass(frozen=True)
