@@ -46,17 +46,18 @@ class Run(RunState):
         prompts, began = self.draw(), time.perf_counter()
         first = self.learner.first_update(self.epoch)
         rollout, own = self.world.together(lambda: self.sample(prompts, first))
-        sampled = time.perf_counter()
         scores = self.scorer.gather(own, rollout)
+        sampled = time.perf_counter()
         for callback in self.callbacks:
             callback.scored(self, rollout, scores)
+        resumed = time.perf_counter()
         advantages = self.learner.advantages(scores.rewards, prompts)
         self.world.heart.beat("learning")
         learned = self.learner.update(rollout, advantages, self.epoch, first)
         done = time.perf_counter()
         for callback in self.callbacks:
             callback.updated(self, learned)
-        metrics = self._row(scores, learned, sampled - began, done - sampled)
+        metrics = self._row(scores, learned, sampled - began, done - resumed)
         epoch = Epoch(self.epoch, prompts, rollout, scores, advantages, metrics)
         self.epoch += 1
         for callback in self.callbacks:

@@ -20,6 +20,7 @@ from rediffuse.types import (
     Rollout,
     Trajectory,
     Transitions,
+    TransitionsWithMeans,
 )
 
 
@@ -30,10 +31,12 @@ class Also:
     Attributes:
         draws: The samples to generate.
         receive: Called with parts of them, in order.
+        keep: What is kept of their trajectories; see `sampled`.
     """
 
     draws: Draws
     receive: Callable[[Rollout], None]
+    keep: type[Batch] = CleanSamples
 
 
 def collect(
@@ -61,16 +64,16 @@ def collect(
         One rollout of `draws` for each batch, in order, as soon as it is done.
     """
 
-    def one(batch: Draws) -> Rollout:
-        return sampled(policy, batch, keep, world.stop_here_if_asked, limits, first)
+    def one(batch: tuple[Draws, type[Batch]]) -> Rollout:
+        return sampled(policy, *batch, world.stop_here_if_asked, limits, first)
 
     size = limits.sampling.rows
-    own = draws.batches(size)
-    for_others = [(part, each.receive) for each in others for part in each.draws.batches(size)]
-    batches = world.map(one, [*own, *(part for part, _ in for_others)])
-    yield from islice(batches, len(own))
-    for batch, (_, receive) in zip(batches, for_others, strict=True):
-        receive(batch)
+    own = [(batch, keep) for batch in draws.batches(size)]
+    parts = [(each, batch) for each in others for batch in each.draws.batches(size)]
+    rollouts = world.map(one, [*own, *((batch, each.keep) for each, batch in parts)])
+    yield from islice(rollouts, len(own))
+    for (each, _), rollout in zip(parts, rollouts, strict=True):
+        each.receive(rollout)
 
 
 @torch.no_grad()
@@ -88,14 +91,16 @@ def sampled(
         policy: The policy to sample from.
         draws: The samples to generate.
         keep: The batch type that the algorithm trains on. `Transitions` keeps the states that it
-            needs of the trajectory, `EncodedSamples` the latent distribution of the decoded
-            samples, `CleanSamples` the final latents.
+            needs of the trajectory, `TransitionsWithMeans` also the means of its random steps,
+            `EncodedSamples` the latent distribution of the decoded samples, `CleanSamples` the
+            final latents.
         at_each_step: Called before each denoising step; may raise to stop sampling.
         limits: How many rows a pass takes; None: all.
         first: The first update, whose gradients are computed while sampling.
     """
     limits = limits or RowLimits.of(lambda _: len(draws.indices))
-    trajectory = denoise(policy, draws, at_each_step, limits, first)
+    keep_means = issubclass(keep, TransitionsWithMeans)
+    trajectory = denoise(policy, draws, at_each_step, limits, first, keep_means=keep_means)
     samples = _decoded(policy, draws, trajectory.latents, limits)
     checks: list[Check] = [("decoder", precision_of(policy), magnitude(samples))]
     kept = arrived(trajectory.latents)

@@ -48,6 +48,8 @@ def denoise(
     at_each_step: Callable[[], None] = lambda: None,
     limits: RowLimits | None = None,
     first: FirstUpdate | None = None,
+    *,
+    keep_means: bool = False,
 ) -> Trajectory:
     """Runs the denoising process without decoding the latents. All samples advance together.
 
@@ -61,10 +63,11 @@ def denoise(
         limits: How many rows a pass takes; None: all.
         first: The first update, whose gradients are computed on the way. If no other update
             follows, the trajectory holds only one of its random steps and the final latents.
+        keep_means: Whether the trajectory holds the means of its random steps.
     """
     at_each_step()
     limits = limits or RowLimits.of(lambda _: len(draws.indices))
-    walk = _Walk(policy, draws, limits, first)
+    walk = _Walk(policy, draws, limits, first, keep_means=keep_means)
     for step, noisy in enumerate(policy.sampler.noisy):
         at_each_step()
         walk.advance(step, noisy=noisy)
@@ -89,6 +92,8 @@ class _Walk:
         draws: Draws,
         limits: RowLimits,
         first: FirstUpdate | None,
+        *,
+        keep_means: bool,
     ) -> None:
         self._policy, self._draws, self._limits = policy, draws, limits
         self._first = first if first is not None and first.key == draws.key else None
@@ -98,6 +103,7 @@ class _Walk:
         self.state = self._fresh()
         self._path = [self.state] if 0 in self._kept else []
         self._log_probs: list[Tensor] = []
+        self._means: list[Tensor] | None = [] if keep_means else None
         self._checks: list[Check] = [
             ("text encoder", precision_of(policy), magnitude(each).to(self.state.device))
             for each in self._conditioning.values()
@@ -131,14 +137,17 @@ class _Walk:
             self._path.append(self.state)
         if noisy:
             self._log_probs.append(moved.log_prob)
+        if noisy and self._means is not None:
+            self._means.append(moved.mean)
 
     def trajectory(self) -> Trajectory:
         """Returns the way that the samples took, on the host."""
         steps = torch.tensor(self._policy.sampler.noisy).nonzero().flatten()
         empty = torch.empty(len(self.state), 0)
         log_probs = torch.stack(self._log_probs, 1).cpu() if self._log_probs else empty
-        path = torch.stack(self._path, 1).cpu()
-        return Trajectory(steps, path, log_probs, faults=traced(self._checks), kept=self._kept)
+        path, faults = torch.stack(self._path, 1).cpu(), traced(self._checks)
+        means = torch.stack(self._means, 1).cpu() if self._means else None
+        return Trajectory(steps, path, log_probs, None, faults, self._kept, means)
 
     def _fresh(self) -> Tensor:
         drawn = noise.draw(self._generators, self._policy.denoiser.latent_shape)
@@ -152,9 +161,9 @@ class _Walk:
         output = self._policy.output(self.state[place], number, conditioning)
         law = self._policy.sampler.step(output, self.state[place], number)
         if drawn is None:
-            return _Moved(rows, magnitude(output), law.mean, torch.empty(0))
+            return _Moved(rows, magnitude(output), law.mean, law.mean, torch.empty(0))
         state = law.sample(drawn[place]).detach()
-        return _Moved(rows, magnitude(output), state, law.log_prob(state))
+        return _Moved(rows, magnitude(output), law.mean.detach(), state, law.log_prob(state))
 
     def _moved_with_scores(self, rows: Tensor, step: int, drawn: Tensor | None) -> "_Moved":
         """Makes a random denoising step with some of the samples, and adds its scores to the
@@ -177,12 +186,14 @@ class _Moved:
     Attributes:
         rows: Shape (N,): which of the samples.
         magnitude: Shape (N,): the largest magnitude of the network's output.
+        mean: Shape (N, *L): the mean of the state.
         state: Shape (N, *L).
         log_prob: Shape (N,); empty for a deterministic step.
     """
 
     rows: Tensor
     magnitude: Tensor
+    mean: Tensor
     state: Tensor
     log_prob: Tensor
 
@@ -191,11 +202,11 @@ def _in_order(parts: Sequence[_Moved]) -> _Moved:
     """Joins parts in the order of the samples."""
     rows = torch.cat([part.rows for part in parts])
     back = rows.argsort()
-    each = [(part.magnitude, part.state, part.log_prob) for part in parts]
-    magnitudes, state, log_prob = (torch.cat(columns) for columns in zip(*each, strict=True))
-    ordered = log_prob[back.to(log_prob.device)] if len(log_prob) else log_prob
+    each = [(part.magnitude, part.mean, part.state, part.log_prob) for part in parts]
+    magnitudes, mean, state, log_prob = (torch.cat(columns) for columns in zip(*each, strict=True))
     place = back.to(state.device)
-    return _Moved(rows[back], magnitudes[place], state[place], ordered)
+    ordered = log_prob[place] if len(log_prob) else log_prob
+    return _Moved(rows[back], magnitudes[place], mean[place], state[place], ordered)
 
 
 def _kept_states(noisy: Sequence[bool], first: FirstUpdate | None) -> tuple[int, ...]:

@@ -80,7 +80,8 @@ class RunFolder:
             every: The value of logging.checkpoint_every.
             last: The planned number of epochs.
         """
-        found = [int(path.name.removeprefix("epoch-")) for path in self.checkpoints.glob("epoch-*")]
+        names = os.listdir(self.checkpoints) if self.checkpoints.is_dir() else []
+        found = [int(name.removeprefix("epoch-")) for name in names if name.startswith("epoch-")]
         return sorted(epoch for epoch in found if epoch % every == 0 or epoch == last)
 
     @property

@@ -19,6 +19,7 @@ from rediffuse.types.data import (
     Rollout,
     Trajectory,
     Transitions,
+    TransitionsWithMeans,
     Weights,
 )
 from rediffuse.types.first_update import FirstUpdate
@@ -86,5 +87,6 @@ __all__ = [
     "Selects",
     "Trajectory",
     "Transitions",
+    "TransitionsWithMeans",
     "Weights",
 ]

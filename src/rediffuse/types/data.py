@@ -87,6 +87,8 @@ class Trajectory:
         faults: For each sample where it stopped being finite (`faults.traced`), or an empty text;
             empty as a whole if all samples are finite.
         kept: Which states `path` holds, from 0 (pure noise) to T (clean), in order; empty: all.
+        means: Shape (B, K, *L): the means of the random steps' Gaussians; None where they are not
+            kept.
     """
 
     steps: Tensor
@@ -95,6 +97,7 @@ class Trajectory:
     spread: Tensor | None = None
     faults: Sequence[str] = ()
     kept: Sequence[int] = ()
+    means: Tensor | None = None
 
     def has_states(self, step: int) -> bool:
         """Whether the states before and after a step are kept."""
@@ -161,6 +164,7 @@ class Rollout:
             None if way.spread is None else way.spread[chosen],
             [way.faults[i] for i in rows] if way.faults else (),
             way.kept,
+            None if way.means is None else way.means[chosen],
         )
         return Rollout(
             [self.prompts[i] for i in rows],
@@ -192,7 +196,13 @@ class Rollout:
                 whole[name][begin : begin + len(rows)] = rows
         found = faults if any(faults) else ()
         trajectory = Trajectory(
-            steps, whole["path"], whole["log_probs"], whole.get("spread"), found, kept
+            steps,
+            whole["path"],
+            whole["log_probs"],
+            whole.get("spread"),
+            found,
+            kept,
+            whole.get("means"),
         )
         return cls(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 
@@ -201,7 +211,8 @@ class Rollout:
         way = self.trajectory
         found = {"groups": self.groups, "indices": self.indices, "samples": self.samples}
         found |= {"path": way.path, "log_probs": way.log_probs}
-        return found if way.spread is None else {**found, "spread": way.spread}
+        optional = {"spread": way.spread, "means": way.means}
+        return found | {name: each for name, each in optional.items() if each is not None}
 
 
 @dataclass(frozen=True)
@@ -226,6 +237,12 @@ class Transitions:
     advantage: Tensor
     conditioning: Conditioning
     reference_mean: Tensor | None = None
+
+
+class TransitionsWithMeans(Transitions):
+    """Transitions whose trajectories also hold the mean of each random step, which another policy's
+    is compared with.
+    """
 
 
 @dataclass(frozen=True)
