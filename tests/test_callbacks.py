@@ -330,9 +330,9 @@ class DrawsAlso(Callback):
         self.while_sampling = self.batches
 
 
-@pytest.mark.parametrize(("size", "num_batches"), [(4, 4), (8, 2), (13, 1)])
-def test_a_callback_may_draw_more_samples_in_the_batches_of_an_epoch(size, num_batches, tmp_path):
-    """Its samples are those that it would draw alone, and nothing is learned from them."""
+@pytest.mark.parametrize(("size", "num_batches"), [(4, 4), (5, 3), (8, 2)])
+def test_a_callback_may_draw_more_samples_beside_those_of_an_epoch(size, num_batches, tmp_path):
+    """Its samples are those that it would draw alone, nothing is learned from them, and they change no bit of the run."""
     also = DrawsAlso()
     config = tiny.config(micro_batch_size=size, epochs=1, evaluation={"every": 0, "kl": False})
     train(config, tmp_path / "run", callbacks=[also])
@@ -344,4 +344,4 @@ def test_a_callback_may_draw_more_samples_in_the_batches_of_an_epoch(size, num_b
     assert sum(also.shown) == 8
     assert also.while_sampling == 4 * num_batches  # of four steps each
     usual, row = tiny.numbers(tmp_path / "usual")[0], tiny.numbers(tmp_path / "run")[0]
-    assert row["reward_queries"] == 8 and row == (usual if size < 13 else pytest.approx(usual))
+    assert row["reward_queries"] == 8 and row == usual

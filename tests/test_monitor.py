@@ -213,12 +213,12 @@ def test_the_divergence_is_none_from_oneself_and_the_sum_of_each_step():
     policy = toy_policy()
     with World.joined(4) as world:
         draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
+        made = Rollout.joined(collect(policy, draws, tiny.limits(2), world, keep=Transitions), 4)
         assert kl_to_pretrained(policy, made, range(4), 3, world).abs().max() < 1e-5
         with torch.no_grad():
             for parameter in policy.denoiser.net[2].parameters():
                 parameter += 0.01
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
+        made = Rollout.joined(collect(policy, draws, tiny.limits(2), world, keep=Transitions), 4)
         found = kl_to_pretrained(policy, made, [1, 3], 1, world)
     assert found.tolist() == pytest.approx(
         [by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4

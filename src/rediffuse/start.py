@@ -25,6 +25,7 @@ from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
 from rediffuse.lookup.parts import Parts, assemble, completed, given_in_python, modality_of
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.report import page
@@ -250,10 +251,11 @@ def load_run(
     needed = [n for n, each in enumerate(parts.rewards) if world.is_main or each.use.scored_share]
     terms = load_all([parts.rewards[n] for n in needed], world.device, caller)
     policy = _load_policy(config, parts, world)
-    learner = Learner(policy, parts.algorithm, config, world)
+    limits = RowLimits.of(config.rows_for)
+    learner = Learner(policy, parts.algorithm, config, world, limits)
     evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
-    pictures = Pictures(evaluated, parts.prompts, config, world)
-    monitor = Monitor(policy, terms, config, place, world, display.say)
+    pictures = Pictures(evaluated, parts.prompts, config, world, limits)
+    monitor = Monitor(policy, terms, config, place, world, limits, display.say)
     evaluation = Evaluator(pictures, monitor, display)
     ending = Ending(lambda: evaluation.course, page.write, display.say)
     own = (Keeper(), evaluation, ending, display)

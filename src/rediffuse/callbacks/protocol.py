@@ -56,7 +56,7 @@ class RunState:
         learner: The policy with its optimizer.
         scorer: Computes the rewards.
         epoch: The number of completed epochs.
-        also: Samples that callbacks want from the next epoch's batches.
+        also: Samples that callbacks want beside those of the next epoch.
     """
 
     config: Config
@@ -82,9 +82,8 @@ class RunState:
         return self.epoch >= self.config.epochs or self.world.any(self._stopping)
 
     def draw_also(self, draws: Draws, receive: Callable[[Rollout], None]) -> None:
-        """Draws more samples in the next epoch's batches, which cost less together than alone. They
-        are neither scored nor trained on. Call it in `epoch_begins`, in the processes that want
-        them.
+        """Draws more samples after those of the next epoch, without a pause between them. They are
+        neither scored nor trained on. Call it in `epoch_begins`, in the processes that want them.
 
         Args:
             draws: The samples to generate.

@@ -33,13 +33,13 @@ def kl_to_pretrained(
     @torch.no_grad()
     def laws(chosen: Sequence[int]) -> list[Gaussian]:
         conditioning = policy.denoiser.encode([rollout.prompts[i] for i in chosen])
-        states = way.path[list(chosen)].to(world.device)
+        samples = torch.tensor(chosen)
         found = []
         for step in way.steps.tolist():
             world.stop_here_if_asked()
-            found.append(
-                policy.act(states[:, step], torch.full((len(chosen),), step), conditioning)
-            )
+            number = torch.full((len(chosen),), step)
+            state = way.states(samples, number).to(world.device)
+            found.append(policy.act(state, number, conditioning))
         return found
 
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]

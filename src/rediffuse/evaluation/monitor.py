@@ -16,6 +16,7 @@ from rediffuse.faults import count_of_broken, told
 from rediffuse.images import read
 from rediffuse.maths import appearance
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import log
@@ -91,9 +92,10 @@ class Monitor:
         config: Config,
         run: RunFolder,
         world: World,
+        limits: RowLimits,
         tell: Callable[[str], None],
     ) -> None:
-        self._policy, self._config = policy, config
+        self._policy, self._config, self._limits = policy, config, limits
         self._held_out = {term.name: term for term in rewards if term.use.is_held_out}
         self._run, self._world, self._tell = run, world, tell
         by_use = [*self._held_out.values(), *rewards]
@@ -260,10 +262,8 @@ class Monitor:
         """
         key = (self._config.seed, "pictures")
         draws = Draws(rows, [prompts[i] for i in rows], key)
-        size = self._config.micro_batch_size
-        return Rollout.joined(
-            collect(self._policy, draws, size, self._world, Transitions), len(rows)
-        )
+        rollouts = collect(self._policy, draws, self._limits, self._world, Transitions)
+        return Rollout.joined(rollouts, len(rows))
 
     def _kl(self, pictures: Rollout) -> Statistics:
         """Returns the mean KL in nats over the first finite images of WAYS prompts."""
@@ -278,7 +278,7 @@ class Monitor:
         if not first:
             return {"kl": None}
         found = kl_to_pretrained(
-            self._policy, pictures, first, self._config.micro_batch_size, self._world
+            self._policy, pictures, first, self._limits.sampling.rows, self._world
         )
         return {"kl": _number(found.mean())}
 

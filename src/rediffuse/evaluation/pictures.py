@@ -20,6 +20,7 @@ from rediffuse.lookup import fingerprint
 from rediffuse.lookup.build import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, sampled
 from rediffuse.runs import checkpoint, files, folder
@@ -44,14 +45,19 @@ class Pictures:
     """Of a few prompts of the run's set; neither they nor their noise ever change."""
 
     def __init__(
-        self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World
+        self,
+        policy: DiffusionPolicy,
+        prompts: PromptSet,
+        config: Config,
+        world: World,
+        limits: RowLimits,
     ) -> None:
         options = config.evaluation
         drawn = distinct(prompts, options.num_prompts, config.seed)
         self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
         self.columns = len(self.prompts) // options.images_per_prompt
         self.view = View(policy.denoiser.modality, prompts)
-        self._policy, self._config, self._world = policy, config, world
+        self._policy, self._config, self._world, self._limits = policy, config, world, limits
 
     def save(self, folder: Path) -> Rollout:
         """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
@@ -63,7 +69,7 @@ class Pictures:
         evaluation = self._config.evaluation
         with_steps = evaluation.kl and evaluation.is_as_in_training
         keep: type[Batch] = Transitions if with_steps else CleanSamples
-        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
+        rollouts = collect(self._policy, draws, self._limits, self._world, keep)
         made = Rollout.joined(rollouts, len(self.prompts))
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
-from rediffuse.maths import noise
+from rediffuse.maths import noise, sample_gradients
+from rediffuse.models import _layer_record
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
 
@@ -45,6 +46,8 @@ class FineTuned:
         network: The network that predicts: the trained one or, within `using`, the pretrained one.
         part: The folder of the network in a pipeline.
         pipeline: The class of diffusers that loads such models.
+        has_sample_gradients: Whether `recorded` covers all trained parameters: an adapter's, unless
+            activations are computed again in the backward pass.
     """
 
     part = "unet"
@@ -79,9 +82,23 @@ class FineTuned:
         else:
             self.network.requires_grad_(True)
         self._learning = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self._layers = self._trained_layers()
+        covered = options.train == "lora" and self._layers.keys() == self._learning.keys()
+        self.has_sample_gradients = covered and not options.gradient_checkpointing
+        _layer_record.watch(self._layers if self.has_sample_gradients else {})
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
+
+    def recorded(self) -> AbstractContextManager[_layer_record.LayerRecord]:
+        return _layer_record.recorded(self._layers)
+
+    def _trained_layers(self) -> dict[str, nn.Module]:
+        return {
+            f"{name}.weight": layer
+            for name, layer in self.network.named_modules()
+            if f"{name}.weight" in self._learning and sample_gradients.is_supported(layer)
+        }
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:

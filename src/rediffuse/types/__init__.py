@@ -5,7 +5,7 @@ Letters in shapes: B samples of this process, T denoising steps, K of them rando
 starts from pure noise; step T-1 ends at the clean latent.
 """
 
-from rediffuse.types.algorithms import Algorithm, HasRatio, Remembers, Selects
+from rediffuse.types.algorithms import Algorithm, HasRatio, HasScores, Remembers, Selects
 from rediffuse.types.data import (
     Batch,
     CleanSamples,
@@ -21,12 +21,15 @@ from rediffuse.types.data import (
     Transitions,
     Weights,
 )
+from rediffuse.types.first_update import FirstUpdate
 from rediffuse.types.models import (
     Converts,
     Denoiser,
+    GradientRecord,
     Guided,
     HasModelCard,
     HasPrecision,
+    HasSampleGradients,
     Modality,
     ModelFamily,
     Policy,
@@ -52,11 +55,15 @@ __all__ = [
     "Converts",
     "Denoiser",
     "EncodedSamples",
+    "FirstUpdate",
+    "GradientRecord",
     "Guided",
     "HasFeatures",
     "HasModelCard",
     "HasPrecision",
     "HasRatio",
+    "HasSampleGradients",
+    "HasScores",
     "Judgement",
     "ListsPrompts",
     "Loss",

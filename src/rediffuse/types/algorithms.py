@@ -88,6 +88,42 @@ class HasRatio(Protocol):
 
 
 @runtime_checkable
+class HasScores(Protocol):
+    """A policy-gradient algorithm: while the policy is the one that sampled, the gradient of its
+    loss is a sum of scores ∇log p over steps, times a factor of each sample.
+
+    Attributes:
+        is_of_scores: Whether that holds with the present options.
+    """
+
+    @property
+    def is_of_scores(self) -> bool: ...
+
+    def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
+        """Returns the weights of steps in a sample's sum; `step` is (N,), the result (N,) or a
+        scalar.
+        """
+        ...
+
+    def policy_loss(
+        self,
+        log_prob: Tensor,
+        sampled_log_prob: Tensor,
+        advantage: Tensor,
+        weights: Tensor,
+    ) -> Loss:
+        """Returns the loss of N rows from their log-probabilities.
+
+        Args:
+            log_prob: Shape (N,), under the policy that is trained.
+            sampled_log_prob: Shape (N,), under the policy that sampled.
+            advantage: Shape (N,).
+            weights: The result of `step_weights`.
+        """
+        ...
+
+
+@runtime_checkable
 class Selects(Protocol):
     """An algorithm that trains on a part of an epoch's samples."""
 

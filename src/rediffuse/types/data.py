@@ -81,13 +81,15 @@ class Trajectory:
     Attributes:
         steps: Shape (K,), int64 in [0, T): the random steps. Deterministic steps hold no action to
             learn from.
-        path: Shape (B, T+1, *L), fp32, from pure noise to the clean latent.
+        path: Shape (B, T+1, *L), fp32, from pure noise to the clean latent; fewer states if not all
+            are needed.
         log_probs: Shape (B, K): the log-probabilities of the random steps under the policy that
             sampled.
         spread: Shape (B, *L): the posterior's standard deviation if `path` holds its mean; the
             latents are then resampled in every pass.
         faults: For each sample where it stopped being finite (`faults.traced`), or an empty text;
             empty as a whole if all samples are finite.
+        kept: Which states `path` holds, from 0 (pure noise) to T (clean), in order; empty: all.
     """
 
     steps: Tensor
@@ -95,6 +97,24 @@ class Trajectory:
     log_probs: Tensor
     spread: Tensor | None = None
     faults: Sequence[str] = ()
+    kept: Sequence[int] = ()
+
+    def has_states(self, step: int) -> bool:
+        """Whether the states before and after a step are kept."""
+        return not self.kept or {step, step + 1} <= set(self.kept)
+
+    def states(self, samples: Tensor, number: Tensor) -> Tensor:
+        """Returns states (N, *L).
+
+        Args:
+            samples: Shape (N,), positions in the trajectory.
+            number: Shape (N,), in [0, T]: before step 0, …, before step T-1, clean. They are kept.
+        """
+        if not self.kept:
+            return self.path[samples, number]
+        column = torch.full((max(self.kept) + 1,), self.path.shape[1])
+        column[list(self.kept)] = torch.arange(len(self.kept))
+        return self.path[samples, column[number]]
 
     @property
     def latents(self) -> Tensor:
@@ -143,6 +163,7 @@ class Rollout:
             way.log_probs[chosen],
             None if way.spread is None else way.spread[chosen],
             [way.faults[i] for i in rows] if way.faults else (),
+            way.kept,
         )
         return Rollout(
             [self.prompts[i] for i in rows],
@@ -163,8 +184,9 @@ class Rollout:
         faults: list[str] = []
         whole: dict[str, Tensor] = {}
         steps = torch.empty(0, dtype=torch.int64)
+        kept: Sequence[int] = ()
         for part in parts:
-            begin, steps = len(prompts), part.trajectory.steps
+            begin, steps, kept = len(prompts), part.trajectory.steps, part.trajectory.kept
             prompts.extend(part.prompts)
             faults.extend(part.faults)
             for name, rows in part._tensors().items():
@@ -173,7 +195,7 @@ class Rollout:
                 whole[name][begin : begin + len(rows)] = rows
         found = faults if any(faults) else ()
         trajectory = Trajectory(
-            steps, whole["path"], whole["log_probs"], whole.get("spread"), found
+            steps, whole["path"], whole["log_probs"], whole.get("spread"), found, kept
         )
         return cls(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 

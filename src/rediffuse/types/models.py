@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -168,6 +168,34 @@ class Guided(Protocol):
         """Returns the prediction with another guidance scale; 1 means the conditional prediction
         alone. The other arguments and the result are those of `predict`.
         """
+        ...
+
+
+class GradientRecord(Protocol):
+    """What the trained layers saw in forward passes."""
+
+    def gradients(self, values: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yields for each trained parameter its name and the gradients (N, *parameter), fp32, of
+        each sample's value; parameters that no value depends on are left out.
+
+        Args:
+            values: Shape (N,), computed by the recorded forward passes. They can be used once.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSampleGradients(Protocol):
+    """A denoiser that computes the gradients of each sample of a batch in one backward pass.
+
+    Attributes:
+        has_sample_gradients: Whether it does for what is trained now.
+    """
+
+    has_sample_gradients: bool
+
+    def recorded(self) -> AbstractContextManager[GradientRecord]:
+        """Returns a context that records the predictions of this thread."""
         ...
 
 
