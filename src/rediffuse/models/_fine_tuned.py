@@ -179,8 +179,9 @@ class FineTuned:
         dtype = PRECISIONS[self.options.precision]
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _placed(self, network: Network) -> Network:
-        network = network.requires_grad_(False).eval().to(self.device)
+    def _placed(self, network: Network, device: torch.device | None = None) -> Network:
+        """Returns the network, frozen, on the device; None: on that of the run."""
+        network = network.requires_grad_(False).eval().to(device or self.device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

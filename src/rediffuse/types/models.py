@@ -156,6 +156,17 @@ class ReadsTokens(Protocol):
 
 
 @runtime_checkable
+class PreparesPrompts(Protocol):
+    """A denoiser whose text encoder visits the device, once for all prompts that are announced."""
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Encodes prompts that will be passed to `encode`, as many as its memory holds. Changes no
+        result.
+        """
+        ...
+
+
+@runtime_checkable
 class Guided(Protocol):
     """A denoiser with classifier-free guidance."""
 
