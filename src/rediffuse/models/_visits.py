@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-MEMORY_OF_THE_HOST = ("cpu", "mps")
-"""Devices that compute in the host's memory: a network that leaves them frees nothing."""
+OWN_MEMORY = ("cuda", "xpu")
+"""Devices with memory of their own: a network that leaves others frees nothing."""
 
 
 def home_of(device: torch.device) -> torch.device:
     """Returns where a network lives that is seldom used, in a run on this device."""
-    return device if device.type in MEMORY_OF_THE_HOST else torch.device("cpu")
+    return torch.device("cpu") if device.type in OWN_MEMORY else device
 
 
 @contextmanager
