@@ -52,7 +52,6 @@ class LatentDiffusion(FineTuned):
         dtype = network_dtype(options)
         parts = source.networks(dtype)
         super().__init__(parts.unet, lambda: source.unet(dtype), options, device, seed)
-        self._dtype = dtype
         self.pinned = {"revision": source.commit} if source.commit else {}
         self.vae = self._placed(parts.vae)
         self.text_encoder = self._placed(parts.text_encoder, home_of(self.device))
@@ -93,9 +92,9 @@ class LatentDiffusion(FineTuned):
     ) -> Tensor:
         text = conditioning["text"]
         if scale == 1:
-            return self._denoise(x, time, text)
+            return self._output(x, time, text)
         nothing = self._nothing.expand_as(text)
-        both = self._denoise(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
+        both = self._output(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
         unguided, guided = both.chunk(2)
         return torch.lerp(unguided, guided, scale)
 
@@ -195,11 +194,6 @@ class LatentDiffusion(FineTuned):
         finally:
             self.unet.set_adapter("default")
             self.unet.delete_adapters(REREAD)
-
-    def _denoise(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
-        if self.device.type == "cpu":  # autocast leaves its layer norms in their input's precision
-            text = text.to(self._dtype)
-        return self._output(x, time, text)
 
     @cached_property
     def _nothing(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
+from rediffuse.models._master_weights import compute_in_network_precision
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
 
@@ -68,7 +69,7 @@ class FineTuned:
             seed: Of the adapter's initial weights.
         """
         self.options, self.device = options, torch.device(device)
-        self.precision = options.precision
+        self.precision, self._dtype = options.precision, network_dtype(options)
         self.needs_loss_scaling = options.precision == "fp16"
         self.network = self._placed(network)
         self._again, self._pretrained = again, None
@@ -167,12 +168,21 @@ class FineTuned:
         for parameter in self.network.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        if self._dtype != torch.float32:
+            compute_in_network_precision(self.network)
 
     def _output(self, x: Tensor, time: Tensor, *seen: Tensor) -> Tensor:
-        """Returns the network's output (N, *L) in fp32. seen: its inputs besides state and time."""
-        with self._autocast():
-            x = x.contiguous(memory_format=torch.channels_last)
-            output: Tensor = self.network(x, time, *seen).sample
+        """Returns the network's output (N, *L) in fp32. seen: its inputs besides state and time.
+
+        A network whose own weights are bf16 or fp16 runs as it is: autocast would compute and keep
+        its normalisations in fp32 on a GPU. Only weights that are all trained, and therefore fp32,
+        need it.
+        """
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        trained = self._dtype == torch.float32
+        with self._autocast() if trained else nullcontext():
+            inputs = (each.to(self._dtype) for each in seen)
+            output: Tensor = self.network(x, time, *inputs).sample
         return output.float()
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
