@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
+from rediffuse.models._checkpointing import checkpoint_blocks
 from rediffuse.models._master_weights import compute_in_network_precision
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
@@ -73,8 +74,10 @@ class FineTuned:
         self.needs_loss_scaling = options.precision == "fp16"
         self.network = self._placed(network)
         self._again, self._pretrained = again, None
-        if options.gradient_checkpointing:
+        if options.gradient_checkpointing is True:
             self.network.enable_gradient_checkpointing()
+        elif options.gradient_checkpointing:
+            checkpoint_blocks(self.network, options.gradient_checkpointing)
         if options.train == "lora":
             self._add_adapter(seed)
         else:
