@@ -17,6 +17,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
 from rediffuse.models._checkpointing import checkpoint_blocks
 from rediffuse.models._master_weights import compute_in_network_precision
+from rediffuse.models._merging import merged
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
 
@@ -86,6 +87,17 @@ class FineTuned:
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Adds the adapter to the weights for a while, in fp32: in bf16 and fp16, most of what an
+        adapter learned is smaller than the weights' last digit.
+        """
+        if self.options.train == "lora" and self._dtype == torch.float32:
+            with merged(self.network):
+                yield
+        else:
+            yield
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:

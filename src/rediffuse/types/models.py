@@ -167,6 +167,18 @@ class PreparesPrompts(Protocol):
 
 
 @runtime_checkable
+class Merges(Protocol):
+    """A denoiser that predicts faster with its trained weights merged into the others."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Returns a context in which predictions are faster, have no gradients, and differ in the
+        last digits of fp32; where they would differ more, it changes nothing. `using` may not be
+        entered within it.
+        """
+        ...
+
+
+@runtime_checkable
 class Guided(Protocol):
     """A denoiser with classifier-free guidance."""
 
