@@ -159,6 +159,29 @@ class ReadsTokens(Protocol):
 
 
 @runtime_checkable
+class PreparesPrompts(Protocol):
+    """A denoiser whose text encoder visits the device, once for all prompts that are announced."""
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Encodes prompts that will be passed to `encode`, as many as its memory holds. Changes no
+        result.
+        """
+        ...
+
+
+@runtime_checkable
+class Merges(Protocol):
+    """A denoiser that predicts faster with its trained weights merged into the others."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Returns a context in which predictions are faster, have no gradients, and differ in the
+        last digits of fp32; where they would differ more, it changes nothing. `using` may not be
+        entered within it.
+        """
+        ...
+
+
+@runtime_checkable
 class Guided(Protocol):
     """A denoiser with classifier-free guidance."""
 
