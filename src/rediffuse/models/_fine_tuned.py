@@ -14,11 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
-from rediffuse.maths import noise, sample_gradients
+from rediffuse.maths import noise
 from rediffuse.models import _layer_record
 from rediffuse.models._checkpointing import checkpoint_blocks
+from rediffuse.models._fused import fuse, kept_merged
+from rediffuse.models._lora import adapted_layers
 from rediffuse.models._master_weights import compute_in_network_precision
-from rediffuse.models._merging import merged
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
 
@@ -87,34 +88,21 @@ class FineTuned:
         else:
             self.network.requires_grad_(True)
         self._learning = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
-        self._layers = self._trained_layers()
-        covered = options.train == "lora" and self._layers.keys() == self._learning.keys()
+        self._layers = adapted_layers(self.network) if options.train == "lora" else []
+        covered = {name for layer in self._layers for name in layer.names} == self._learning.keys()
         self.has_sample_gradients = covered and not options.gradient_checkpointing
-        _layer_record.watch(self._layers if self.has_sample_gradients else {})
+        self._fused = self._layers if covered and self._dtype == torch.float32 else []
+        fuse(self._fused)
+        _layer_record.watch(self._layers)
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
 
     def recorded(self) -> AbstractContextManager[_layer_record.LayerRecord]:
-        return _layer_record.recorded(self._layers)
+        return _layer_record.recorded()
 
-    def _trained_layers(self) -> dict[str, nn.Module]:
-        return {
-            f"{name}.weight": layer
-            for name, layer in self.network.named_modules()
-            if f"{name}.weight" in self._learning and sample_gradients.is_supported(layer)
-        }
-
-    @contextmanager
-    def merged(self) -> Iterator[None]:
-        """Adds the adapter to the weights for a while, in fp32: in bf16 and fp16, most of what an
-        adapter learned is smaller than the weights' last digit.
-        """
-        if self.options.train == "lora" and self._dtype == torch.float32:
-            with merged(self.network):
-                yield
-        else:
-            yield
+    def merged(self) -> AbstractContextManager[None]:
+        return kept_merged(self._fused)
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:

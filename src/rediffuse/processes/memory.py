@@ -50,7 +50,8 @@ class RowLimit:
         """
         waiting = even_parts(rows, self.rows)
         while waiting:
-            part = waiting.pop(0)
+            part, *others = even_parts(waiting.pop(0), self.rows)
+            waiting = [*others, *waiting]
             try:
                 result = work(part)
             except torch.OutOfMemoryError as error:
@@ -61,7 +62,7 @@ class RowLimit:
                 yield result
                 continue
             self._halve(len(part))
-            waiting = [*even_parts(part, self.rows), *waiting]
+            waiting = [part, *waiting]
 
     def _halve(self, rows: int) -> None:
         with self._lock:

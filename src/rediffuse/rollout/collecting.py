@@ -1,6 +1,7 @@
 """Rollouts: samples in batches, each denoised, decoded and checked."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -17,6 +18,7 @@ from rediffuse.types import (
     CleanSamples,
     EncodedSamples,
     FirstUpdate,
+    Merges,
     Rollout,
     Trajectory,
     Transitions,
@@ -70,10 +72,12 @@ def collect(
     size = limits.sampling.rows
     own = [(batch, keep) for batch in draws.batches(size)]
     parts = [(each, batch) for each in others for batch in each.draws.batches(size)]
-    rollouts = world.map(one, [*own, *((batch, each.keep) for each, batch in parts)])
-    yield from islice(rollouts, len(own))
-    for (each, _), rollout in zip(parts, rollouts, strict=True):
-        each.receive(rollout)
+    denoiser = policy.denoiser
+    with denoiser.merged() if isinstance(denoiser, Merges) else nullcontext():
+        rollouts = world.map(one, [*own, *((batch, each.keep) for each, batch in parts)])
+        yield from islice(rollouts, len(own))
+        for (each, _), rollout in zip(parts, rollouts, strict=True):
+            each.receive(rollout)
 
 
 @torch.no_grad()

@@ -171,13 +171,10 @@ class PreparesPrompts(Protocol):
 
 @runtime_checkable
 class Merges(Protocol):
-    """A denoiser that predicts faster with its trained weights merged into the others."""
+    """A denoiser that predicts faster while its trained weights do not change."""
 
     def merged(self) -> AbstractContextManager[None]:
-        """Returns a context in which predictions are faster, have no gradients, and differ in the
-        last digits of fp32; where they would differ more, it changes nothing. `using` may not be
-        entered within it.
-        """
+        """Returns a context in which the trained weights must not change. It changes no result."""
         ...
 
 
