@@ -13,6 +13,7 @@ from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback
+from rediffuse.config.reading import uncollected
 from rediffuse.config.recipes import config_from, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
@@ -127,7 +128,11 @@ def begin(
             path = Path(run_dir) if run_dir else creation.fresh_path("run")
             place = creation.create(path, config, world.device)
         with place.locked() if world.is_main else nullcontext():
-            with discarded_on_error(place, world), world.heart.busy("loading the models"):
+            with (
+                discarded_on_error(place, world),
+                world.heart.busy("loading the models"),
+                uncollected(),
+            ):
                 loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
                 _describe(loaded.run, loaded.pinned)
@@ -165,7 +170,7 @@ def reopen(
         place.locked() if world.is_main else nullcontext(),
     ):
         config = replace(config, epochs=epochs or config.epochs)
-        with world.heart.busy("loading the models and the checkpoint"):
+        with world.heart.busy("loading the models and the checkpoint"), uncollected():
             if world.is_main and not accept_changed_files:
                 fingerprint.refuse_changed(
                     files.read_json(place.path / "environment.json").get("files", {}), config

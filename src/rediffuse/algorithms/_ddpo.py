@@ -1,17 +1,21 @@
 """The base of both DDPO estimators: advantages, the choice of steps and their weights."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.config.schema import Config, Positive, PositiveInt
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.types import Loss, Metrics, Passes, Policy, Transitions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

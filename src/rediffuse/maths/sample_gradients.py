@@ -4,11 +4,16 @@ A layer's inputs and the gradients of its outputs suffice (Goodfellow 2015, arXi
 that one backward pass over a batch gives the gradients of all its samples.
 """
 
-from typing import cast
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, cast
+
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def linear(inputs: Tensor, gradients: Tensor) -> Tensor:
@@ -40,7 +45,7 @@ def conv2d(layer: nn.Conv2d, inputs: Tensor, gradients: Tensor) -> Tensor:
     elif is_plain and layer.out_channels <= layer.in_channels and _is_near(layer):
         return _from_few_outputs(layer, inputs, gradients)
     else:
-        patches = F.unfold(inputs, size, layer.dilation, padding, layer.stride)
+        patches = torch.nn.functional.unfold(inputs, size, layer.dilation, padding, layer.stride)
         found = torch.bmm(gradients.flatten(2), patches.transpose(1, 2))
     return found.view(len(inputs), *channels, *size)
 
@@ -58,7 +63,7 @@ def _from_few_outputs(layer: nn.Conv2d, inputs: Tensor, gradients: Tensor) -> Te
     height, width = layer.kernel_size
     padding = cast(tuple[int, int], layer.padding)
     around = (height - 1 - padding[0], width - 1 - padding[1])
-    patches = F.unfold(gradients, (height, width), padding=around)
+    patches = torch.nn.functional.unfold(gradients, (height, width), padding=around)
     found = torch.bmm(patches, inputs.flatten(2).transpose(1, 2))
     shape = (len(inputs), layer.out_channels, height, width, layer.in_channels)
     return found.view(shape).flip(2, 3).permute(0, 1, 4, 2, 3)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import RunError
+from rediffuse.terminal.output import say
 
 Result = TypeVar("Result")
 
@@ -64,7 +65,8 @@ class RowLimit:
 
     def _halve(self, rows: int) -> None:
         with self._lock:
-            self.rows = min(self.rows, (rows + 1) // 2)
+            self.rows = min(self.rows, rows // 2)
+        say(f"The device is out of memory: {self.passes} goes on with {self.rows} rows a pass.")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -89,3 +91,7 @@ class RowLimits:
     def of(cls, rows_for: Callable[[str], int]) -> "RowLimits":
         """Returns the limits with the rows that a function gives for each kind of pass."""
         return cls(*(RowLimit(each.name, rows_for(each.name)) for each in fields(cls)))
+
+    def rows(self) -> dict[str, int]:
+        """Returns the present number of rows of each kind of pass."""
+        return {each.name: getattr(self, each.name).rows for each in fields(self)}

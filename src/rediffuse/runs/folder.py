@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from rediffuse.config.schema import Config, from_yaml, to_yaml
+from rediffuse.config.schema import Config, Rows, from_yaml, to_yaml
 from rediffuse.errors import RunError
 from rediffuse.runs import files
 
@@ -133,6 +133,10 @@ class RunFolder:
             config, prompts={key: self._portable(value) for key, value in config.prompts.items()}
         )
         files.write_text(self.path / "config.yaml", to_yaml(portable))
+
+    def keep_rows(self, rows: Mapping[str, int]) -> None:
+        """Writes the rows of passes, by what they do, to config.yaml."""
+        self.write_config(replace(self.config(), rows=Rows(**rows)))
 
     def note(self, key: str, value: Any) -> None:
         """Adds an entry to environment.json."""

@@ -1,13 +1,16 @@
 """Protocols of algorithms."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from rediffuse.config.schema import Config
 from rediffuse.types.data import Batch, Loss, Passes
 from rediffuse.types.models import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @runtime_checkable

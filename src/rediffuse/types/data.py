@@ -1,18 +1,21 @@
 """Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from rediffuse.config.inputs import file_of
+from rediffuse.deferred import torch
 
-Conditioning = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Conditioning = Mapping[str, "Tensor"]
 """Everything the network sees of the prompts, by name; each tensor has shape (B, …)."""
 
 
@@ -152,7 +155,7 @@ class Rollout:
         """The positions of the finite samples; only these are scored and trained on."""
         return [i for i, fault in enumerate(self.faults) if not fault]
 
-    def only(self, rows: Sequence[int]) -> "Rollout":
+    def only(self, rows: Sequence[int]) -> Rollout:
         """Returns the rollout of some of its samples; itself, if they are all."""
         if len(rows) == len(self.prompts):
             return self
@@ -175,7 +178,7 @@ class Rollout:
         )
 
     @classmethod
-    def joined(cls, parts: "Iterable[Rollout]", num_samples: int) -> "Rollout":
+    def joined(cls, parts: Iterable[Rollout], num_samples: int) -> Rollout:
         """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
 
         Each part is copied into preallocated tensors and can be freed at once. Keeping small

@@ -1,12 +1,16 @@
 """The gradients of an epoch's first update, summed while its samples are drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from rediffuse.deferred import torch
 from rediffuse.types.models import GradientRecord
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

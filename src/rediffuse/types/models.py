@@ -1,16 +1,19 @@
 """Protocols of models, modalities, samplers and the policy."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -152,6 +155,29 @@ class ReadsTokens(Protocol):
 
     def num_tokens(self, text: str) -> int:
         """Returns the number of tokens of the whole text, special tokens included."""
+        ...
+
+
+@runtime_checkable
+class PreparesPrompts(Protocol):
+    """A denoiser whose text encoder visits the device, once for all prompts that are announced."""
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Encodes prompts that will be passed to `encode`, as many as its memory holds. Changes no
+        result.
+        """
+        ...
+
+
+@runtime_checkable
+class Merges(Protocol):
+    """A denoiser that predicts faster with its trained weights merged into the others."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Returns a context in which predictions are faster, have no gradients, and differ in the
+        last digits of fp32; where they would differ more, it changes nothing. `using` may not be
+        entered within it.
+        """
         ...
 
 
