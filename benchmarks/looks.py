@@ -18,7 +18,7 @@ from typing import Any
 from unittest.mock import patch
 
 import rediffuse
-from rediffuse import Callback, Epoch, rollout
+from rediffuse import Callback, Epoch
 from rediffuse.callbacks.protocol import RunState
 from rediffuse.config.recipes import config_from
 from rediffuse.config.schema import to_yaml
@@ -26,6 +26,7 @@ from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures
 from rediffuse.report import page
+from rediffuse.rollout import Draws, collecting
 from rediffuse.runs import checkpoint, log
 from rediffuse.runs.folder import RunFolder
 from rediffuse.verdict import verdict
@@ -84,18 +85,18 @@ class Clock(Callback):
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Inside, the stages and the sampling of evaluations are measured."""
-        real = rollout.sampled
+        real = collecting.sampled
         with ExitStack() as stack:
             for name, (owner, method) in STAGES.items():
                 work = self.timed(name, getattr(owner, method), time.process_time)
                 stack.enter_context(patch.object(owner, method, work))
             mine = self.timed("sampling", real, time.thread_time)
 
-            def sampled(policy: Any, draws: rollout.Draws, *args: Any, **options: Any) -> Any:
+            def sampled(policy: Any, draws: Draws, *args: Any, **options: Any) -> Any:
                 chosen = mine if "pictures" in draws.key else real
                 return chosen(policy, draws, *args, **options)
 
-            stack.enter_context(patch.object(rollout, "sampled", sampled))
+            stack.enter_context(patch.object(collecting, "sampled", sampled))
             yield
 
 

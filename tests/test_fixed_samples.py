@@ -22,7 +22,7 @@ def policy_of(family):
 def parts(keep, family=tiny.Toy):
     prompts = [Prompt(f"a cat {i // 2}") for i in range(NUM_SAMPLES)]
     draws = Draws(range(NUM_SAMPLES), prompts, (0, "kept"))
-    return list(collect(policy_of(family), draws, 3, World(1), keep))
+    return list(collect(policy_of(family), draws, tiny.limits(3), World(1), keep))
 
 
 def received(given):

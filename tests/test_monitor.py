@@ -296,7 +296,9 @@ def test_the_kl_asks_the_pretrained_network_alone_and_not_before_training(reward
     policy = toy_policy()
     with World.joined(4) as world:
         draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
-        made = Rollout.joined(collect(policy, draws, 4, world, TransitionsWithMeans), 4)
+        made = Rollout.joined(
+            collect(policy, draws, tiny.limits(4), world, TransitionsWithMeans), 4
+        )
         calls = []
         predict = policy.denoiser.predict
         policy.denoiser.predict = lambda x, *args: calls.append(len(x)) or predict(x, *args)
