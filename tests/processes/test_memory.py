@@ -55,7 +55,7 @@ def test_other_errors_are_not_caught():
 def test_a_run_goes_on_with_the_rows_that_fit(tmp_path, monkeypatch):
     """Its numbers are those of a run with these rows from the start, and resume begins with them."""
     quiet = {"evaluation": {"every": 0, "kl": False}}
-    fit = {"sampling": 2, "decoding": 1, "training": 3}
+    fit = {"sampling": 2, "decoding": 1, "training": 4}
     train(tiny.config(rows=fit, **quiet), tmp_path / "usual")
 
     def of_at_most(most, real):
@@ -70,11 +70,11 @@ def test_a_run_goes_on_with_the_rows_that_fit(tmp_path, monkeypatch):
     decoded = dict.fromkeys(("sampling", "training"), fit["decoding"])
     monkeypatch.setattr(ToyDenoiser, "predict", of_at_most(fit, ToyDenoiser.predict))
     monkeypatch.setattr(ToyDenoiser, "decode", of_at_most(decoded, ToyDenoiser.decode))
-    large = {"sampling": 4, "decoding": 4, "training": 12}
+    large = {"sampling": 4, "decoding": 4, "training": 16}
     train(tiny.config(rows=large, **quiet), tmp_path / "run")
     assert tiny.numbers(tmp_path / "run") == tiny.numbers(tmp_path / "usual")
     kept = from_yaml(tmp_path / "run" / "config.yaml").rows
-    assert (kept.sampling, kept.decoding, kept.training) == (2, 1, 3)
+    assert (kept.sampling, kept.decoding, kept.training) == (2, 1, 4)
     resume(tmp_path / "run", epochs=3)
     resume(tmp_path / "usual", epochs=3)
     assert tiny.numbers(tmp_path / "run") == tiny.numbers(tmp_path / "usual")
