@@ -154,7 +154,9 @@ def encoder(tape: Tape, settings: Settings, side: int) -> None:
     """The encoder of AutoencoderKL, for images of a width and height."""
     _refuse_others(settings)
     channels, latent = list(settings["block_out_channels"]), settings.get("latent_channels", 4)
-    x = tape.conv("encoder.conv_in", tape.input(settings.get("in_channels", 3), side, side), channels[0])
+    x = tape.conv(
+        "encoder.conv_in", tape.input(settings.get("in_channels", 3), side, side), channels[0]
+    )
     for level, out in enumerate(channels):
         name = f"encoder.down_blocks.{level}"
         for number in range(settings.get("layers_per_block", 1)):

@@ -153,7 +153,9 @@ class Tape:
     def add(self, *values: Value, calls: int = 1) -> Value:
         """A sum, or a product with a number, of the shape of the first."""
         width = max(value.width for value in values)
-        return self._op("", values, values[0].shape, moves=1 + len(values), width=width, calls=calls)
+        return self._op(
+            "", values, values[0].shape, moves=1 + len(values), width=width, calls=calls
+        )
 
     def gate(self, x: Value) -> Value:
         """GEGLU: one half of the last dimension times the GELU of the other."""
@@ -230,25 +232,18 @@ class Tape:
         self, name: str, x: Value, made: Value, low: tuple[int, ...], weights: tuple[int, int]
     ) -> Value:
         """Adds the adapter's output, of two matrices, to that of the layer."""
-        x = self._as(x, self.width)
-        rank = self.learns.rank if self.learns else None
-        places = prod(low) // (rank or 1)
-        for number, (given, shape) in enumerate(((x, low), (None, made.shape))):
-            given = given or inner
-            flops = 2.0 * weights[number] * places
-            inner = self._made(shape, [given], self.width, learns=True)
-            backward = Work(flops * (1 + given.learns), 0, 0, 2)
-            self._record(
-                f"{name}.lora",
-                (given.storage,),
-                inner,
-                Work(flops, calls=2),
-                backward,
-                (given,),
-                0,
-                weights[number],
-            )
-        return self.add(made, inner, calls=2)
+        down, up = weights
+        inner = self._of_adapter(f"{name}.lora_A", self._as(x, self.width), low, down)
+        outer = self._of_adapter(f"{name}.lora_B", inner, made.shape, up)
+        return self.add(made, outer, calls=2)
+
+    def _of_adapter(self, name: str, x: Value, shape: tuple[int, ...], weights: int) -> Value:
+        places = prod(shape[1:]) if len(shape) == 3 else prod(shape[:-1])
+        made = self._made(shape, [x], self.width, learns=True)
+        flops = 2.0 * weights * places
+        backward = Work(flops * (1 + x.learns), 0, 0, 2)
+        self._record(name, (x.storage,), made, Work(flops, calls=2), backward, (x,), 0, weights)
+        return made
 
     def _op(
         self,

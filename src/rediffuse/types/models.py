@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from rediffuse.costs.architecture import Architecture
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
@@ -181,6 +182,19 @@ class ModelFamily(Protocol):
         Args:
             device: Where the networks are placed.
             seed: The seed of newly initialised weights, such as those of an adapter.
+        """
+        ...
+
+
+@runtime_checkable
+class HasCosts(Protocol):
+    """A family that knows what its model costs before it is loaded, so that rows and memory can be
+    planned.
+    """
+
+    def costs(self) -> Architecture | None:
+        """Returns the costs of the model with these options; None if they are unknown. Downloads
+        nothing.
         """
         ...
 
