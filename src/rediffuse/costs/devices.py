@@ -1,23 +1,20 @@
 """Devices that a run may have: their memory, and how fast they compute."""
 
-import os
 import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from rediffuse.costs.work import Work
 from rediffuse.errors import ConfigError, did_you_mean, quoted
+from rediffuse.processes.machine import main_memory, num_cores
 
 GIB = 2**30
 SHARE = 0.5
 """The assumed share of a GPU's published matrix rate that convolutions and matrix products
 reach.
 """
-CGROUP = Path("/sys/fs/cgroup/memory.max")
-"""Where a container's limit of memory is."""
 SMI = ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits")
 SMI_SECONDS = 10
 
@@ -144,20 +141,6 @@ def found() -> Device:
         if name and mebibytes.strip().isdecimal():
             return on_this_machine(name, int(mebibytes) * 2**20)
     return on_this_machine(None)
-
-
-def main_memory() -> int:
-    """Returns the bytes of memory of this machine, or of the container that it is."""
-    if not hasattr(os, "sysconf"):
-        return CPU.memory_bytes
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = CGROUP.read_text().strip() if CGROUP.is_file() else ""
-    return min(whole, int(limit)) if limit.isdecimal() else whole
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _names(name: str, words: str) -> bool:
