@@ -71,9 +71,7 @@ def test_a_gpu_fits_its_rows_into_its_memory_and_takes_more_where_launching_is_s
     assert rows.choose(model, small, work).training == 1
     for device in (large, small):
         chosen = rows.choose(model, device, work)
-        assert chosen.training * model.training_bytes() < rows.activation_bytes(
-            model, device, work
-        )
+        assert chosen.training * model.training_bytes() < rows.activation_bytes(model, device, work)
     assert not rows.fits(model, replace(large, memory_bytes=3 * GIB), work)
     checkpointed = StableDiffusion(precision="bf16", gradient_checkpointing=True).costs()
     assert rows.fits(checkpointed, replace(large, memory_bytes=4 * GIB), work)

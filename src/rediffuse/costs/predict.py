@@ -22,7 +22,7 @@ LANE_BYTES = 30 * MIB
 """Of what the allocator keeps for each thread."""
 PAGE_BYTES = 90 * MIB
 """Of the report, its charts and the evaluation."""
-CPU_SLACK = 1.75
+CPU_SLACK = 1.8
 """How much more memory activations take on a CPU than is alive, since freed memory is in
 fragments.
 """

@@ -2,7 +2,8 @@
 
 import gc
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,15 +33,28 @@ def measured(config: Config, parts: Parts, device: str, most: Mapping[str, int])
     denoiser = parts.family.load(device, config.seed)
     policy = DiffusionPolicy(denoiser, parts.sampler.bind(denoiser.schedule))
     prompts = parts.prompts.draw(MOST_ROWS, noise.generator(config.seed, 0, "prompts"))
-    found = {
-        kind: timed(policy, kind, prompts, min(most[kind], MOST_ROWS), SECONDS / len(KINDS))
-        for kind in KINDS
-    }
+    with as_in_a_lane(device):
+        found = {
+            kind: timed(policy, kind, prompts, min(most[kind], MOST_ROWS), SECONDS / len(KINDS))
+            for kind in KINDS
+        }
     del denoiser, policy
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
     return Timings(found)
+
+
+@contextmanager
+def as_in_a_lane(device: str) -> Iterator[None]:
+    """Inside, a pass on a CPU has one thread, as in a run, whose lanes are one for each core."""
+    threads = torch.get_num_threads()
+    if device == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def timed(
