@@ -5,6 +5,7 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
+    {"deferred"},
     {"errors", "faults", "maths", "terminal"},
     {"config", "english", "hub", "images", "processes"},
     {"costs"},

@@ -13,6 +13,7 @@ from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback
+from rediffuse.config.reading import uncollected
 from rediffuse.config.recipes import config_from, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
@@ -27,6 +28,7 @@ from rediffuse.planning.decide import decided
 from rediffuse.planning.measure import measured
 from rediffuse.planning.work import useful_rows
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.report import page
@@ -133,7 +135,11 @@ def begin(
             path = Path(run_dir) if run_dir else creation.fresh_path("run")
             place = creation.create(path, config, world.device)
         with place.locked() if world.is_main else nullcontext():
-            with discarded_on_error(place, world), world.heart.busy("loading the models"):
+            with (
+                discarded_on_error(place, world),
+                world.heart.busy("loading the models"),
+                uncollected(),
+            ):
                 loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
                 _describe(loaded.run, loaded.pinned)
@@ -171,7 +177,7 @@ def reopen(
         place.locked() if world.is_main else nullcontext(),
     ):
         config = replace(config, epochs=epochs or config.epochs)
-        with world.heart.busy("loading the models and the checkpoint"):
+        with world.heart.busy("loading the models and the checkpoint"), uncollected():
             if world.is_main and not accept_changed_files:
                 fingerprint.refuse_changed(
                     files.read_json(place.path / "environment.json").get("files", {}), config
@@ -252,10 +258,11 @@ def load_run(
     needed = [n for n, each in enumerate(parts.rewards) if world.is_main or each.use.scored_share]
     terms = load_all([parts.rewards[n] for n in needed], world.device, caller)
     policy = _load_policy(config, parts, world)
-    learner = Learner(policy, parts.algorithm, config, world)
+    limits = RowLimits.of(config.rows_for)
+    learner = Learner(policy, parts.algorithm, config, world, limits)
     evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
-    pictures = Pictures(evaluated, parts.prompts, config, world)
-    monitor = Monitor(policy, terms, config, place, world, display.say)
+    pictures = Pictures(evaluated, parts.prompts, config, world, limits)
+    monitor = Monitor(policy, terms, config, place, world, limits, display.say)
     evaluation = Evaluator(pictures, monitor, display)
     ending = Ending(lambda: evaluation.course, page.write, display.say)
     own = (Keeper(), evaluation, ending, display)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rediffuse.cli.arguments import LISTED
 from rediffuse.cli.outcome import resumable, show_results, show_verdict
 from rediffuse.config.declared import names, purpose
+from rediffuse.config.reading import uncollected
 from rediffuse.config.recipes import read_recipe, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, RunError
@@ -29,8 +30,9 @@ if TYPE_CHECKING:
 def _train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.runs.creation import fresh_path
 
-    assemble(config)  # what is wrong with it is said before anything heavy is imported
-    from rediffuse.start import train as run_training
+    with uncollected():
+        assemble(config)  # what is wrong with it is said before anything heavy is imported
+        from rediffuse.start import train as run_training
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
         with resumable(args.run_dir):
@@ -44,8 +46,9 @@ def _train(config: Config, args: argparse.Namespace) -> None:
 
 
 def _resume(args: argparse.Namespace) -> None:
-    assemble(_allowed(args).config())
-    from rediffuse.start import resume as go_on
+    with uncollected():
+        assemble(_allowed(args).config())
+        from rediffuse.start import resume as go_on
 
     with resumable(args.run):
         go_on(
