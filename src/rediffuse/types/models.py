@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from rediffuse.costs.architecture import Architecture
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
@@ -232,6 +233,19 @@ class ModelFamily(Protocol):
         Args:
             device: Where the networks are placed.
             seed: The seed of newly initialised weights, such as those of an adapter.
+        """
+        ...
+
+
+@runtime_checkable
+class HasCosts(Protocol):
+    """A family that knows what its model costs before it is loaded, so that rows and memory can be
+    planned.
+    """
+
+    def costs(self) -> Architecture | None:
+        """Returns the costs of the model with these options; None if they are unknown. Downloads
+        nothing.
         """
         ...
 
