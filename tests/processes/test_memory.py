@@ -1,9 +1,11 @@
 """Passes that do not fit are halved and done again, and the run goes on with what fits."""
 
+from dataclasses import dataclass
+
 import pytest
 import tiny
 import torch
-from tiny import ToyDenoiser
+from tiny import Toy, ToyDenoiser
 
 from rediffuse.config.schema import from_yaml
 from rediffuse.errors import RunError
@@ -52,29 +54,50 @@ def test_other_errors_are_not_caught():
         list(RowLimit("sampling", 4).over(broken, torch.arange(4)))
 
 
-def test_a_run_goes_on_with_the_rows_that_fit(tmp_path, monkeypatch):
+FIT = {"sampling": 2, "decoding": 1, "training": 3}
+
+
+@dataclass(frozen=True)
+class Cramped(Toy):
+    """A toy on a device with memory for few rows, if `cramped`."""
+
+    cramped: bool = False
+
+    def load(self, device, seed):
+        return CrampedDenoiser(self, seed)
+
+
+class CrampedDenoiser(ToyDenoiser):
+    def __init__(self, options, seed):
+        super().__init__(options.width, seed)
+        self.cramped = options.cramped
+
+    def predict(self, x, *given):
+        self.allocate(x, "training" if torch.is_grad_enabled() else "sampling")
+        return super().predict(x, *given)
+
+    def decode(self, latents, prompts=()):
+        self.allocate(latents, "decoding")
+        return super().decode(latents, prompts)
+
+    def allocate(self, rows, passes):
+        if self.cramped and len(rows) > FIT[passes]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_a_run_goes_on_with_the_rows_that_fit(tmp_path):
     """Its numbers are those of a run with these rows from the start, and resume begins with them."""
-    quiet = {"evaluation": {"every": 0, "kl": False}}
-    fit = {"sampling": 2, "decoding": 1, "training": 4}
-    train(tiny.config(rows=fit, **quiet), tmp_path / "usual")
 
-    def of_at_most(most, real):
-        def method(self, rows, *args):
-            limit = most["training" if torch.is_grad_enabled() else "sampling"]
-            if len(rows) > limit:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return real(self, rows, *args)
+    def trained(name, rows, cramped):
+        model = {"name": f"{__file__}:Cramped", "cramped": cramped}
+        config = tiny.config(rows=rows, model=model, evaluation={"every": 0, "kl": False})
+        train(config, tmp_path / name)
+        return tiny.numbers(tmp_path / name)
 
-        return method
-
-    decoded = dict.fromkeys(("sampling", "training"), fit["decoding"])
-    monkeypatch.setattr(ToyDenoiser, "predict", of_at_most(fit, ToyDenoiser.predict))
-    monkeypatch.setattr(ToyDenoiser, "decode", of_at_most(decoded, ToyDenoiser.decode))
-    large = {"sampling": 4, "decoding": 4, "training": 16}
-    train(tiny.config(rows=large, **quiet), tmp_path / "run")
-    assert tiny.numbers(tmp_path / "run") == tiny.numbers(tmp_path / "usual")
+    large = {"sampling": 4, "decoding": 4, "training": 12}
+    assert trained("run", large, True) == trained("usual", FIT, False)
     kept = from_yaml(tmp_path / "run" / "config.yaml").rows
-    assert (kept.sampling, kept.decoding, kept.training) == (2, 1, 4)
-    resume(tmp_path / "run", epochs=3)
-    resume(tmp_path / "usual", epochs=3)
+    assert (kept.sampling, kept.decoding, kept.training) == (2, 1, 3)
+    for name in ("run", "usual"):
+        resume(tmp_path / name, epochs=3)
     assert tiny.numbers(tmp_path / "run") == tiny.numbers(tmp_path / "usual")

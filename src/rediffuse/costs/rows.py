@@ -46,22 +46,24 @@ def choose(
         architecture: The model's costs.
         device: Where it computes.
         workload: What this process does.
-        one_pass: Whether sampling computes gradients too, and so needs the memory of training.
+        one_pass: Whether sampling computes gradients too: of the samples that advance together,
+            those that learn from a step then take it in passes of training's size.
     """
     if architecture is None:
         return Rows(DEFAULT_ROWS, DEFAULT_ROWS, DEFAULT_ROWS)
     budget = activation_bytes(architecture, device, workload) / device.cores
     training_bytes = architecture.training_bytes()
-    sampling_bytes = training_bytes if one_pass else architecture.sampling_bytes
+    sampling_bytes = architecture.sampling_bytes
+    together = workload.num_steps / workload.trained_steps if one_pass else 1.0
     decoding_bytes = architecture.decoding_bytes
     free = min(MOST_FREE_ROWS, fitting(decoding_bytes, FREE_BYTES))
 
-    def rows(work: Work, row_bytes: int, number: int, least: int = 1) -> int:
-        wanted = max(least, knee(work, device, architecture.precision))
+    def rows(work: Work, row_bytes: int, number: int, least: int = 1, times: float = 1) -> int:
+        wanted = max(least, int(times * knee(work, device, architecture.precision)))
         return even(min(wanted, fitting(row_bytes, budget)), number, device.cores)
 
     return Rows(
-        sampling=rows(architecture.sampling(1), sampling_bytes, workload.samples),
+        sampling=rows(architecture.sampling(1), sampling_bytes, workload.samples, times=together),
         decoding=rows(architecture.decoding(1), decoding_bytes, workload.samples, free),
         training=rows(architecture.training(1), training_bytes, workload.rows_per_update),
     )
