@@ -271,3 +271,24 @@ def test_embeddings_are_remembered_in_the_precision_of_the_text_encoder(pipeline
     given = denoiser.encode([Prompt("a cat")])["text"]
     assert (remembered.dtype, given.dtype) == (torch.bfloat16, torch.float32)
     assert torch.equal(given[0], remembered.float())
+
+
+@pytest.mark.parametrize(("tile_pixels", "largest"), [(None, 8), (16, 8), (8, 4)])
+def test_images_are_decoded_in_tiles_of_the_size_asked_for(tile_pixels, largest, pipeline):
+    whole = tiny.Tiny(path=pipeline).load("cpu", 0)
+    denoiser = tiny.Tiny(path=pipeline, tile_pixels=tile_pixels).load("cpu", 0)
+    latents = torch.randn(2, *denoiser.latent_shape, generator=noise.generator(0, "tiles"))
+    sizes = []
+    denoiser.vae.decoder.register_forward_pre_hook(
+        lambda module, given: sizes.append(given[0].shape[-1])
+    )
+    with torch.no_grad():
+        found, want = denoiser.decode(latents), whole.decode(latents)
+    assert max(sizes) == largest
+    assert found.shape == want.shape
+    assert torch.equal(found, want) == (largest == 8)
+
+
+def test_tiles_that_cannot_overlap_are_refused(pipeline):
+    with pytest.raises(ConfigError, match=r"model.tile_pixels: 12 is not a multiple of 8"):
+        tiny.Tiny(path=pipeline, tile_pixels=12).load("cpu", 0)

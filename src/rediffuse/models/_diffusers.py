@@ -59,6 +59,8 @@ class LatentDiffusion(FineTuned):
         size = self._latent_size()
         self.latent_shape = (self.unet.config.in_channels, size, size)
         self._embeddings = Embeddings(self._embed)
+        if options.tile_pixels:
+            self._use_tiles(options.tile_pixels)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -218,9 +220,25 @@ class LatentDiffusion(FineTuned):
                 tokens = self.tokenizer(text, return_tensors="pt", **limits).input_ids
                 yield encoder(tokens.to(self.device)).last_hidden_state[0].cpu()
 
+    @property
+    def _pixels_per_latent(self) -> int:
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    def _use_tiles(self, pixels: int) -> None:
+        """Raises ConfigError if tiles of this size have no overlap to blend."""
+        least = 4 * self._pixels_per_latent
+        if pixels < least or pixels % least:
+            raise ConfigError(
+                f"model.tile_pixels: {pixels} is not a multiple of {least}, which tiles of this"
+                " model's autoencoder need."
+            )
+        self.vae.enable_tiling()
+        self.vae.tile_sample_min_size = pixels
+        self.vae.tile_latent_min_size = pixels // self._pixels_per_latent
+
     def _latent_size(self) -> int:
         """Of one side, as the model was trained or as asked."""
-        pixels_per_latent = 2 ** (len(self.vae.config.block_out_channels) - 1)
+        pixels_per_latent = self._pixels_per_latent
         pixels = self.options.size_pixels or self.unet.config.sample_size * pixels_per_latent
         step = pixels_per_latent * 2 ** (len(self.unet.config.block_out_channels) - 1)
         if pixels % step:

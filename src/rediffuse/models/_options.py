@@ -42,7 +42,12 @@ class LatentDiffusionOptions(TrainingOptions):
         guidance_scale: The scale of classifier-free guidance, in sampling and in training (for
             regression see algorithm.guided); 1 disables it.
         size_pixels: The width and height of the images; None: as the model was trained.
+        tile_pixels: The width and height of the tiles in which images are decoded and encoded;
+            None: as a whole. Tiles bound the memory that this takes. They overlap and are blended,
+            but each has the statistics of its own part of the image: pixels differ everywhere, and
+            with them rewards.
     """
 
     guidance_scale: Positive = 5.0
     size_pixels: PositiveInt | None = None
+    tile_pixels: PositiveInt | None = None
