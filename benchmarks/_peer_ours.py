@@ -4,6 +4,7 @@ python -m benchmarks._peer_ours JOB.json
 """
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,14 +13,9 @@ from torch import Tensor
 
 import rediffuse
 from benchmarks import _meter, _peer_job
+from benchmarks._loop import epochs_alone
 from benchmarks._peer_job import Job
 from rediffuse.callbacks.protocol import Epoch, RunState
-
-NEVER = 10**6
-
-
-class FinishedError(Exception):
-    """Ends a run without its last evaluation, export and report, which the peer does not make."""
 
 
 def reward(images: Tensor, prompts: Any) -> Any:
@@ -30,7 +26,6 @@ def options(job: Job) -> dict[str, Any]:
     """Returns the run's configuration. Rows and one-pass gradients are rediffuse's own choice."""
     found: dict[str, Any] = {
         "seed": _peer_job.SEED,
-        "epochs": NEVER,
         "prompts_per_epoch": job.images,
         "updates_per_epoch": job.updates,
         "learning_rate": _peer_job.LEARNING_RATE,
@@ -46,8 +41,6 @@ def options(job: Job) -> dict[str, Any]:
             "clip_range": _peer_job.CLIP_RANGE,
         },
         "prompts": {"name": "text_file", "path": job.prompts},
-        "logging": {"checkpoint_every": NEVER, "report_every": 0},
-        "evaluation": {"every": 0, "num_prompts": 1, "images_per_prompt": 1, "kl": False},
     }
     return found | ({"micro_batch_size": job.rows} if job.rows else {})
 
@@ -118,14 +111,9 @@ class Recorder(rediffuse.Callback):
 def run(job: Job) -> None:
     """Trains as the job says and writes what was measured."""
     recorder = Recorder(job)
-    folder = f"{job.out}/run"
-    try:
-        with rediffuse.begin(options(job), folder, reward, callbacks=[recorder]) as training:
-            for _ in range(job.epochs):
-                training.step()
-            raise FinishedError
-    except FinishedError:
-        pass
+    with epochs_alone(options(job), Path(job.out) / "run", reward, [recorder]) as training:
+        for _ in range(job.epochs):
+            training.step()
     _peer_job.write_result(job, recorder.epochs, recorder.growth_bytes)
     if job.record:
         save_file({n: t.contiguous() for n, t in recorder.recorded.items()}, job.arrays)

@@ -26,9 +26,7 @@ def reward(images: Tensor, prompts: Any, metadata: Any) -> tuple[Tensor, dict[st
     return _peer_job.reward(images.float()), {}
 
 
-def trainer_for(
-    job: Job, *, precision: str = "no", texts: Iterator[str] | None = None
-) -> DDPOTrainer:
+def trainer_for(job: Job, precision: str = "no") -> DDPOTrainer:
     """Returns the trainer of a job, without checkpoints and without mixed precision, which is fp16
     by default.
     """
@@ -46,7 +44,7 @@ def trainer_for(
         train_learning_rate=_peer_job.LEARNING_RATE,
         train_clip_range=_peer_job.CLIP_RANGE,
     )
-    words = texts or cycle(job.texts())
+    words = cycle(job.texts())
     pipeline = DefaultDDPOStableDiffusionPipeline(job.pipeline)
     trainer = DDPOTrainer(config, reward, lambda: (next(words), {}), pipeline)
     pipeline.set_progress_bar_config(disable=True)
@@ -65,17 +63,18 @@ def learning(trainer: DDPOTrainer) -> dict[str, Any]:
 
 
 class Stopwatch:
-    """Adds up the CPU seconds of some of the trainer's methods."""
+    """Adds up the seconds of some of the trainer's methods, by default CPU seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = _meter.cpu_seconds) -> None:
+        self.clock = clock
         self.seconds = dict.fromkeys(_peer_job.PHASES, 0.0)
         self.returned: Any = None
 
     def timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def measured(*args: Any, **kwargs: Any) -> Any:
-            began = _meter.cpu_seconds()
+            began = self.clock()
             self.returned = function(*args, **kwargs)
-            self.seconds[phase] += _meter.cpu_seconds() - began
+            self.seconds[phase] += self.clock() - began
             if phase == "sampling":
                 self.samples = self.returned[0]
             return self.returned

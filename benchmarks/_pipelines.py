@@ -1,4 +1,4 @@
-"""Pipelines of random weights in Stable Diffusion's classes, so that benchmarks download nothing."""
+"""Pipelines of random weights in Stable Diffusion's classes, which need no download."""
 
 import string
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ ARCHITECTURES = {
         },
     ),
 }
-"""`sd15` has the published shapes of Stable Diffusion 1.5; the others are smaller models of the same
+"""`sd15` has the published shapes of Stable Diffusion 1.5; the others are smaller models of its
 classes.
 """
 
@@ -109,9 +109,7 @@ def tokenizer(tokens: int) -> Any:
     return CLIPTokenizer(vocab=numbers, merges=[], model_max_length=tokens)
 
 
-def build(
-    name: str, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> Path:
+def build(name: str, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Path:
     """Writes a pipeline of random weights, unless the folder has it already.
 
     Args:
@@ -159,5 +157,7 @@ def build(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.to(dtype).save_pretrained(folder)
+    if dtype != torch.float32:
+        pipeline = pipeline.to(dtype)
+    pipeline.save_pretrained(folder)
     return folder

@@ -126,7 +126,9 @@ class Sides:
         return self._run(self._python, "benchmarks._peer_trl", job)
 
     def ours(self, job: Job) -> Job:
-        return self._run(Path(sys.executable), "benchmarks._peer_ours", replace(job, rows=self._rows))
+        return self._run(
+            Path(sys.executable), "benchmarks._peer_ours", replace(job, rows=self._rows)
+        )
 
     def gate(self, batch: int, updates: int) -> Gate:
         """Runs one epoch of both sides with the same random draws and compares them."""
