@@ -147,7 +147,8 @@ def setting_for(args: argparse.Namespace) -> Setting:
         model["source"] = str(build(shape, folder, dtype, device))
     model |= given
     if args.tiny:
-        return Setting("tiny", device, model, args.folder, (1, 2, 4), steps=2, matmul_side=256)
+        quick = {"steps": 2, "matmul_side": 256, "epochs": 2, "repeats": 1}
+        return Setting("tiny", device, model, args.folder, (1, 2, 4), **quick)
     return Setting(args.family, device, model, args.folder)
 
 
