@@ -174,14 +174,14 @@ AXES = {
     "images": Axis((16, 32, 64, 128), by_option("prompts_per_epoch")),
     "steps": Axis((4, 8, 16, 32), by_option("sampler.num_steps")),
     "pixels": Axis(
-        (32**2, 64**2, 128**2, 256**2),
+        (32**2, 64**2, 96**2, 128**2),
         of_pixels,
         "convolutions are linear in pixels, and self-attention is quadratic",
     ),
     "rank": Axis((4, 16, 64, 256), by_option("model.lora_rank")),
     "prompts": Axis((2_500, 5_000, 10_000, 20_000), of_prompts),
-    "epochs": Axis((25, 50, 100, 200), of_epochs(0)),
-    "looks": Axis((25, 50, 100, 200), of_epochs(1)),
+    "epochs": Axis((16, 32, 64, 128), of_epochs(0)),
+    "looks": Axis((16, 32, 64, 128), of_epochs(1)),
     "processes": Axis((1, 2, 4), of_processes),
 }
 
