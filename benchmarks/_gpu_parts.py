@@ -1,10 +1,9 @@
 """The measurements of benchmarks/gpu.py; each returns its figures by name."""
 
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import _meter
+from benchmarks._gpu_setting import GIGABYTE, Setting
 from benchmarks._loop import epochs_alone
 from benchmarks._peer_job import Job
 from benchmarks._pipelines import ANIMALS
@@ -24,69 +24,7 @@ from rediffuse.types import Denoiser, Prompt
 
 TRAJECTORY = 50
 """Denoising steps of the samples that figures are scaled to."""
-GIGABYTE = 1e9
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and where.
-
-    Attributes:
-        name: Of the setting, in the lines of the file.
-        device: cpu or cuda.
-        model: The options of the model, as in a run's configuration.
-        folder: For the pipeline and other files.
-        rows: Rows of a forward pass, rising; variants of the network use the last but one.
-        steps: Denoising steps that are measured.
-        matmul_side: Of the largest square matrices.
-        epochs: Of each measurement of the loop; the first warms up.
-        repeats: Of each call that is timed, after two that warm up.
-    """
-
-    name: str
-    device: str
-    model: Mapping[str, Any]
-    folder: Path
-    rows: Sequence[int] = (1, 4, 8, 16)
-    steps: int = 10
-    matmul_side: int = 8192
-    epochs: int = 3
-    repeats: int = 5
-
-    @property
-    def precision(self) -> str:
-        return str(self.model.get("precision", "fp32"))
-
-    def clock(self) -> float:
-        """Returns the time in seconds after all work on the device."""
-        if self.device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def seconds(self, call: Callable[[], Any]) -> float:
-        """Returns the median duration of a call."""
-        each = []
-        for _ in range(self.repeats + 2):
-            began = self.clock()
-            call()
-            each.append(self.clock() - began)
-        return median(each[2:])
-
-    def forget_peak(self) -> None:
-        if self.device == "cpu":
-            _meter.forget_peak()
-        else:
-            torch.cuda.reset_peak_memory_stats()
-
-    def peak(self) -> dict[str, float]:
-        """Returns the peak memory in gigabytes: of the GPU, or of this process."""
-        if self.device == "cpu":
-            return {"peak_host_gigabytes": _meter.peak_bytes() / GIGABYTE}
-        return {
-            "peak_allocated_gigabytes": torch.cuda.max_memory_allocated() / GIGABYTE,
-            "peak_reserved_gigabytes": torch.cuda.max_memory_reserved() / GIGABYTE,
-        }
 
 
 def device(setting: Setting) -> dict[str, Any]:

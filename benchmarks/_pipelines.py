@@ -31,17 +31,17 @@ class Architecture:
     tokens: int = 77
 
     @classmethod
-    def of_widths(
-        cls, widths: tuple[int, ...], side: int, text_width: int, *, layers: int = 2
-    ) -> "Architecture":
-        """Returns a small model whose U-Net has these channels on latents of `side` x `side`."""
-        deeper = len(widths) - 1
+    def of_widths(cls, widths: tuple[int, ...], side: int, text_width: int) -> "Architecture":
+        """Returns a small model whose U-Net has these channels on latents of `side` x `side`, and
+        attention at all levels but the last, as Stable Diffusion.
+        """
+        attentive = len(widths) - 1
         unet = {
             "sample_size": side,
-            "layers_per_block": layers,
+            "layers_per_block": 1,
             "block_out_channels": widths,
-            "down_block_types": ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * deeper,
-            "up_block_types": ("CrossAttnUpBlock2D",) * deeper + ("UpBlock2D",),
+            "down_block_types": ("CrossAttnDownBlock2D",) * attentive + ("DownBlock2D",),
+            "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * attentive,
             "cross_attention_dim": text_width,
             "attention_head_dim": 8,
             "norm_num_groups": min(32, widths[0]),
@@ -63,9 +63,9 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "smallest": Architecture.of_widths((16, 32), 8, 16, layers=1),
+    "smallest": Architecture.of_widths((16, 32), 8, 16),
     "tiny": Architecture.of_widths((32, 64), 16, 32),
-    "mini": Architecture.of_widths((64, 128, 256), 32, 32),
+    "mini": Architecture.of_widths((64, 128, 256), 32, 64),
     "sd15": Architecture(
         unet={
             "sample_size": 64,

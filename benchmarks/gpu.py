@@ -30,7 +30,7 @@ from typing import Any
 import torch
 
 from benchmarks import _gpu_parts as parts
-from benchmarks._gpu_parts import Setting
+from benchmarks._gpu_setting import Setting
 from benchmarks._gpu_table import table
 from benchmarks._pipelines import build
 

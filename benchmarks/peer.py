@@ -17,165 +17,29 @@ they include start-up, evaluations, checkpoints or reports.
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-
 from benchmarks import _meter
-from benchmarks._peer_gate import Gate, compared
-from benchmarks._peer_job import PHASES, SEED, Job
-from benchmarks._pipelines import ANIMALS, ARCHITECTURES, build
-from rediffuse.maths import noise
-from rediffuse.prompts.text_file import TextFile
+from benchmarks._peer_gate import Gate
+from benchmarks._peer_job import PHASES
+from benchmarks._peer_sides import PEER, ROOT, SHAPES, Sides, measured
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "peer.json"
-ENVIRONMENT = ROOT / ".venv-peer"
-PEER = "trl==0.23.1"
-LIBRARIES = ("diffusers", "transformers", "peft", "accelerate")
-"""They have the same versions on both sides, those of constraints.txt."""
 MEGABYTE = 1e6
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The size of one comparison.
-
-    Attributes:
-        images: Samples of an epoch.
-        steps: Denoising steps.
-        judged: What the gate compares. The updates of `mini` differ by Adam's first step, which
-            turns gradients of almost 0 into steps of full size: there it is the gradient. With two
-            steps instead of four, half of the gradient would be that of the last step, whose small
-            standard deviation enlarges rounding errors: two sizes of our own micro-batch would
-            differ by 2e-4.
-    """
-
-    images: int
-    steps: int
-    judged: tuple[str, ...]
-
-
-SHAPES = {
-    "tiny": Shape(16, 10, ("log_probs", "loss", "update")),
-    "mini": Shape(4, 4, ("log_probs", "loss", "gradient")),
-}
 CONFIGURATIONS = ((1, 1), (1, 2), (4, 1), (4, 2))
 """The peer's batch size, and the updates of an epoch."""
 
 
 class UnequalError(Exception):
     """The sides do not compute the same, so that their speed cannot be compared."""
-
-
-def environment() -> Path:
-    """Returns the interpreter of the peer's environment, which the first call makes."""
-    python, made = ENVIRONMENT / "bin" / "python", ENVIRONMENT / "versions.txt"
-    pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().split() if "==" in line
-    )
-    wanted = [PEER, *(f"{name}=={pinned[name]}" for name in LIBRARIES)]
-    if not made.exists() or made.read_text().split() != wanted:
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--constraint"]
-        subprocess.run([sys.executable, "-m", "venv", str(ENVIRONMENT)], check=True)
-        for packages in (["torch"], wanted):
-            subprocess.run([*pip, str(ROOT / "constraints.txt"), *packages], check=True)
-        made.write_text("\n".join(wanted))
-    return python
-
-
-class Sides:
-    """Runs jobs of both sides on one shared pipeline."""
-
-    def __init__(self, shape: str, folder: Path, rows: int | None) -> None:
-        self._python, self._folder, self._rows = environment(), folder, rows
-        self._number = 0
-        self._size = SHAPES[shape]
-        pipeline = build(shape, folder / "pipeline")
-        prompts = folder / "prompts.txt"
-        prompts.write_text("\n".join(ANIMALS))
-        self._job = Job(
-            str(pipeline),
-            "",
-            str(prompts),
-            self._size.images,
-            self._size.steps,
-            batch=1,
-            updates=1,
-            epochs=0,
-            record=True,
-        )
-        initial = load_file(self.peer(self._job).arrays)
-        adapter = folder / "adapter.safetensors"
-        save_file({n.removeprefix("before."): t for n, t in initial.items()}, adapter)
-        self._job = replace(self._job, adapter=str(adapter), record=False)
-        side = ARCHITECTURES[shape].unet["sample_size"]
-        self._draw((ARCHITECTURES[shape].vae["latent_channels"], side, side))
-
-    def job(self, batch: int, updates: int, epochs: int) -> Job:
-        """Returns a job that is timed."""
-        return replace(self._job, batch=batch, updates=updates, epochs=epochs)
-
-    def peer(self, job: Job) -> Job:
-        return self._run(self._python, "benchmarks._peer_trl", job)
-
-    def ours(self, job: Job) -> Job:
-        return self._run(
-            Path(sys.executable), "benchmarks._peer_ours", replace(job, rows=self._rows)
-        )
-
-    def gate(self, batch: int, updates: int) -> Gate:
-        """Runs one epoch of both sides with the same random draws and compares them."""
-        job = replace(self.job(batch, updates, 1), record=True)
-        given = {"draws": str(self._draws), "prompts": str(self._in_order)}
-        both = self.peer(replace(job, **given)), self.ours(job)
-        losses = [measured(each)["epochs"][0]["loss"] for each in both]
-        peer, ours = (load_file(each.arrays) for each in both)
-        return compared(peer, ours, (losses[0], losses[1]), self._size.judged)
-
-    def _draw(self, latent: tuple[int, int, int]) -> None:
-        """Writes what our side draws in its first epoch, for the peer."""
-        images, steps = self._size.images, self._size.steps
-        generators = [noise.generator(SEED, 0, "noise", index) for index in range(images)]
-        drawn = [noise.draw(generators, latent) for _ in range(steps + 1)]
-        order = torch.randperm(images, generator=noise.generator(SEED, 0, "order", 0))
-        self._draws = self._folder / "draws.safetensors"
-        save_file({"noise": torch.stack(drawn, 1), "order": order}, self._draws)
-        prompts = TextFile(Path(self._job.prompts)).draw(
-            images, noise.generator(SEED, 0, "prompts")
-        )
-        self._in_order = self._folder / "in-order.txt"
-        self._in_order.write_text("\n".join(prompt.text for prompt in prompts))
-
-    def _run(self, python: Path, module: str, job: Job) -> Job:
-        self._number += 1
-        job = replace(job, out=str(self._folder / str(self._number)))
-        quiet = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-        done = subprocess.run(
-            [str(python), "-m", module, str(job.write())],
-            cwd=ROOT,
-            env={**os.environ, **quiet},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{module} failed:\n{done.stdout}\n{done.stderr}")
-        return job
-
-
-def measured(job: Job) -> dict[str, Any]:
-    """Returns what a finished job measured."""
-    found: dict[str, Any] = json.loads(job.result.read_text())
-    return found
 
 
 def seconds(run: Mapping[str, Any], phase: str) -> float:
@@ -207,15 +71,23 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def comparison(sides: Sides, batch: int, updates: int, pairs: int, epochs: int) -> dict[str, Any]:
-    """Measures one configuration.
+def gates(sides: Sides) -> dict[tuple[int, int], Gate]:
+    """Returns the gate of each configuration.
 
     Raises:
-        UnequalError: The gate failed.
+        UnequalError: The sides do not compute the same in one of them.
     """
-    gate = sides.gate(batch, updates)
-    if gate.failures:
-        raise UnequalError(f"batch {batch}, {updates} updates: {'; '.join(gate.failures)}")
+    found = {}
+    for batch, updates in CONFIGURATIONS:
+        gate = sides.gate(batch, updates)
+        if gate.failures:
+            raise UnequalError(f"batch {batch}, {updates} updates: {'; '.join(gate.failures)}")
+        found[batch, updates] = gate
+    return found
+
+
+def comparison(sides: Sides, batch: int, updates: int, pairs: int, epochs: int) -> dict[str, Any]:
+    """Measures one configuration, whose gate was passed."""
     job = sides.job(batch, updates, epochs)
     peer, ours = [measured(sides.peer(job))], []
     for _ in range(pairs):
@@ -224,7 +96,6 @@ def comparison(sides: Sides, batch: int, updates: int, pairs: int, epochs: int) 
     return {
         "batch": batch,
         "updates": updates,
-        "gate": asdict(gate),
         "ratio": ratios(peer[:-1], ours),
         "noise_floor": ratios(peer[:-1], peer[1:]),
         "peer": summary(peer),
@@ -232,20 +103,20 @@ def comparison(sides: Sides, batch: int, updates: int, pairs: int, epochs: int) 
     }
 
 
-def table(found: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the results as text, two rows per configuration."""
-    lines = [
-        "batch updates   whole             sampling          training          peer/peer        "
-        "   growth MB  loss        KL       clipped"
-    ]
-    for each in found:
-        shown = [_range(each["ratio"][phase]) for phase in ("whole", "sampling", "training")]
-        floor = _range(each["noise_floor"]["whole"])
-        columns = "  ".join(f"{text:16s}" for text in [*shown, floor])
-        start = f"{each['batch']:5d} {each['updates']:7d}   {columns}"
-        lines.append(f"{start}  {_of_side('peer', each['peer'])}")
-        lines.append(f"{'':{len(start)}s}  {_of_side('ours', each['ours'])}")
-    return "\n".join(lines)
+HEADER = (
+    "batch updates   whole             sampling          training          peer/peer        "
+    "   growth MB  loss        KL       clipped"
+)
+
+
+def lines_of(found: Mapping[str, Any]) -> str:
+    """Returns a configuration's two lines of the table, below HEADER."""
+    shown = [_range(found["ratio"][phase]) for phase in ("whole", "sampling", "training")]
+    floor = _range(found["noise_floor"]["whole"])
+    columns = "  ".join(f"{text:16s}" for text in [*shown, floor])
+    start = f"{found['batch']:5d} {found['updates']:7d}   {columns}"
+    ours = f"{'':{len(start)}s}  {_of_side('ours', found['ours'])}"
+    return f"{start}  {_of_side('peer', found['peer'])}\n{ours}"
 
 
 def _range(ratio: Mapping[str, float]) -> str:
@@ -274,14 +145,17 @@ def main() -> int:
     found = []
     with tempfile.TemporaryDirectory() as folder:
         sides = Sides(args.shape, Path(folder), args.rows)
-        for batch, updates in CONFIGURATIONS:
-            try:
-                found.append(comparison(sides, batch, updates, pairs, epochs))
-            except UnequalError as error:
-                print(f"The sides do not agree, so there is no number: {error}", file=sys.stderr)
-                return 1
-    print(f"{args.shape}, peer / ours in CPU seconds: median (least–greatest) of {pairs} pairs")
-    print(table(found))
+        try:
+            equal = gates(sides)
+        except UnequalError as error:
+            print(f"The sides do not agree, so there is no number: {error}", file=sys.stderr)
+            return 1
+        print(f"{args.shape}, peer / ours in CPU seconds: median (least–greatest) of {pairs} pairs")
+        print(HEADER, flush=True)
+        for (batch, updates), gate in equal.items():
+            one = comparison(sides, batch, updates, pairs, epochs)
+            found.append({**one, "gate": asdict(gate)})
+            print(lines_of(one), flush=True)
     if args.update_json:
         shape = asdict(SHAPES[args.shape]) | {"pairs": pairs, "epochs": epochs, "rows": args.rows}
         _update(args.shape, {"machine": _machine(), "shape": shape, "configurations": found})

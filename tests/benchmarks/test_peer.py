@@ -5,8 +5,9 @@ import torch
 
 from benchmarks import peer
 from benchmarks._peer_gate import compared
-from benchmarks._peer_job import Job, reward
+from benchmarks._peer_job import SEED, Job, reward
 from rediffuse.maths import noise
+from rediffuse.prompts.text_file import TextFile
 
 JUDGED = ("log_probs", "loss", "update")
 
@@ -117,7 +118,7 @@ def test_each_run_of_ours_stands_between_two_of_the_peer(tmp_path):
     assert found["ratio"]["whole"] == {"median": 2.5, "min": 2, "max": 3}
     assert found["noise_floor"]["whole"]["min"] == pytest.approx(4 / 6)
     assert found["ours"]["growth_megabytes"] == 50
-    text = peer.table([found])
+    text = peer.lines_of(found)
     assert "2.50 (2.00–3.00)" in text
     assert "0.250" in text
 
@@ -165,8 +166,8 @@ def test_the_peer_gets_the_noise_that_our_loop_draws(tmp_path):
     with epochs_alone(options(job), tmp_path / "run", lambda images, _: reward(images)) as run:
         epoch = run.step()
         shape = run.learner.policy.denoiser.latent_shape
-    generators = [noise.generator(peer.SEED, 0, "noise", index) for index in range(2)]
+    generators = [noise.generator(SEED, 0, "noise", index) for index in range(2)]
     drawn = noise.draw(generators, shape)
     assert torch.equal(epoch.rollout.trajectory.path[:, 0], drawn)
-    given = peer.TextFile(prompts).draw(2, noise.generator(peer.SEED, 0, "prompts"))
+    given = TextFile(prompts).draw(2, noise.generator(SEED, 0, "prompts"))
     assert [prompt.text for prompt in epoch.prompts] == [prompt.text for prompt in given]
