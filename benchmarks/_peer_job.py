@@ -72,9 +72,21 @@ class Job:
         return Path(self.prompts).read_text().split("\n")
 
 
-def write_result(job: Job, epochs: list[dict[str, float]], growth_bytes: int) -> None:
-    """Writes what was measured: a row per epoch, and by how much the loop let memory grow."""
-    found: dict[str, Any] = {"epochs": epochs, "growth_bytes": growth_bytes}
+def write_result(
+    job: Job,
+    epochs: list[dict[str, float]],
+    growth_bytes: int,
+    chosen: dict[str, Any] | None = None,
+) -> None:
+    """Writes what was measured.
+
+    Args:
+        job: The job that is done.
+        epochs: Seconds and metrics of each epoch.
+        growth_bytes: By how much the peak of memory during the loop exceeds its use before.
+        chosen: What the side chose by itself.
+    """
+    found = {"epochs": epochs, "growth_bytes": growth_bytes, "chosen": chosen or {}}
     job.result.write_text(json.dumps(found))
 
 

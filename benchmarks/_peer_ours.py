@@ -114,7 +114,12 @@ def run(job: Job) -> None:
     with epochs_alone(options(job), Path(job.out) / "run", reward, [recorder]) as training:
         for _ in range(job.epochs):
             training.step()
-    _peer_job.write_result(job, recorder.epochs, recorder.growth_bytes)
+    config = training.config
+    chosen: dict[str, Any] = {
+        name: config.rows_for(name) for name in ("sampling", "decoding", "training")
+    }
+    chosen["one_pass"] = config.one_pass
+    _peer_job.write_result(job, recorder.epochs, recorder.growth_bytes, chosen)
     if job.record:
         save_file({n: t.contiguous() for n, t in recorder.recorded.items()}, job.arrays)
 

@@ -5,8 +5,7 @@ python -m benchmarks._peer_trl JOB.json
 
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import cycle
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from trl import DDPOConfig, DDPOTrainer, DefaultDDPOStableDiffusionPipeline
 
 from benchmarks import _meter, _peer_job
+from benchmarks._peer_draws import given_draws
 from benchmarks._peer_job import Job
 
 NEVER = 10**9
@@ -80,27 +80,6 @@ class Stopwatch:
             return self.returned
 
         return measured
-
-
-@contextmanager
-def given_draws(path: str | None, batch: int) -> Iterator[None]:
-    """Inside, the trainer's noise and the order of its samples are those of a file. The order of a
-    sample's steps changes nothing, since each update trains on all of them.
-    """
-    if path is None:
-        yield
-        return
-    given = load_file(path)
-    rows = given["noise"].split(batch)
-    noise = iter([each[:, step] for each in rows for step in range(each.shape[1])])
-    orders = iter([given["order"]])
-    randn, randperm = torch.randn, torch.randperm
-    torch.randn = lambda *_, **__: next(noise)  # type: ignore[assignment]
-    torch.randperm = lambda n, **_: next(orders, torch.arange(n))  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.randn, torch.randperm = randn, randperm
 
 
 def run(job: Job) -> None:

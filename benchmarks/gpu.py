@@ -79,10 +79,10 @@ def all_parts(setting: Setting) -> dict[str, Part]:
     }
 
 
-def finished(path: Path) -> dict[str, dict[str, Any]]:
-    """Returns the latest line of each part that was measured, by name."""
+def finished(path: Path, setting: str) -> dict[str, dict[str, Any]]:
+    """Returns the latest line of each part that was measured in a setting, by name."""
     lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
+    rows = [row for row in map(json.loads, lines) if row["setting"] == setting]
     return {row["part"]: row for row in rows if not {"error", "absent"} & row.keys()}
 
 
@@ -106,6 +106,7 @@ def measured(part: Part, setting: Setting, seconds: float) -> Mapping[str, Any]:
     """Returns a part's figures, or its error: another part may still work."""
     if part.needs_cuda and setting.device == "cpu":
         return {"skipped": "needs CUDA"}
+    free(setting)
     try:
         with within(seconds):
             return part.measure(setting, **part.arguments)
@@ -113,10 +114,13 @@ def measured(part: Part, setting: Setting, seconds: float) -> Mapping[str, Any]:
         return {"absent": str(error)}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
-    finally:
-        gc.collect()
-        if setting.device != "cpu":
-            torch.cuda.empty_cache()
+
+
+def free(setting: Setting) -> None:
+    """Frees what earlier parts have left, which would count as memory of the next."""
+    gc.collect()
+    if setting.device != "cpu":
+        torch.cuda.empty_cache()
 
 
 def run(setting: Setting, out: Path, names: list[str] | None, budget_seconds: float) -> None:
@@ -125,7 +129,7 @@ def run(setting: Setting, out: Path, names: list[str] | None, budget_seconds: fl
     every = all_parts(setting)
     for name in names or every:
         left = deadline - time.monotonic()
-        if name in finished(out) or left <= 0:
+        if name in finished(out, setting.name) or left <= 0:
             continue
         began = time.monotonic()
         row = {"part": name, "setting": setting.name, **measured(every[name], setting, left)}
@@ -175,7 +179,7 @@ def main() -> int:
     if unknown := set(names or ()) - set(all_parts(setting)):
         parser.error(f"no part {', '.join(unknown)}; there are {', '.join(all_parts(setting))}")
     run(setting, args.out, names, args.budget_seconds - (time.monotonic() - began))
-    print(table(finished(args.out)))
+    print(table(finished(args.out, setting.name)))
     return 0
 
 

@@ -96,6 +96,7 @@ def comparison(sides: Sides, batch: int, updates: int, pairs: int, epochs: int) 
     return {
         "batch": batch,
         "updates": updates,
+        "chosen": ours[0]["chosen"],
         "ratio": ratios(peer[:-1], ours),
         "noise_floor": ratios(peer[:-1], peer[1:]),
         "peer": summary(peer),

@@ -40,11 +40,13 @@ def test_the_script_runs_from_end_to_end_on_a_cpu(folder, tmp_path, monkeypatch,
 def test_what_is_measured_is_not_measured_again(folder, tmp_path, monkeypatch):
     out = tmp_path / "out.jsonl"
     out.write_text(
-        '{"part": "device", "cores": 1}\n{"part": "matmul", "error": "OutOfMemoryError"}\n'
+        '{"part": "device", "setting": "tiny", "cores": 1}\n'
+        '{"part": "matmul", "setting": "other", "teraflop_per_second": 1}\n'
+        '{"part": "matmul", "setting": "tiny", "error": "OutOfMemoryError"}\n'
     )
     run(monkeypatch, "--out", out, "--folder", folder, "--parts", "device,matmul")
-    assert [row["part"] for row in rows(out)] == ["device", "matmul", "matmul"]
-    assert rows(out)[2]["teraflop_per_second"] > 0
+    assert [row["part"] for row in rows(out)] == ["device", "matmul", "matmul", "matmul"]
+    assert rows(out)[3]["teraflop_per_second"] > 0
 
 
 def broken(setting):
@@ -63,7 +65,7 @@ def test_a_part_that_fails_does_not_end_the_others(tmp_path, monkeypatch):
     first, second = rows(tmp_path / "out.jsonl")
     assert first["error"] == "RuntimeError: CUDA error"
     assert second["figure"] == 1
-    assert list(gpu.finished(tmp_path / "out.jsonl")) == ["b"]
+    assert list(gpu.finished(tmp_path / "out.jsonl", "tiny")) == ["b"]
 
 
 def test_the_budget_ends_a_part_and_those_after_it(tmp_path, monkeypatch):

@@ -2,10 +2,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from benchmarks import peer
+from benchmarks._loop import epochs_alone
+from benchmarks._peer_draws import given_draws
 from benchmarks._peer_gate import compared
 from benchmarks._peer_job import SEED, Job, reward
+from benchmarks._peer_ours import Recorder, options
+from benchmarks._pipelines import ANIMALS, build
 from rediffuse.maths import noise
 from rediffuse.prompts.text_file import TextFile
 
@@ -76,7 +81,7 @@ def run_of(*whole):
         }
         for each in whole
     ]
-    return {"epochs": epochs, "growth_bytes": 50_000_000}
+    return {"epochs": epochs, "growth_bytes": 50_000_000, "chosen": {"training": 8}}
 
 
 def test_a_ratio_is_of_medians_without_the_first_epoch():
@@ -118,6 +123,7 @@ def test_each_run_of_ours_stands_between_two_of_the_peer(tmp_path):
     assert found["ratio"]["whole"] == {"median": 2.5, "min": 2, "max": 3}
     assert found["noise_floor"]["whole"]["min"] == pytest.approx(4 / 6)
     assert found["ours"]["growth_megabytes"] == 50
+    assert found["chosen"] == {"training": 8}
     text = peer.lines_of(found)
     assert "2.50 (2.00–3.00)" in text
     assert "0.250" in text
@@ -153,21 +159,40 @@ def test_the_shared_reward_has_no_offset():
     assert reward(images).item() == pytest.approx(0.2)
 
 
-def test_the_peer_gets_the_noise_that_our_loop_draws(tmp_path):
-    """Through the loop itself: the first state of a run is the noise of the draws."""
-    from benchmarks._loop import epochs_alone
-    from benchmarks._peer_ours import options
-    from benchmarks._pipelines import ANIMALS, build
-
+def test_our_side_records_its_own_loop_and_draws_what_the_peer_is_given(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("\n".join(ANIMALS))
     pipeline = build("smallest", tmp_path / "pipeline")
-    job = Job(str(pipeline), str(tmp_path), str(prompts), 2, 2, 1, 1, 1)
-    with epochs_alone(options(job), tmp_path / "run", lambda images, _: reward(images)) as run:
+    job = Job(str(pipeline), str(tmp_path), str(prompts), 2, 2, 1, 1, 1, record=True)
+    recorder = Recorder(job)
+    with epochs_alone(
+        options(job), tmp_path / "run", lambda images, _: reward(images), [recorder]
+    ) as run:
         epoch = run.step()
         shape = run.learner.policy.denoiser.latent_shape
     generators = [noise.generator(SEED, 0, "noise", index) for index in range(2)]
-    drawn = noise.draw(generators, shape)
-    assert torch.equal(epoch.rollout.trajectory.path[:, 0], drawn)
+    assert torch.equal(epoch.rollout.trajectory.path[:, 0], noise.draw(generators, shape))
     given = TextFile(prompts).draw(2, noise.generator(SEED, 0, "prompts"))
     assert [prompt.text for prompt in epoch.prompts] == [prompt.text for prompt in given]
+    assert not compared(recorder.recorded, recorder.recorded, (0, 0), JUDGED).failures
+    changed = [
+        not torch.equal(value, recorder.recorded[name.replace("before", "after")])
+        for name, value in recorder.recorded.items()
+        if name.startswith("before.")
+    ]
+    assert any(changed)
+    (row,) = recorder.epochs
+    assert 0 < row["sampling"] + row["training"] <= row["whole"]
+
+
+def test_the_peer_is_given_noise_by_batch_and_step_and_one_order(tmp_path):
+    drawn, order = torch.randn(4, 3, 2), torch.tensor([2, 0, 3, 1])
+    save_file({"noise": drawn, "order": order}, tmp_path / "draws")
+    with given_draws(str(tmp_path / "draws"), batch=2):
+        calls = [torch.randn((2, 2), device="cpu") for _ in range(6)]
+        orders = [torch.randperm(4), torch.randperm(3, device="cpu")]
+    of_batches = [drawn[rows, step] for rows in (slice(0, 2), slice(2, 4)) for step in range(3)]
+    assert all(map(torch.equal, calls, of_batches))
+    assert orders[0].tolist() == [2, 0, 3, 1]
+    assert orders[1].tolist() == [0, 1, 2]
+    assert torch.randn(5).shape == (5,)
