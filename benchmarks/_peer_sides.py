@@ -35,7 +35,7 @@ class Shape:
             turns gradients of almost 0 into steps of full size: there it is the gradient. With two
             steps instead of four, half of the gradient would be that of the last step, whose small
             standard deviation enlarges rounding errors: two sizes of our own micro-batch would
-            differ by 2e-4.
+            differ by 2e-4 in it.
     """
 
     images: int
