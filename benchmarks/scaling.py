@@ -219,24 +219,28 @@ def main() -> None:
         work(*args.worker)
         return
     _meter.use_one_core()
-    known = json.loads(RESULTS.read_text())["exponents"] if RESULTS.exists() else {}
-    found = {}
     with tempfile.TemporaryDirectory() as place:
         folder = build("smallest", Path(place))
         for name in args.only.split(",") if args.only else AXES:
             axis = AXES[name]
             costs = axis.costs(folder, axis.sizes)
-            found[name] = {
+            found = {
                 "exponent": exponent(axis.sizes, costs),
                 "sizes": list(axis.sizes),
                 "cpu_seconds": costs,
                 "reason": axis.reason,
             }
-            print(table({name: found[name]}), flush=True)
-    if args.update_json:
-        RESULTS.parent.mkdir(exist_ok=True)
-        whole = {"machine": _meter.machine(), "exponents": {**known, **found}}
-        RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
+            print(table({name: found}), flush=True)
+            if args.update_json:
+                update(name, found)
+
+
+def update(name: str, found: Mapping[str, Any]) -> None:
+    """Replaces the results of one size in the committed file."""
+    known = json.loads(RESULTS.read_text())["exponents"] if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    whole = {"machine": _meter.machine(), "exponents": {**known, name: found}}
+    RESULTS.write_text(json.dumps(whole, indent=1) + "\n")
 
 
 if __name__ == "__main__":

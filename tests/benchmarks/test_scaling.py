@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from benchmarks import scaling
@@ -24,3 +26,12 @@ def test_every_size_has_at_least_three_values():
         scaling.AXES
     )
     assert all(len(axis.sizes) >= 3 for axis in scaling.AXES.values())
+
+
+def test_the_file_keeps_the_other_sizes(tmp_path, monkeypatch):
+    monkeypatch.setattr(scaling, "RESULTS", tmp_path / "results" / "scaling.json")
+    scaling.update("images", {"exponent": 1.0})
+    scaling.update("steps", {"exponent": 0.9})
+    written = json.loads(scaling.RESULTS.read_text())
+    assert written["exponents"] == {"images": {"exponent": 1.0}, "steps": {"exponent": 0.9}}
+    assert written["machine"]["cores"] >= 1
