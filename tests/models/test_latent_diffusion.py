@@ -16,7 +16,7 @@ from rediffuse.models.emoji import PIPELINE, Emoji
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.rollout import Draws, denoise, sampled
 from rediffuse.samplers.ddim import DDIM
-from rediffuse.types import EncodedSamples, Prompt, Transitions
+from rediffuse.types import EncodedSamples, PreparesPrompts, Prompt, Transitions
 
 PROMPTS = ["a cat", "two dogs"]
 
@@ -226,8 +226,48 @@ def test_a_rollout_holds_no_graph(keep, pipeline):
     assert denoiser.decode(torch.randn(1, *denoiser.latent_shape).requires_grad_()).requires_grad
 
 
-def test_texts_are_remembered_up_to_a_number(pipeline, monkeypatch):
-    monkeypatch.setattr(_diffusers, "MAX_EMBEDDINGS", 2)
+def counting_visits(monkeypatch):
+    visits = []
+    real = _diffusers.visiting
+
+    def counted(network, device):
+        visits.append(device)
+        return real(network, device)
+
+    monkeypatch.setattr(_diffusers, "visiting", counted)
+    return visits
+
+
+def test_the_text_encoder_visits_the_device_once_for_all_unknown_texts(pipeline, monkeypatch):
     denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
-    denoiser.encode([Prompt(text) for text in ("a", "b", "c", "a")])
-    assert denoiser._embedding.cache_info().currsize == 2
+    visits = counting_visits(monkeypatch)
+    prompts = [Prompt(text) for text in ("a", "b", "c", "a")]
+    denoiser.encode(prompts)
+    assert len(visits) == 1
+    denoiser.encode(prompts[:2])
+    assert len(visits) == 1
+
+
+def test_announced_prompts_are_encoded_ahead_only_where_the_text_encoder_travels(
+    pipeline, monkeypatch
+):
+    prompts = [Prompt("a"), Prompt("b")]
+    want = tiny.Tiny(path=pipeline).load("cpu", 0).encode(prompts)["text"]
+    denoiser = tiny.Tiny(path=pipeline).load("cpu", 0)
+    assert isinstance(denoiser, PreparesPrompts)
+    visits = counting_visits(monkeypatch)
+    denoiser.prepare(prompts)
+    assert not visits
+    monkeypatch.setattr(_diffusers, "home_of", lambda device: torch.device("meta"))
+    denoiser.prepare(prompts)
+    assert len(visits) == 1
+    assert torch.equal(denoiser.encode(prompts)["text"], want)
+    assert len(visits) == 1
+
+
+def test_embeddings_are_remembered_in_the_precision_of_the_text_encoder(pipeline):
+    denoiser = tiny.Tiny(path=pipeline, precision="bf16").load("cpu", 0)
+    (remembered,) = denoiser._embeddings.of(["a cat"])
+    given = denoiser.encode([Prompt("a cat")])["text"]
+    assert (remembered.dtype, given.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(given[0], remembered.float())

@@ -193,10 +193,15 @@ class Config:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
 
-    def rows_for(self, passes: Literal["sampling", "decoding", "training"]) -> int:
-        """Returns how many rows one forward pass takes; DEFAULT_ROWS if none are chosen yet."""
+    def rows_for(self, passes: str) -> int:
+        """Returns how many rows one forward pass takes; DEFAULT_ROWS if none are chosen yet.
+
+        Args:
+            passes: What the passes are for: sampling, decoding or training.
+        """
         usual = DEFAULT_ROWS if self.micro_batch_size == "auto" else self.micro_batch_size
-        return getattr(self.rows, passes) or usual
+        rows: int = getattr(self.rows, passes) or usual
+        return rows
 
     @property
     def evaluation_sampler(self) -> Options:
@@ -272,17 +277,27 @@ def problems(error: ValidationError, prefix: str = "") -> str:
     """One line for each thing wrong: the key, what is the matter, and what stood there; a
     ConfigError says it itself.
     """
-    lines = []
+    lines: dict[str, list[str]] = {}
     for each in error.errors():
         if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
-            lines.append(str(said))
+            lines[str(said)] = []
             continue
-        key = ".".join(str(part)[:100] for part in ((prefix,) if prefix else ()) + each["loc"])
-        lines.append(
-            f"{key}: {each['msg'].removeprefix('Value error, ')}"
-            + (f" (got {quoted(each['input'])})" if each["type"] != "missing" else "")
+        place = [str(part)[:100] for part in each["loc"] if not _is_of_a_union(part)]
+        key = ".".join([prefix, *place] if prefix else place)
+        found = f" (got {quoted(each['input'])})" if each["type"] != "missing" else ""
+        lines.setdefault(f"{key}: {{}}{found}", []).append(
+            each["msg"].removeprefix("Value error, ")
         )
-    return "\n".join(lines)
+    return "\n".join(
+        line.replace("{}", ", or ".join(messages), 1) for line, messages in lines.items()
+    )
+
+
+def _is_of_a_union(part: int | str) -> bool:
+    """Whether a part of an error's place names not a key but one of the types that a key allows."""
+    return part in ("bool", "int", "float", "str") or (
+        isinstance(part, str) and (part.startswith("literal[") or part == "constrained-int")
+    )
 
 
 def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:

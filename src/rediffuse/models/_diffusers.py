@@ -3,8 +3,8 @@ peft.
 """
 
 import warnings
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,14 +17,14 @@ from rediffuse.errors import ConfigError, RediffuseError, did_you_mean
 from rediffuse.maths.schedules import Discrete
 from rediffuse.modalities.image import Image
 from rediffuse.models import _kohya
+from rediffuse.models._embeddings import Embeddings
 from rediffuse.models._fine_tuned import FineTuned, network_dtype, sort_header
 from rediffuse.models._folders import quiet
 from rediffuse.models._options import LatentDiffusionOptions
 from rediffuse.models._sources import Source
+from rediffuse.models._visits import home_of, visiting
 from rediffuse.types import Conditioning, Prompt
 
-MAX_EMBEDDINGS = 1024
-"""Of texts, remembered: a quarter of a megabyte each for Stable Diffusion."""
 FORMS = ("kohya",)
 """What `rediffuse export --to` knows."""
 REREAD = "reread"
@@ -52,13 +52,13 @@ class LatentDiffusion(FineTuned):
         dtype = network_dtype(options)
         parts = source.networks(dtype)
         super().__init__(parts.unet, lambda: source.unet(dtype), options, device, seed)
-        self._dtype = dtype
         self.pinned = {"revision": source.commit} if source.commit else {}
-        self.vae, self.text_encoder = map(self._placed, (parts.vae, parts.text_encoder))
+        self.vae = self._placed(parts.vae)
+        self.text_encoder = self._placed(parts.text_encoder, home_of(self.device))
         self.tokenizer, self.schedule = parts.tokenizer, noise_schedule(parts.scheduler)
         size = self._latent_size()
         self.latent_shape = (self.unet.config.in_channels, size, size)
-        self._embedding = lru_cache(MAX_EMBEDDINGS)(self._embed)
+        self._embeddings = Embeddings(self._embed)
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -68,7 +68,11 @@ class LatentDiffusion(FineTuned):
     def encode(self, prompts: Sequence[Prompt]) -> Conditioning:
         """Each text is encoded once and alone, so that its neighbours cannot change a bit of it."""
         texts = [prompt.text for prompt in prompts]
-        return {"text": torch.stack([self._embedding(text) for text in texts])}
+        return {"text": self._arrived(self._embeddings.of(texts))}
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        if home_of(self.device) != self.device:
+            self._embeddings.prepare([prompt.text for prompt in prompts])
 
     @property
     def max_tokens(self) -> int:
@@ -88,9 +92,9 @@ class LatentDiffusion(FineTuned):
     ) -> Tensor:
         text = conditioning["text"]
         if scale == 1:
-            return self._denoise(x, time, text)
-        nothing = self._embedding("").expand_as(text)
-        both = self._denoise(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
+            return self._output(x, time, text)
+        nothing = self._nothing.expand_as(text)
+        both = self._output(torch.cat([x, x]), torch.cat([time, time]), torch.cat([nothing, text]))
         unguided, guided = both.chunk(2)
         return torch.lerp(unguided, guided, scale)
 
@@ -191,18 +195,28 @@ class LatentDiffusion(FineTuned):
             self.unet.set_adapter("default")
             self.unet.delete_adapters(REREAD)
 
-    def _denoise(self, x: Tensor, time: Tensor, text: Tensor) -> Tensor:
-        if self.device.type == "cpu":  # autocast leaves its layer norms in their input's precision
-            text = text.to(self._dtype)
-        return self._output(x, time, text)
+    @cached_property
+    def _nothing(self) -> Tensor:
+        """The embedding of the empty text, (1, tokens, width): every guided step reads it."""
+        return self._arrived(self._embeddings.of([""]))
+
+    def _arrived(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Returns embeddings of the host on the device, (N, tokens, width) in fp32."""
+        stacked = torch.stack([*embeddings])
+        if self.device.type == "cuda":  # the host does not wait for copies of pinned memory
+            stacked = stacked.pin_memory()
+        return stacked.to(self.device, non_blocking=True).float()
 
     @torch.no_grad()
-    def _embed(self, text: str) -> Tensor:
-        """(tokens, width)"""
+    def _embed(self, texts: Sequence[str]) -> Iterator[Tensor]:
+        """Yields the embedding (tokens, width) of each text on the host, in the precision of the
+        text encoder.
+        """
         limits = {"padding": "max_length", "truncation": True, "max_length": self.max_tokens}
-        tokens = self.tokenizer(text, return_tensors="pt", **limits).input_ids
-        embedding: Tensor = self.text_encoder(tokens.to(self.device)).last_hidden_state[0].float()
-        return embedding
+        with visiting(self.text_encoder, self.device) as encoder:
+            for text in texts:
+                tokens = self.tokenizer(text, return_tensors="pt", **limits).input_ids
+                yield encoder(tokens.to(self.device)).last_hidden_state[0].cpu()
 
     def _latent_size(self) -> int:
         """Of one side, as the model was trained or as asked."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,6 +15,11 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
+from rediffuse.models import _layer_record
+from rediffuse.models._checkpointing import checkpoint_blocks
+from rediffuse.models._fused import fuse, kept_merged
+from rediffuse.models._lora import adapted_layers
+from rediffuse.models._master_weights import compute_in_network_precision
 from rediffuse.models._options import TrainingOptions
 from rediffuse.types import ModelCard, Weights
 
@@ -45,6 +50,8 @@ class FineTuned:
         network: The network that predicts: the trained one or, within `using`, the pretrained one.
         part: The folder of the network in a pipeline.
         pipeline: The class of diffusers that loads such models.
+        has_sample_gradients: Whether `recorded` covers all trained parameters: an adapter's, unless
+            activations are computed again in the backward pass.
     """
 
     part = "unet"
@@ -68,20 +75,34 @@ class FineTuned:
             seed: Of the adapter's initial weights.
         """
         self.options, self.device = options, torch.device(device)
-        self.precision = options.precision
+        self.precision, self._dtype = options.precision, network_dtype(options)
         self.needs_loss_scaling = options.precision == "fp16"
         self.network = self._placed(network)
         self._again, self._pretrained = again, None
-        if options.gradient_checkpointing:
+        if options.gradient_checkpointing is True:
             self.network.enable_gradient_checkpointing()
+        elif options.gradient_checkpointing:
+            checkpoint_blocks(self.network, options.gradient_checkpointing)
         if options.train == "lora":
             self._add_adapter(seed)
         else:
             self.network.requires_grad_(True)
         self._learning = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self._layers = adapted_layers(self.network) if options.train == "lora" else []
+        covered = {name for layer in self._layers for name in layer.names} == self._learning.keys()
+        self.has_sample_gradients = covered and not options.gradient_checkpointing
+        self._fused = self._layers if covered and self._dtype == torch.float32 else []
+        fuse(self._fused)
+        _layer_record.watch(self._layers)
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
+
+    def recorded(self) -> AbstractContextManager[_layer_record.LayerRecord]:
+        return _layer_record.recorded()
+
+    def merged(self) -> AbstractContextManager[None]:
+        return kept_merged(self._fused)
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:
@@ -167,20 +188,30 @@ class FineTuned:
         for parameter in self.network.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        if self._dtype != torch.float32:
+            compute_in_network_precision(self.network)
 
     def _output(self, x: Tensor, time: Tensor, *seen: Tensor) -> Tensor:
-        """Returns the network's output (N, *L) in fp32. seen: its inputs besides state and time."""
-        with self._autocast():
-            x = x.contiguous(memory_format=torch.channels_last)
-            output: Tensor = self.network(x, time, *seen).sample
+        """Returns the network's output (N, *L) in fp32. seen: its inputs besides state and time.
+
+        A network whose own weights are bf16 or fp16 runs as it is: autocast would compute and keep
+        its normalisations in fp32 on a GPU. Only weights that are all trained, and therefore fp32,
+        need it.
+        """
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        trained = self._dtype == torch.float32
+        with self._autocast() if trained else nullcontext():
+            inputs = (each.to(self._dtype) for each in seen)
+            output: Tensor = self.network(x, time, *inputs).sample
         return output.float()
 
     def _autocast(self) -> torch.autocast | nullcontext[None]:
         dtype = PRECISIONS[self.options.precision]
         return nullcontext() if dtype == torch.float32 else torch.autocast(self.device.type, dtype)
 
-    def _placed(self, network: Network) -> Network:
-        network = network.requires_grad_(False).eval().to(self.device)
+    def _placed(self, network: Network, device: torch.device | None = None) -> Network:
+        """Returns the network, frozen, on the device; None: on that of the run."""
+        network = network.requires_grad_(False).eval().to(device or self.device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

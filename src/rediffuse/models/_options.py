@@ -22,7 +22,8 @@ class TrainingOptions:
         precision: The precision of the networks. Latents, log-probabilities and trained parameters
             are fp32 in any case.
         gradient_checkpointing: Whether activations are recomputed in the backward pass instead of
-            stored, which saves memory.
+            stored, which saves memory; or the names of the blocks that do so, such as
+            [down_blocks.0, up_blocks.3]. The gradient is the same.
     """
 
     train: Method[Literal["lora", "full"]] = "lora"
@@ -30,7 +31,7 @@ class TrainingOptions:
     lora_alpha: Method[Positive | None] = None
     lora_targets: Method[tuple[Text, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     precision: Method[Literal["fp32", "bf16", "fp16"]] = "fp32"
-    gradient_checkpointing: Method[bool] = False
+    gradient_checkpointing: Method[bool | tuple[Text, ...]] = False
 
 
 @dataclass(frozen=True)

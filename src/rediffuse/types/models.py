@@ -1,16 +1,20 @@
 """Protocols of models, modalities, samplers and the policy."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
+from rediffuse.costs.architecture import Architecture
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -156,6 +160,26 @@ class ReadsTokens(Protocol):
 
 
 @runtime_checkable
+class PreparesPrompts(Protocol):
+    """A denoiser whose text encoder visits the device, once for all prompts that are announced."""
+
+    def prepare(self, prompts: Sequence[Prompt]) -> None:
+        """Encodes prompts that will be passed to `encode`, as many as its memory holds. Changes no
+        result.
+        """
+        ...
+
+
+@runtime_checkable
+class Merges(Protocol):
+    """A denoiser that predicts faster while its trained weights do not change."""
+
+    def merged(self) -> AbstractContextManager[None]:
+        """Returns a context in which the trained weights must not change. It changes no result."""
+        ...
+
+
+@runtime_checkable
 class Guided(Protocol):
     """A denoiser with classifier-free guidance."""
 
@@ -165,6 +189,34 @@ class Guided(Protocol):
         """Returns the prediction with another guidance scale; 1 means the conditional prediction
         alone. The other arguments and the result are those of `predict`.
         """
+        ...
+
+
+class GradientRecord(Protocol):
+    """What the trained layers saw in forward passes."""
+
+    def gradients(self, values: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Yields for each trained parameter its name and the gradients (N, *parameter), fp32, of
+        each sample's value; parameters that no value depends on are left out.
+
+        Args:
+            values: Shape (N,), computed by the recorded forward passes. They can be used once.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSampleGradients(Protocol):
+    """A denoiser that computes the gradients of each sample of a batch in one backward pass.
+
+    Attributes:
+        has_sample_gradients: Whether it does for what is trained now.
+    """
+
+    has_sample_gradients: bool
+
+    def recorded(self) -> AbstractContextManager[GradientRecord]:
+        """Returns a context that records the predictions of this thread."""
         ...
 
 
@@ -181,6 +233,19 @@ class ModelFamily(Protocol):
         Args:
             device: Where the networks are placed.
             seed: The seed of newly initialised weights, such as those of an adapter.
+        """
+        ...
+
+
+@runtime_checkable
+class HasCosts(Protocol):
+    """A family that knows what its model costs before it is loaded, so that rows and memory can be
+    planned.
+    """
+
+    def costs(self) -> Architecture | None:
+        """Returns the costs of the model with these options; None if they are unknown. Downloads
+        nothing.
         """
         ...
 
