@@ -1,6 +1,6 @@
 """The gradients of each sample of a batch, from what the adapted layers saw in a forward pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -14,34 +14,49 @@ _RECORD: ContextVar["LayerRecord | None"] = ContextVar("layer record", default=N
 """Of the thread's present forward pass; worker threads share the layers."""
 
 
+Receive = Callable[[str, Tensor], None]
+
+
 class LayerRecord:
     """The inputs and outputs of adapted layers in forward passes."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Adapted, Tensor, Tensor]] = []
+        self._begins: list[Tensor] = []
+        self._num_samples = 0
+        self._receive: Receive = _nobody
 
     def add(self, layer: Adapted, inputs: Tensor, output: Tensor) -> None:
-        """Notes one call of a layer."""
-        self._calls.append((layer, inputs.detach(), output))
+        """Notes one call of a layer, whose gradients are computed as soon as the backward pass
+        reaches it, so that they are not held for all layers at once.
+        """
+        if not output.requires_grad:  # nothing below it learns
+            self._begins.append(output.requires_grad_())
+        held = [inputs.detach()]
+        output.register_hook(lambda gradients: self._found(layer, held.pop(), gradients))
 
-    def gradients(self, values: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yields for each factor of an adapter its name and the gradients (N, *weight) of each
-        sample's value.
+    def gradients(self, values: Tensor, receive: Receive) -> None:
+        """Computes the gradients of each sample's value.
 
         In the layers the rows of one sample lie N apart: with classifier-free guidance it has two.
 
         Args:
             values: Shape (N,), one for each sample, computed by the recorded forward passes. They
                 can be used once.
+            receive: Called with the name of each factor of an adapter and its gradients
+                (N, *weight); those that no value depends on are left out.
         """
-        calls, self._calls = self._calls, []
-        outputs = [output for *_, output in calls]
-        found = torch.autograd.grad(values.sum(), outputs, allow_unused=True)
-        for (layer, inputs, _), gradients in zip(calls, found, strict=True):
-            if gradients is not None:
-                factors = layer.sample_gradients(inputs, gradients)
-                for name, each in zip(layer.names, factors, strict=True):
-                    yield name, each.unflatten(0, (-1, len(values))).sum(0)
+        self._num_samples, self._receive = len(values), receive
+        torch.autograd.grad(values.sum(), self._begins, allow_unused=True)
+
+    def _found(self, layer: Adapted, inputs: Tensor, gradients: Tensor) -> None:
+        with torch.no_grad():
+            factors = layer.sample_gradients(inputs, gradients)
+            for name, each in zip(layer.names, factors, strict=True):
+                self._receive(name, each.unflatten(0, (-1, self._num_samples)).sum(0))
+
+
+def _nobody(name: str, gradients: Tensor) -> None:
+    raise AssertionError(f"the gradients of {name} were not asked for")
 
 
 def is_recording() -> bool:
@@ -57,8 +72,6 @@ def watch(layers: Sequence[Adapted]) -> None:
             _: nn.Module, inputs: tuple[Any, ...], output: Tensor, adapted: Adapted = adapted
         ) -> None:
             if (record := _RECORD.get()) is not None:
-                if not output.requires_grad:  # the first layer that learns
-                    output.requires_grad_()
                 record.add(adapted, inputs[0], output)
 
         adapted.layer.register_forward_hook(note)

@@ -62,8 +62,18 @@ class FirstUpdate:
         """
         places = torch.tensor([self.places[sample] for sample in samples])
         weight = self.weights[step].item() * self.scale
-        for name, gradients in record.gradients(weight * log_prob):
-            self.sums[name].index_add_(0, places, gradients.to(self.sums[name].device))
+        found: list[tuple[str, Tensor]] = []
+
+        def add(name: str, gradients: Tensor) -> None:
+            self.sums[name].index_add_(0, places, gradients)
+
+        if log_prob.device.type == "cpu":
+            record.gradients(weight * log_prob, add)
+            return
+        # where memory may run out, nothing is added before all of it is computed
+        record.gradients(weight * log_prob, lambda *each: found.append(each))
+        for name, gradients in found:
+            add(name, gradients.cpu())
 
     def gradient(self, factors: Mapping[int, float]) -> dict[str, Tensor]:
         """Returns the sum over samples of their factor times their scores, by parameter.

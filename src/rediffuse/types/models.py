@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -195,12 +195,13 @@ class Guided(Protocol):
 class GradientRecord(Protocol):
     """What the trained layers saw in forward passes."""
 
-    def gradients(self, values: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yields for each trained parameter its name and the gradients (N, *parameter), fp32, of
-        each sample's value; parameters that no value depends on are left out.
+    def gradients(self, values: Tensor, receive: Callable[[str, Tensor], None]) -> None:
+        """Computes the gradients of each sample's value.
 
         Args:
             values: Shape (N,), computed by the recorded forward passes. They can be used once.
+            receive: Called with the name of each trained parameter and the gradients
+                (N, *parameter), fp32; parameters that no value depends on are left out.
         """
         ...
 
