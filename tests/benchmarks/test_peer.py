@@ -166,7 +166,10 @@ def test_our_side_records_its_own_loop_and_draws_what_the_peer_is_given(tmp_path
     job = Job(str(pipeline), str(tmp_path), str(prompts), 2, 2, 1, 1, 1, record=True)
     recorder = Recorder(job)
     with epochs_alone(
-        options(job), tmp_path / "run", lambda images, _: reward(images), [recorder]
+        {**options(job), "one_pass": False},
+        tmp_path / "run",
+        lambda images, _: reward(images),
+        [recorder],
     ) as run:
         epoch = run.step()
         shape = run.learner.policy.denoiser.latent_shape
