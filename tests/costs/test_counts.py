@@ -210,6 +210,18 @@ def test_stable_diffusion_has_the_published_sizes():
     assert 2 * counts[0].saved_bytes / 2**30 == pytest.approx(2.97, rel=0.01)
 
 
+def test_checkpointing_of_a_block_computes_that_block_again():
+    def of(blocks):
+        tape = Tape(Learns(4, ATTENTION), blocks=blocks)
+        networks.conditional_unet(tape, SMALL, 8, TOKENS)
+        return counted(tape)
+
+    every, some, none = of(None), of(["up_blocks.0", "up_blocks.1"]), of([])
+    assert every.checkpointed_bytes < some.checkpointed_bytes < none.checkpointed_bytes
+    assert none.checkpointed_bytes == none.saved_bytes
+    assert every.recomputed.flops > some.recomputed.flops > none.recomputed.flops == 0
+
+
 def test_blocks_save_what_the_network_saves():
     tape = Tape(Learns(4, ATTENTION))
     networks.conditional_unet(tape, SMALL, 8, TOKENS)

@@ -41,7 +41,7 @@ CORES = on_this_machine(None, 16 * GIB, cores=2)
 
 def tiny():
     learns = Learns(4, ("to_q", "to_k", "to_v", "to_out.0"))
-    options = {"precision": "fp32", "size_pixels": None, "is_checkpointed": False}
+    options = {"precision": "fp32", "size_pixels": None, "checkpointing": False}
     return latent_diffusion(TINY, learns, guidance_scale=5.0, **options)
 
 

@@ -1,6 +1,6 @@
 """What a model costs before it is loaded: its weights, and the passes of its networks by row."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from rediffuse.costs import networks
@@ -125,7 +125,7 @@ def latent_diffusion(
     precision: str,
     guidance_scale: float,
     size_pixels: int | None,
-    is_checkpointed: bool,
+    checkpointing: bool | Collection[str],
 ) -> Architecture:
     """Returns the costs of a model of Stable Diffusion's classes.
 
@@ -135,7 +135,7 @@ def latent_diffusion(
         precision: Of the networks.
         guidance_scale: Of classifier-free guidance; 1: there is none.
         size_pixels: The side of the images; None: as the model was trained.
-        is_checkpointed: Whether gradient checkpointing is on.
+        checkpointing: Whether gradient checkpointing is on, or the blocks that it is for.
 
     Raises:
         Unknown: For networks of other kinds.
@@ -145,7 +145,8 @@ def latent_diffusion(
     side = size_pixels // per_latent if size_pixels else unet.get("sample_size", 64)
     tokens = text.get("max_position_embeddings", 77)
     width = width_of(precision)
-    network, decoder, encoder, words = Tape(learns, width), Tape(None, width), Tape(), Tape()
+    network = Tape(learns, width, _blocks(checkpointing))
+    decoder, encoder, words = Tape(None, width), Tape(), Tape()
     networks.conditional_unet(network, unet, side, tokens)
     networks.decoder(decoder, vae, side)
     networks.encoder(encoder, vae, side * per_latent)
@@ -158,7 +159,7 @@ def latent_diffusion(
         learns=learns,
         precision=precision,
         is_guided=guidance_scale != 1,
-        is_checkpointed=is_checkpointed,
+        is_checkpointed=bool(checkpointing),
         latent_numbers=unet.get("in_channels", 4) * side**2,
         sample_numbers=3 * (side * per_latent) ** 2,
         embedding_numbers=tokens * text["hidden_size"],
@@ -166,13 +167,13 @@ def latent_diffusion(
 
 
 def pixel_diffusion(
-    unet: Settings, learns: Learns, *, precision: str, is_checkpointed: bool
+    unet: Settings, learns: Learns, *, precision: str, checkpointing: bool | Collection[str]
 ) -> Architecture:
     """Returns the costs of an unconditional model of pixels; the arguments are those of
     `latent_diffusion`.
     """
     side = unet["sample_size"]
-    tape = Tape(learns, width_of(precision))
+    tape = Tape(learns, width_of(precision), _blocks(checkpointing))
     networks.unconditional_unet(tape, {"in_channels": 3, "out_channels": 3, **unet}, side)
     return Architecture(
         network=counted(tape),
@@ -182,8 +183,12 @@ def pixel_diffusion(
         learns=learns,
         precision=precision,
         is_guided=False,
-        is_checkpointed=is_checkpointed,
+        is_checkpointed=bool(checkpointing),
         latent_numbers=unet.get("in_channels", 3) * side**2,
         sample_numbers=3 * side**2,
         embedding_numbers=0,
     )
+
+
+def _blocks(checkpointing: bool | Collection[str]) -> Collection[str] | None:
+    return None if isinstance(checkpointing, bool) else checkpointing

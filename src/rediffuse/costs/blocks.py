@@ -24,7 +24,7 @@ class Attention:
 
 def resnet(tape: Tape, name: str, x: Value, time: Value | None, out: int) -> Value:
     """Two convolutions with norms, an embedded time between them, and a shortcut."""
-    with tape.checkpointed():
+    with tape.checkpointed(name):
         inner = tape.activation(tape.norm(f"{name}.norm1", x, x.shape[0]))
         inner = tape.conv(f"{name}.conv1", inner, out)
         if time is not None:
@@ -65,7 +65,7 @@ def transformer(tape: Tape, name: str, x: Value, attention: Attention) -> Value:
     a residual connection.
     """
     width = x.shape[-1]
-    with tape.checkpointed():
+    with tape.checkpointed(name):
         normed = tape.norm(f"{name}.norm1", x, width)
         x = tape.add(projected(tape, f"{name}.attn1", normed, normed, attention.heads), x)
         if attention.text is not None:

@@ -94,20 +94,26 @@ class Tape:
         learns: What is trained; None: nothing, no gradients flow.
         width: Bytes of a number of the network's precision. In half precision norms return fp32,
             as torch.autocast has it on GPUs.
+        blocks: The names of the blocks that gradient checkpointing would compute again; None: all.
         ops: What was recorded.
     """
 
     learns: Learns | None = None
     width: int = FULL
+    blocks: Collection[str] | None = None
     ops: list[Op] = field(default_factory=list)
     _storages: Iterator[int] = field(default_factory=count)
     _segments: Iterator[int] = field(default_factory=count)
     _segment: int | None = None
 
     @contextmanager
-    def checkpointed(self) -> Iterator[None]:
-        """What is recorded inside is computed again in the backward pass, under checkpointing."""
-        outer, self._segment = self._segment, next(self._segments)
+    def checkpointed(self, name: str) -> Iterator[None]:
+        """What is recorded inside, a part of that name, is computed again in the backward pass
+        under gradient checkpointing.
+        """
+        outer = self._segment
+        if self.blocks is None or any(f"{name}.".startswith(f"{each}.") for each in self.blocks):
+            self._segment = next(self._segments)
         try:
             yield
         finally:

@@ -117,7 +117,7 @@ def of_pipeline(
             precision=options.precision,
             guidance_scale=options.guidance_scale,
             size_pixels=options.size_pixels,
-            is_checkpointed=options.gradient_checkpointing,
+            checkpointing=options.gradient_checkpointing,
         )
     except (Unknown, KeyError, TypeError):  # networks that these counts do not know
         return None
@@ -135,7 +135,7 @@ def of_pixels(
             parts["unet"],
             learns(options),
             precision=options.precision,
-            is_checkpointed=options.gradient_checkpointing,
+            checkpointing=options.gradient_checkpointing,
         )
     except (Unknown, KeyError, TypeError):
         return None

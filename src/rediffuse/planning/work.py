@@ -9,7 +9,7 @@ from rediffuse.costs.architecture import Architecture
 from rediffuse.costs.devices import Device
 from rediffuse.costs.workload import Workload
 from rediffuse.lookup.parts import Parts
-from rediffuse.types import EncodedSamples, HasCosts, Selects, Transitions
+from rediffuse.types import EncodedSamples, HasCosts, HasScores, Selects, Transitions
 
 USUAL_STEPS = 50
 """Of a sampler that has no option `num_steps`."""
@@ -43,7 +43,7 @@ def workload(config: Config, parts: Parts, size: int = 1) -> Workload:
         references=passes.reference is not None,
         encodes=issubclass(trains_on, EncodedSamples),
         keeps_states=of_steps,
-        allows_one_pass=bool(getattr(algorithm, "is_of_scores", False)),
+        allows_one_pass=isinstance(algorithm, HasScores) and algorithm.is_of_scores,
         evaluated=-(-evaluation.num_prompts * evaluation.images_per_prompt // size),
         evaluated_steps=int(getattr(parts.evaluation_sampler, "num_steps", USUAL_STEPS)),
         evaluated_share=1 / evaluation.every if evaluation.every else 2 / config.epochs,
