@@ -19,6 +19,7 @@ from rediffuse.models._checkpointing import checkpoint_blocks
 from rediffuse.models._master_weights import compute_in_network_precision
 from rediffuse.models._merging import merged
 from rediffuse.models._options import TrainingOptions
+from rediffuse.models._quantized import quantize
 from rediffuse.types import ModelCard, Weights
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -73,6 +74,8 @@ class FineTuned:
         self.options, self.device = options, torch.device(device)
         self.precision, self._dtype = options.precision, network_dtype(options)
         self.needs_loss_scaling = options.precision == "fp16"
+        if options.quantize:
+            quantize(network, options.quantize, self._dtype)
         self.network = self._placed(network)
         self._again, self._pretrained = again, None
         if options.gradient_checkpointing is True:
@@ -93,7 +96,8 @@ class FineTuned:
         """Adds the adapter to the weights for a while, in fp32: in bf16 and fp16, most of what an
         adapter learned is smaller than the weights' last digit.
         """
-        if self.options.train == "lora" and self._dtype == torch.float32:
+        exact = self._dtype == torch.float32 and not self.options.quantize
+        if self.options.train == "lora" and exact:
             with merged(self.network):
                 yield
         else:
