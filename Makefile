@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CHROMIUM := { command -v chromium || command -v google-chrome; } >/dev/null
 
-.PHONY: demo test browser check format install
+.PHONY: demo test browser check bench format install
 
 demo: install
 	$(BIN)/rediffuse train
@@ -24,6 +24,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_layers.py tests/test_rooms.py tests/maths tests/samplers tests/algorithms
+
+# Ours against TRL's trainer, which gets an environment of its own: .venv-peer.
+bench: install
+	$(BIN)/python -m benchmarks.peer
 
 format: install
 	$(BIN)/ruff format .

@@ -11,7 +11,7 @@ import torch
 
 from rediffuse.config.recipes import read_recipe, resolved
 from rediffuse.lookup.parts import assemble
-from rediffuse.processes.cores import num_cores
+from rediffuse.processes.machine import num_cores
 from rediffuse.processes.world import World
 from rediffuse.runs.folder import RunFolder
 from rediffuse.start import load_run

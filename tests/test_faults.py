@@ -68,7 +68,7 @@ def drawn(place, keep=Transitions, steps=None, **options):
     denoiser = tiny.Sick(place=place, **options).load("cpu", 0)
     policy = DiffusionPolicy(denoiser, steps or DDIM(num_steps=3).bind(denoiser.schedule))
     draws = Draws(range(12), [Prompt("a cat"), Prompt("a dog!")] * 6, (3, 0, "noise"))
-    return Rollout.joined(collect(policy, draws, 5, World(lanes=1), keep), 12)
+    return Rollout.joined(collect(policy, draws, tiny.limits(5), World(lanes=1), keep), 12)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ from pathlib import Path
 
 SRC = Path(__file__).parents[1] / "src" / "rediffuse"
 LAYERS = [
+    {"deferred"},
     {"errors", "faults", "maths", "terminal"},
     {"config", "english", "hub", "images", "processes"},
+    {"costs"},
     {"types", "modalities"},
     {"models", "samplers", "prompts", "algorithms", "policy", "runs"},
     {"rollout", "learning", "scoring", "verdict"},
     {"rewards", "lookup", "report", "callbacks"},
-    {"trainer", "evaluation"},
+    {"trainer", "evaluation", "planning"},
     {"start"},
     {"cli", "__init__"},
     {"__main__"},

@@ -6,7 +6,7 @@ import tiny
 import torch
 from tiny import StoppedError, reward_that_dies_at
 
-from rediffuse import resume, train
+from rediffuse import Callback, begin, resume, train
 from rediffuse.callbacks import keeper
 from rediffuse.config.schema import from_yaml
 from rediffuse.errors import ConfigError
@@ -18,7 +18,7 @@ from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import checkpoint
 from rediffuse.runs.folder import RunFolder
-from rediffuse.types import Prompt, Rollout, Transitions
+from rediffuse.types import Prompt, Rollout, TransitionsWithMeans
 
 pytestmark = pytest.mark.usefixtures("without_charts")
 
@@ -88,9 +88,12 @@ def test_each_look_tells_rewards_and_statistics_of_the_same_pictures(rewards, tm
     assert first["held_out"]["of_the_prompt"]["values"] == [1.0] * 8 + [0.0] * 8
 
 
-def test_watching_changes_nothing_that_is_learned(rewards, tmp_path):
-    train(config(rewards, "not_red", "broken"), tmp_path / "watched")
-    train(config(rewards, evaluation={"every": 0}), tmp_path / "alone")
+@pytest.mark.parametrize("size", [3, 4])
+def test_watching_changes_nothing_that_is_learned(size, rewards, tmp_path):
+    """Also where the last micro-batch of an epoch has room for samples of an evaluation."""
+    rows_of_a_pass = {"micro_batch_size": size, "epochs": 4}
+    train(config(rewards, "not_red", "broken", **rows_of_a_pass), tmp_path / "watched")
+    train(config(rewards, evaluation={"every": 0}, **rows_of_a_pass), tmp_path / "alone")
     assert tiny.numbers(tmp_path / "watched") == tiny.numbers(tmp_path / "alone")
     ours, theirs = tiny.weights(tmp_path / "watched"), tiny.weights(tmp_path / "alone")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -209,19 +212,117 @@ def test_a_run_that_was_stopped_looks_the_same_as_one_that_was_not(rewards, tmp_
     assert kept(whole) == kept(stopped)
 
 
+class Noting(Callback):
+    """Notes how many evaluations there are when an epoch begins, and fails once at a stage of the
+    third epoch."""
+
+    def __init__(self, stage=None):
+        self.looks = []
+        if stage:
+            setattr(self, stage, self.fail)
+
+    def epoch_begins(self, run):
+        self.looks.append(len(rows(run.folder.path)) if run.folder.monitor.exists() else 0)
+
+    def fail(self, run, *args):
+        if run.epoch == 2:
+            raise StoppedError
+
+
+def test_images_sampled_along_with_an_epoch_are_those_sampled_alone(rewards, tmp_path):
+    """A run that may have to stop before an epoch evaluates before it."""
+    runs = {}
+    for action in ("keep_best", "stop"):
+        runs[action], noting = tmp_path / action, Noting()
+        told = config(rewards, "of_the_prompt", evaluation={"on_overoptimisation": action})
+        train(told, runs[action], callbacks=[noting])
+        assert noting.looks == [n + (action == "stop") for n in range(6)]
+    for name in ("monitor.jsonl", "metrics.jsonl"):
+        assert tiny.numbers(runs["keep_best"], name) == tiny.numbers(runs["stop"], name)
+    assert images(runs["keep_best"]) == images(runs["stop"])
+
+
+def images(run):
+    place = run / "samples"
+    return {path.relative_to(place): path.read_bytes() for path in place.glob("**/*.png")}
+
+
+@pytest.mark.parametrize(("stage", "looks"), [("sampled", 2), ("scored", 3), ("updated", 3)])
+def test_a_run_that_is_killed_around_an_evaluation_makes_it_once(stage, looks, rewards, tmp_path):
+    """Its evaluation may have been written when the epoch that it was sampled with is lost."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    with pytest.raises(StoppedError):
+        train(config(rewards, "not_red", epochs=3), killed, callbacks=[Noting(stage)])
+    assert len(rows(killed)) == looks
+    resume(killed)
+    train(config(rewards, "not_red", epochs=3), whole)
+    for name in ("monitor.jsonl", "metrics.jsonl"):
+        assert tiny.numbers(killed, name) == tiny.numbers(whole, name)
+    assert images(killed) == images(whole) and kept(killed) == kept(whole)
+
+
+def test_an_epoch_that_is_made_again_by_hand_is_evaluated_once(rewards, tmp_path):
+    with begin(config(rewards, epochs=3), tmp_path / "run", callbacks=[Noting("scored")]) as run:
+        run.step(), run.step()
+        with pytest.raises(StoppedError):
+            run.step()
+        run.callbacks = run.callbacks[:-1]
+        run.step()
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [0, 1, 2, 3]
+
+
+class CountsPretrained(Callback):
+    """Counts how often the pretrained network takes the place of the trained one."""
+
+    def __init__(self):
+        self.times = 0
+
+    def run_begins(self, run):
+        denoiser = run.learner.policy.denoiser
+        real = denoiser.using
+
+        def using(weights):
+            self.times += 1
+            return real(weights)
+
+        denoiser.using = using
+
+
+def test_the_kl_asks_the_pretrained_network_alone_and_not_before_training(rewards, tmp_path):
+    counts = CountsPretrained()
+    train(config(rewards, epochs=2), tmp_path / "run", callbacks=[counts])
+    kl = [row["statistics"]["kl"] for row in rows(tmp_path / "run")]
+    assert kl[0] == 0 and kl[1] > 0 and counts.times == 2
+    policy = toy_policy()
+    with World.joined(4) as world:
+        draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
+        made = Rollout.joined(
+            collect(policy, draws, tiny.limits(4), world, TransitionsWithMeans), 4
+        )
+        calls = []
+        predict = policy.denoiser.predict
+        policy.denoiser.predict = lambda x, *args: calls.append(len(x)) or predict(x, *args)
+        kl_to_pretrained(policy, made, 5, world)
+    assert sum(calls) == made.trajectory.log_probs.numel() and max(calls) == 5
+
+
 def test_the_divergence_is_none_from_oneself_and_the_sum_of_each_step():
     policy = toy_policy()
     with World.joined(4) as world:
         draws = Draws(range(4), [Prompt("a cat")] * 4, (0, "kl"))
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
-        assert kl_to_pretrained(policy, made, range(4), 3, world).abs().max() < 1e-5
+        made = Rollout.joined(
+            collect(policy, draws, tiny.limits(2), world, TransitionsWithMeans), 4
+        )
+        assert kl_to_pretrained(policy, made, 5, world).abs().max() < 1e-5
         with torch.no_grad():
             for parameter in policy.denoiser.net[2].parameters():
                 parameter += 0.01
-        made = Rollout.joined(collect(policy, draws, 2, world, keep=Transitions), 4)
-        found = kl_to_pretrained(policy, made, [1, 3], 1, world)
+        made = Rollout.joined(
+            collect(policy, draws, tiny.limits(2), world, TransitionsWithMeans), 4
+        )
+        found = kl_to_pretrained(policy, made, 5, world)
     assert found.tolist() == pytest.approx(
-        [by_hand(policy, made, 1), by_hand(policy, made, 3)], rel=1e-4
+        [by_hand(policy, made, row) for row in range(4)], rel=1e-4
     )
 
 

@@ -323,10 +323,10 @@ def test_a_stop_in_the_last_look_leaves_an_adapter(tmp_path, monkeypatch):
 
     real = Evaluator._look
 
-    def interrupted(self, run):
+    def interrupted(self, run, made):
         if run.epoch == run.config.epochs:
             raise Interrupted(15)
-        real(self, run)
+        real(self, run, made)
 
     monkeypatch.setattr(Evaluator, "_look", interrupted)
     with pytest.raises(Interrupted):

@@ -1,4 +1,5 @@
 import pytest
+import tiny
 import torch
 from tiny import ToyDenoiser
 
@@ -19,7 +20,9 @@ def policy():
 
 def sampled(policy, size, lanes=1, indices=range(5), keep=Transitions):
     draws = Draws(list(indices), [PROMPTS[i] for i in indices], (3, 0, "noise"))
-    return Rollout.joined(collect(policy, draws, size, World(lanes=lanes), keep), len(indices))
+    return Rollout.joined(
+        collect(policy, draws, tiny.limits(size), World(lanes=lanes), keep), len(indices)
+    )
 
 
 def test_shapes(policy):

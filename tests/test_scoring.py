@@ -125,7 +125,7 @@ def test_rewards_are_computed_while_the_next_batch_is_sampled(tmp_path):
         denoiser = tiny.ToyDenoiser(8, seed=0)
         policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
         for i, rollout in enumerate(
-            collect(policy, Draws([0, 1], PROMPTS[:2], (0,)), 1, World(lanes=1))
+            collect(policy, Draws([0, 1], PROMPTS[:2], (0,)), tiny.limits(1), World(lanes=1))
         ):
             if i == 1:
                 second_began.set()

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("without_charts")
 
 
 def test_a_run_that_fails_in_its_first_look_leaves_no_folder_in_the_way(tmp_path, monkeypatch):
-    def broken(self, folder):
+    def broken(self, folder, made):
         raise ValueError("a shape that does not fit")
 
     with monkeypatch.context() as patch:

@@ -145,7 +145,7 @@ def test_chosen_steps_depend_on_the_sample_not_on_who_drew_it():
     def chosen(indices):
         draws = Draws(indices, [prompts[i] for i in indices], (0, 0, "noise"))
         rollout = Rollout.joined(
-            collect(run.learner.policy, draws, 4, run.world, Transitions), len(indices)
+            collect(run.learner.policy, draws, tiny.limits(4), run.world, Transitions), len(indices)
         )
         rows = run.learner._batches(rollout, torch.zeros(8)).rows(torch.arange(8), (0, 0))
         return {

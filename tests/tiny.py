@@ -619,3 +619,17 @@ class LargeDenoiser(ToyDenoiser):
 
     def parameters(self):
         return {"gain": self.gain}
+
+
+def limits(rows):
+    """The same limit for all passes."""
+    from rediffuse.processes.memory import RowLimits
+
+    return RowLimits.of(lambda _: rows)
+
+
+def merged(usual, over):
+    """Options over others, nested ones too."""
+    from rediffuse.config.merge import merge
+
+    return merge(usual, over)

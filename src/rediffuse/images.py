@@ -2,16 +2,21 @@
 here.
 """
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError, quoted
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CROSS = 0.06
 """Half the stroke width of the cross over an image that is not finite, as a share of its side."""

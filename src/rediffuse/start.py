@@ -13,6 +13,7 @@ from rediffuse.callbacks.keeper import Keeper
 from rediffuse.callbacks.lifetime import lifetime, refuse_other_objects
 from rediffuse.callbacks.progress import Display
 from rediffuse.callbacks.protocol import Callback
+from rediffuse.config.reading import uncollected
 from rediffuse.config.recipes import config_from, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
@@ -23,7 +24,11 @@ from rediffuse.evaluation.pictures import Pictures, evaluated_policy
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
 from rediffuse.lookup.parts import Parts, assemble, completed, given_in_python, modality_of
+from rediffuse.planning.decide import decided
+from rediffuse.planning.measure import measured
+from rediffuse.planning.work import useful_rows
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.report import page
@@ -46,6 +51,7 @@ def train(
     reward: Reward | str | Mapping[str, Any] | None = None,
     *,
     callbacks: Sequence[Callback] = (),
+    measure: bool = False,
     **options: Any,
 ) -> list[MetricsRow]:
     """Fine-tunes as `config` says, leaves everything in `run_dir`, and returns one row of metrics
@@ -57,6 +63,7 @@ def train(
         reward: Any `(images (B, 3, H, W) in [0, 1], prompts [B]) -> (B,)`, in place of the one that
             config names; or a name, or `{"name": …, option: …}`.
         callbacks: Called along the run, after the run's own.
+        measure: Find the rows of a forward pass by timing a few, instead of by a rule.
         options: Those of the run, over those of config: `epochs=4, algorithm="ddpo_is",
             sampler={"num_steps": 10}`.
 
@@ -64,7 +71,7 @@ def train(
         ConfigError: Also where a file asks for what only the command line or a Config may allow, as
             other people's code.
     """
-    with begin(config, run_dir, reward, callbacks=callbacks, **options) as run:
+    with begin(config, run_dir, reward, callbacks=callbacks, measure=measure, **options) as run:
         return run.train()
 
 
@@ -101,6 +108,7 @@ def begin(
     reward: Reward | str | Mapping[str, Any] | None = None,
     *,
     callbacks: Sequence[Callback] = (),
+    measure: bool = False,
     **options: Any,
 ) -> Iterator[Run]:
     """Begins a run whose epochs are made by hand. It takes the arguments of `train`; the run ends
@@ -121,12 +129,17 @@ def begin(
     parts = assemble(config, reward)
     config = completed(config, parts)
     with World.joined(config.num_samples, config.stall_seconds) as world:
+        config = _planned(config, parts, world, measure=measure)
         place = RunFolder(Path(run_dir or UNKNOWN))
         if world.is_main:
             path = Path(run_dir) if run_dir else creation.fresh_path("run")
             place = creation.create(path, config, world.device)
         with place.locked() if world.is_main else nullcontext():
-            with discarded_on_error(place, world), world.heart.busy("loading the models"):
+            with (
+                discarded_on_error(place, world),
+                world.heart.busy("loading the models"),
+                uncollected(),
+            ):
                 loaded = load_run(config, parts, place, world, callbacks)
             if world.is_main:
                 _describe(loaded.run, loaded.pinned)
@@ -164,7 +177,7 @@ def reopen(
         place.locked() if world.is_main else nullcontext(),
     ):
         config = replace(config, epochs=epochs or config.epochs)
-        with world.heart.busy("loading the models and the checkpoint"):
+        with world.heart.busy("loading the models and the checkpoint"), uncollected():
             if world.is_main and not accept_changed_files:
                 fingerprint.refuse_changed(
                     files.read_json(place.path / "environment.json").get("files", {}), config
@@ -245,10 +258,11 @@ def load_run(
     needed = [n for n, each in enumerate(parts.rewards) if world.is_main or each.use.scored_share]
     terms = load_all([parts.rewards[n] for n in needed], world.device, caller)
     policy = _load_policy(config, parts, world)
-    learner = Learner(policy, parts.algorithm, config, world)
+    limits = RowLimits.of(config.rows_for)
+    learner = Learner(policy, parts.algorithm, config, world, limits)
     evaluated = evaluated_policy(policy.denoiser, parts.evaluation_sampler, config)
-    pictures = Pictures(evaluated, parts.prompts, config, world)
-    monitor = Monitor(policy, terms, config, place, world, display.say)
+    pictures = Pictures(evaluated, parts.prompts, config, world, limits)
+    monitor = Monitor(policy, terms, config, place, world, limits, display.say)
     evaluation = Evaluator(pictures, monitor, display)
     ending = Ending(lambda: evaluation.course, page.write, display.say)
     own = (Keeper(), evaluation, ending, display)
@@ -265,6 +279,15 @@ def load_run(
     )
     run = Run(config, place, world, parts.prompts, learner, scorer, callbacks=(*own, *callbacks))
     return Loaded(run, display, evaluation, replace(config, rewards=exact), terms)
+
+
+def _planned(config: Config, parts: Parts, world: World, *, measure: bool) -> Config:
+    """Returns the configuration with the rows of passes and `one_pass` decided."""
+    if not measure:
+        return decided(config, parts, world)
+    with world.heart.busy("timing passes of the model"):
+        timings = measured(config, parts, world.device, useful_rows(config, parts, world.size))
+    return decided(config, parts, world, timings.rows)
 
 
 def _load_policy(config: Config, parts: Parts, world: World) -> DiffusionPolicy:

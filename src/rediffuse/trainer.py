@@ -12,7 +12,7 @@ from rediffuse.maths import noise
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.scores import Scores
-from rediffuse.types import Prompt, Rollout
+from rediffuse.types import FirstUpdate, Prompt, Rollout
 
 
 @dataclass
@@ -44,18 +44,20 @@ class Run(RunState):
         if self.is_over():
             return None
         prompts, began = self.draw(), time.perf_counter()
-        rollout, own = self.world.together(lambda: self.sample(prompts))
-        sampled = time.perf_counter()
+        first = self.learner.first_update(self.epoch)
+        rollout, own = self.world.together(lambda: self.sample(prompts, first))
         scores = self.scorer.gather(own, rollout)
+        sampled = time.perf_counter()
         for callback in self.callbacks:
             callback.scored(self, rollout, scores)
+        resumed = time.perf_counter()
         advantages = self.learner.advantages(scores.rewards, prompts)
         self.world.heart.beat("learning")
-        learned = self.learner.update(rollout, advantages, self.epoch)
+        learned = self.learner.update(rollout, advantages, self.epoch, first)
         done = time.perf_counter()
         for callback in self.callbacks:
             callback.updated(self, learned)
-        metrics = self._row(scores, learned, sampled - began, done - sampled)
+        metrics = self._row(scores, learned, sampled - began, done - resumed)
         epoch = Epoch(self.epoch, prompts, rollout, scores, advantages, metrics)
         self.epoch += 1
         for callback in self.callbacks:
@@ -70,15 +72,21 @@ class Run(RunState):
         drawn = self.prompts.draw(self.config.prompts_per_epoch, generator)
         return [prompt for prompt in drawn for _ in range(self.config.images_per_prompt)]
 
-    def sample(self, prompts: Sequence[Prompt]) -> tuple[Rollout, Scores]:
-        """Samples and scores this process's share of the epoch, whose prompts are given. Rewards of
-        one micro-batch are computed while the next one is sampled.
+    def sample(
+        self, prompts: Sequence[Prompt], first: FirstUpdate | None = None
+    ) -> tuple[Rollout, Scores]:
+        """Samples and scores this process's share of the epoch. Rewards of one batch are computed
+        while the next one is sampled.
+
+        Args:
+            prompts: The prompts of the epoch.
+            first: The first update, whose gradients are computed while sampling.
         """
         self.world.heart.beat("sampling")
         mine, learner = self.world.share(len(prompts)), self.learner
         draws = Draws(mine, [prompts[i] for i in mine], (self.config.seed, self.epoch, "noise"))
-        size, keep = self.config.micro_batch_size, learner.algorithm.trains_on
-        batches = collect(learner.policy, draws, size, self.world, keep, self.also)
+        keep, limits = learner.algorithm.trains_on, learner.limits
+        batches = collect(learner.policy, draws, limits, self.world, keep, self.also, first)
         return self.scorer.score(self._announced(batches), self.epoch, len(mine))
 
     def _row(

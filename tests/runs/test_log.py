@@ -17,6 +17,21 @@ def test_a_torn_last_line_is_dropped(tmp_path):
     assert log.read(path) == [{"epoch": 0}, {"epoch": 1}]
 
 
+def test_a_line_that_is_no_row_is_told_though_its_checksum_is_right(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log.append(path, [{"epoch": 0}, {"other": 1}, {"epoch": 2}])
+    with pytest.raises(RunError, match="line 2"):
+        log.read(path)
+    assert log.read(path, drop_damaged=True) == [{"epoch": 0}, {"epoch": 2}]
+
+
+def test_lines_with_and_without_checksums_give_their_rows(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 0}\n')
+    log.append(path, [{"epoch": 1}, {"epoch": 2}])
+    assert [row["epoch"] for row in log.read(path)] == [0, 1, 2]
+
+
 def test_rows_that_will_be_written_again_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
     log.append(path, [{"epoch": epoch} for epoch in range(5)])

@@ -1,17 +1,21 @@
 """The base of both DDPO estimators: advantages, the choice of steps and their weights."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.config.schema import Config, Positive, PositiveInt
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.maths import advantages as adv
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.types import Loss, Metrics, Passes, Policy, Transitions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,24 @@ class DDPO:
     def loss(self, policy: Policy, batch: Transitions) -> Loss:
         distribution = policy.act(batch.state, batch.step, batch.conditioning)
         log_prob = distribution.log_prob(batch.next_state)
-        log_ratio = log_prob - batch.log_prob
-        surrogate = self.surrogate(log_prob, log_ratio, batch.advantage)
-        weights = self.step_weights(policy, batch.step).to(surrogate)
+        weights = self.step_weights(policy, batch.step)
+        loss = self.policy_loss(log_prob, batch.log_prob, batch.advantage, weights)
         penalty, metrics = self.penalty(distribution, batch)
-        value = (weights * surrogate).mean() + penalty.to(surrogate)
-        return Loss(value, log_ratio.detach(), {**self.measured(log_ratio.detach()), **metrics})
+        value = loss.value + penalty.to(loss.value)
+        return Loss(value, loss.log_ratio, {**loss.metrics, **metrics})
+
+    def policy_loss(
+        self, log_prob: Tensor, sampled_log_prob: Tensor, advantage: Tensor, weights: Tensor
+    ) -> Loss:
+        log_ratio = log_prob - sampled_log_prob
+        surrogate = self.surrogate(log_prob, log_ratio, advantage)
+        value = (weights.to(surrogate) * surrogate).mean()
+        return Loss(value, log_ratio.detach(), self.measured(log_ratio.detach()))
+
+    @property
+    def is_of_scores(self) -> bool:
+        """The KL penalty's gradient is none."""
+        return not self.kl_weight
 
     def surrogate(self, log_prob: Tensor, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Returns the loss of each row; all tensors are (N,), `log_prob` is that of the trained

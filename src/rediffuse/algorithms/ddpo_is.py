@@ -2,14 +2,18 @@
 updates.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rediffuse.algorithms._ddpo import DDPO
 from rediffuse.config.schema import Positive
 from rediffuse.maths.objectives import clipped_surrogate
 from rediffuse.types import Metrics
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DDPOImportanceSampling"]
 

@@ -1,13 +1,17 @@
 """DDPO-SF: the score-function estimator, one exact update on fresh samples."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rediffuse.algorithms._ddpo import DDPO
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.maths.objectives import score_function
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DDPOScoreFunction"]
 

@@ -2,13 +2,17 @@
 softmax of their rewards.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rediffuse.algorithms._rwr import WeightedRegression
 from rediffuse.config.schema import Positive
 from rediffuse.maths.weights import softmax_weights, softmax_weights_by_group
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["RewardWeightedRegression"]
 

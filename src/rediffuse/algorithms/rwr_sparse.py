@@ -1,21 +1,25 @@
 """RWR-sparse: the loss of pretraining on the best of one's own samples, all with equal weight."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.algorithms._rwr import WeightedRegression
 from rediffuse.config.schema import Config, PositiveInt
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.maths.weights import (
     above_percentile,
     above_percentile_by_group,
     above_percentile_so_far,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["SparseRegression"]
 

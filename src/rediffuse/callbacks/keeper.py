@@ -28,6 +28,9 @@ class Keeper(Callback):
         run.world.heart.rescue = lambda: self._save(run, self._unsaved)
 
     def epoch_ends(self, run: RunState, epoch: Epoch) -> None:
+        rows = run.learner.limits.rows()
+        if run.world.is_main and any(run.config.rows_for(each) != rows[each] for each in rows):
+            run.folder.keep_rows(rows)
         if run.world.is_main:
             log.append(run.folder.rewards, journal(epoch.number, epoch.prompts, epoch.scores))
             log.append(run.folder.metrics, [epoch.metrics])

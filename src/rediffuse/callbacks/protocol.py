@@ -15,7 +15,7 @@ from rediffuse.runs.folder import RunFolder
 from rediffuse.runs.rows import MetricsRow, UpdateColumns
 from rediffuse.scoring.run_scorer import RunScorer
 from rediffuse.scoring.scores import Scores
-from rediffuse.types import Prompt, PromptSet, Rollout
+from rediffuse.types import Batch, CleanSamples, Prompt, PromptSet, Rollout
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class RunState:
         learner: The policy with its optimizer.
         scorer: Computes the rewards.
         epoch: The number of completed epochs.
-        also: Samples that callbacks want from the next epoch's batches.
+        also: Samples that callbacks want beside those of the next epoch.
     """
 
     config: Config
@@ -81,16 +81,22 @@ class RunState:
         """
         return self.epoch >= self.config.epochs or self.world.any(self._stopping)
 
-    def draw_also(self, draws: Draws, receive: Callable[[Rollout], None]) -> None:
-        """Draws more samples in the next epoch's batches, which cost less together than alone. They
-        are neither scored nor trained on. Call it in `epoch_begins`, in the processes that want
-        them.
+    def draw_also(
+        self,
+        draws: Draws,
+        receive: Callable[[Rollout], None],
+        keep: type[Batch] = CleanSamples,
+    ) -> None:
+        """Draws more samples at the end of the next epoch's sampling, which leaves no worker thread
+        idle in between. They are neither scored nor trained on, and change no bit of those that
+        are. Call it in `epoch_begins`, in the processes that want them.
 
         Args:
             draws: The samples to generate.
             receive: Called with parts of them, in order, as soon as they are sampled.
+            keep: What is kept of their trajectories; see `rollout.sampled`.
         """
-        self.also.append(Also(draws, receive))
+        self.also.append(Also(draws, receive, keep))
 
 
 class Callback:

@@ -81,6 +81,22 @@ def _with_recipe(command: argparse.ArgumentParser) -> None:
         help="a new folder to train in; without it, runs/RECIPE-N",
     )
     command.add_argument("--trust-code", "--trust_code", action="store_true", help=TRUST)
+    command.add_argument(
+        "--measure",
+        action="store_true",
+        help="load the model and time passes of it for ten seconds, instead of choosing their rows"
+        " by a rule",
+    )
+
+
+def _plan(command: argparse.ArgumentParser) -> None:
+    _with_recipe(command)
+    command.add_argument(
+        "--device",
+        metavar="NAME",
+        help='the device to predict for, such as "H100", "RTX 4090" or "cpu"; without it, this'
+        " machine's",
+    )
 
 
 def _resume(command: argparse.ArgumentParser) -> None:
@@ -230,8 +246,8 @@ def _list(command: argparse.ArgumentParser) -> None:
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "train": ("fine-tune a model as a recipe says", _with_recipe),
     "plan": (
-        "print the number of samples and updates of a recipe, without loading anything",
-        _with_recipe,
+        "print the samples, updates, memory and time of a recipe, without loading anything",
+        _plan,
     ),
     "resume": ("resume a run; the result equals that of an uninterrupted run", _resume),
     "sample": ("sample a prompt before and after training, side by side, as a PNG", _sample),

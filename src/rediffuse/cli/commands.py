@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rediffuse.cli.arguments import LISTED
 from rediffuse.cli.outcome import resumable, show_results, show_verdict
 from rediffuse.config.declared import names, purpose
+from rediffuse.config.reading import uncollected
 from rediffuse.config.recipes import read_recipe, recipe_names
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError, RunError
@@ -22,29 +23,32 @@ from rediffuse.terminal.commands import command as printed
 from rediffuse.terminal.output import console, show
 
 if TYPE_CHECKING:
+    from rediffuse.lookup.parts import Parts
     from rediffuse.runs.folder import RunFolder
 
 
 def _train(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.runs.creation import fresh_path
 
-    assemble(config)  # what is wrong with it is said before anything heavy is imported
-    from rediffuse.start import train as run_training
+    with uncollected():
+        assemble(config)  # what is wrong with it is said before anything heavy is imported
+        from rediffuse.start import train as run_training
 
     if os.environ.get("RANK", "0") != "0":  # one of several processes speaks
         with resumable(args.run_dir):
-            run_training(config, args.run_dir)
+            run_training(config, args.run_dir, measure=args.measure)
         return
     run_dir = args.run_dir or fresh_path(args.recipe)
     show(f"{config.goal} by {config.algorithm['name']} on {config.model['name']}, into {run_dir}")
     with resumable(run_dir):
-        run_training(config, run_dir)
+        run_training(config, run_dir, measure=args.measure)
     show_results(run_dir)
 
 
 def _resume(args: argparse.Namespace) -> None:
-    assemble(_allowed(args).config())
-    from rediffuse.start import resume as go_on
+    with uncollected():
+        assemble(_allowed(args).config())
+        from rediffuse.start import resume as go_on
 
     with resumable(args.run):
         go_on(
@@ -57,7 +61,7 @@ def _resume(args: argparse.Namespace) -> None:
         show_results(args.run)
 
 
-def _plan(config: Config, _: argparse.Namespace) -> None:
+def _plan(config: Config, args: argparse.Namespace) -> None:
     from rediffuse.types import Selects
 
     parts = assemble(config)
@@ -77,6 +81,27 @@ def _plan(config: Config, _: argparse.Namespace) -> None:
         f"in all       {config.epochs} epochs: {queries:,} samples and reward queries,"
         f" {updates * config.epochs:,} updates"
     )
+    for line in _predicted(config, parts, args):
+        show(line, indent=13)
+
+
+def _predicted(config: Config, parts: "Parts", args: argparse.Namespace) -> list[str]:
+    """Returns what the run is predicted to need; with --measure, by passes of the loaded model."""
+    from rediffuse.costs import devices
+    from rediffuse.planning import predicted
+
+    if args.measure and args.device:
+        raise ConfigError("--measure: it times passes on this machine. Leave out --device.")
+    device = devices.named(args.device) if args.device else devices.found()
+    timings = None
+    if args.measure:
+        from rediffuse.planning.measure import measured
+        from rediffuse.planning.work import useful_rows
+
+        place = "cpu" if device.kind == "cpu" else "cuda"
+        timings = measured(config, parts, place, useful_rows(config, parts))
+    costs = predicted.costs_of(config, parts, device, timings)
+    return [predicted.UNKNOWN] if costs is None else predicted.lines(config, costs)
 
 
 def _allowed(

@@ -33,6 +33,8 @@ file says them (trust).
 Value = TypeVar("Value")
 Connection = Annotated[Value, "how something is reached: no result depends on it"]
 Method = Annotated[Value, "how a model learns: methods that are compared may differ in it"]
+DEFAULT_ROWS = 32
+"""The rows of a forward pass of a model that no rule knows."""
 LARGEST = 1_000_000_000
 PositiveInt = Annotated[int, Field(gt=0, le=LARGEST)]
 NonNegativeInt = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -134,9 +136,29 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """How many rows one forward pass takes; None: `micro_batch_size`.
+
+    Attributes:
+        sampling: Samples that take a denoising step together.
+        decoding: Latents that are decoded together.
+        training: Training rows, each a sample at one step or time.
+    """
+
+    sampling: PositiveInt | None = None
+    decoding: PositiveInt | None = None
+    training: PositiveInt | None = None
+
+
+@dataclass(frozen=True)
 class Config:
-    """micro_batch_size: latents in one forward pass; lower it where memory runs out, it never
-    changes the mathematics.
+    """micro_batch_size: the rows of one forward pass. With "auto", a rule chooses them by the
+    model's shapes, the memory and the kind of device when the run begins; the result is in `rows`.
+    It never changes the mathematics.
+
+    one_pass: whether the first update after sampling uses gradients that are computed while
+    sampling, instead of a second pass; exact in both cases. "auto": where that is faster and fits
+    the memory.
 
     ema_decay: of a moving average of what learns, over updates, from which pictures and the adapter
     are made; None: no average.
@@ -151,7 +173,9 @@ class Config:
     images_per_prompt: PositiveInt = 1
     updates_per_epoch: PositiveInt = 1
     learning_rate: Positive = 3e-4
-    micro_batch_size: PositiveInt = 32
+    micro_batch_size: PositiveInt | Literal["auto"] = "auto"
+    rows: Rows = field(default_factory=Rows)
+    one_pass: bool | Literal["auto"] = "auto"
     ema_decay: Share | None = None
     stall_seconds: Positive = 120.0
     model: Options = field(default_factory=lambda: {"name": "emoji"})
@@ -168,6 +192,16 @@ class Config:
     def num_samples(self) -> int:
         """Of one epoch, all processes together."""
         return self.prompts_per_epoch * self.images_per_prompt
+
+    def rows_for(self, passes: str) -> int:
+        """Returns how many rows one forward pass takes; DEFAULT_ROWS if none are chosen yet.
+
+        Args:
+            passes: What the passes are for: sampling, decoding or training.
+        """
+        usual = DEFAULT_ROWS if self.micro_batch_size == "auto" else self.micro_batch_size
+        rows: int = getattr(self.rows, passes) or usual
+        return rows
 
     @property
     def evaluation_sampler(self) -> Options:
@@ -243,17 +277,27 @@ def problems(error: ValidationError, prefix: str = "") -> str:
     """One line for each thing wrong: the key, what is the matter, and what stood there; a
     ConfigError says it itself.
     """
-    lines = []
+    lines: dict[str, list[str]] = {}
     for each in error.errors():
         if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
-            lines.append(str(said))
+            lines[str(said)] = []
             continue
-        key = ".".join(str(part)[:100] for part in ((prefix,) if prefix else ()) + each["loc"])
-        lines.append(
-            f"{key}: {each['msg'].removeprefix('Value error, ')}"
-            + (f" (got {quoted(each['input'])})" if each["type"] != "missing" else "")
+        place = [str(part)[:100] for part in each["loc"] if not _is_of_a_union(part)]
+        key = ".".join([prefix, *place] if prefix else place)
+        found = f" (got {quoted(each['input'])})" if each["type"] != "missing" else ""
+        lines.setdefault(f"{key}: {{}}{found}", []).append(
+            each["msg"].removeprefix("Value error, ")
         )
-    return "\n".join(lines)
+    return "\n".join(
+        line.replace("{}", ", or ".join(messages), 1) for line, messages in lines.items()
+    )
+
+
+def _is_of_a_union(part: int | str) -> bool:
+    """Whether a part of an error's place names not a key but one of the types that a key allows."""
+    return part in ("bool", "int", "float", "str") or (
+        isinstance(part, str) and (part.startswith("literal[") or part == "constrained-int")
+    )
 
 
 def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:

@@ -1,7 +1,5 @@
 """The divergence of a policy from the pretrained model, along its own trajectories."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -11,43 +9,37 @@ from rediffuse.processes.world import World
 from rediffuse.types import Rollout
 
 
-def kl_to_pretrained(
-    policy: DiffusionPolicy, rollout: Rollout, rows: Sequence[int], size: int, world: World
-) -> Tensor:
+@torch.no_grad()
+def kl_to_pretrained(policy: DiffusionPolicy, rollout: Rollout, size: int, world: World) -> Tensor:
     """Estimates KL(policy || pretrained) of whole trajectories, from the policy's own samples.
 
-    It is the sum over random steps and latent elements of each step's KL at the sampled states.
+    It is the sum over random steps and latent elements of each step's KL at the sampled states. The
+    policy's means are those that sampling computed, so only the pretrained network is evaluated.
 
     Args:
         policy: The policy.
-        rollout: Samples of the policy with their trajectories.
-        rows: The positions of the samples to measure.
-        size: The number of samples in one forward pass.
+        rollout: Samples of the policy, whose trajectories hold their means.
+        size: The number of rows, each a sample at a step, in one forward pass.
         world: Provides the worker threads.
 
     Returns:
-        Shape (len(rows),), in nats, on the CPU.
+        Shape (B,), in nats, on the CPU.
     """
-    way = rollout.trajectory
+    way, means = rollout.trajectory, rollout.trajectory.means
+    assert means is not None
+    conditioning = policy.denoiser.encode(rollout.prompts)
 
     @torch.no_grad()
-    def laws(chosen: Sequence[int]) -> list[Gaussian]:
-        conditioning = policy.denoiser.encode([rollout.prompts[i] for i in chosen])
-        states = way.path[list(chosen)].to(world.device)
-        found = []
-        for step in way.steps.tolist():
-            world.stop_here_if_asked()
-            found.append(
-                policy.act(states[:, step], torch.full((len(chosen),), step), conditioning)
-            )
-        return found
+    def kl(rows: Tensor) -> Tensor:
+        world.stop_here_if_asked()
+        sample, k = rows.unbind(1)
+        seen = {name: each[sample.to(each.device)] for name, each in conditioning.items()}
+        state = way.states(sample, way.steps[k]).to(world.device)
+        law = policy.act(state, way.steps[k], seen)
+        return Gaussian(means[sample, k].to(world.device), law.std).kl(law).cpu()
 
-    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    own = list(world.map(laws, parts))
+    num_samples, num_steps = means.shape[:2]
+    rows = torch.cartesian_prod(torch.arange(num_samples), torch.arange(num_steps))
     with policy.using("start"):
-        pretrained = list(world.map(laws, parts))
-    each = [
-        torch.stack([p.kl(q) for p, q in zip(*pair, strict=True)]).sum(0)
-        for pair in zip(own, pretrained, strict=True)
-    ]
-    return torch.cat(each).cpu() * way.path[0, 0].numel()
+        each = torch.cat(list(world.map(kl, rows.split(size))))
+    return each.view(num_samples, num_steps).sum(1) * way.latents[0].numel()

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from rediffuse.config.schema import Config
 from rediffuse.evaluation.divergence import kl_to_pretrained
+from rediffuse.evaluation.fixed_samples import MOST_TRAJECTORIES, FixedSamples
 from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
 from rediffuse.images import read
 from rediffuse.maths import appearance
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
 from rediffuse.runs import log
@@ -24,14 +26,12 @@ from rediffuse.runs.rows import HeldOut, MonitorRow, Statistics, read_monitor
 from rediffuse.scoring.journal import finite_or_none
 from rediffuse.scoring.scorer import Scorer
 from rediffuse.scoring.terms import Term
-from rediffuse.types import HasFeatures, Prompt, Rollout, Transitions
+from rediffuse.types import HasFeatures, Prompt, Rollout, TransitionsWithMeans
 
 ALIKE = 0.25
 """Images are nearly identical if they are closer than this share of the pretrained images' median
 nearest-neighbour distance.
 """
-WAYS = 6
-"""The number of trajectories to measure the KL on, which costs as much as sampling them twice."""
 PATIENCE_SECONDS = 30.0
 """How long transient failures of a held-out reward are retried; the run does not depend on it."""
 LONGEST_CALL_SECONDS = 300.0
@@ -91,9 +91,10 @@ class Monitor:
         config: Config,
         run: RunFolder,
         world: World,
+        limits: RowLimits,
         tell: Callable[[str], None],
     ) -> None:
-        self._policy, self._config = policy, config
+        self._policy, self._config, self._limits = policy, config, limits
         self._held_out = {term.name: term for term in rewards if term.use.is_held_out}
         self._run, self._world, self._tell = run, world, tell
         by_use = [*self._held_out.values(), *rewards]
@@ -104,12 +105,14 @@ class Monitor:
         self._said: set[str] = set()
         self._hung: set[str] = set()
 
-    def look(self, epoch: int, pictures: Rollout) -> MonitorRow:
+    def look(self, epoch: int, pictures: Rollout, trajectories: Rollout | None) -> MonitorRow:
         """Measures an evaluation, appends a row to monitor.jsonl, and returns it.
 
         Args:
             epoch: The number of completed epochs.
             pictures: The images, of the same prompts and noise in every evaluation.
+            trajectories: Those of a few of the images, with their means; None if none is finite or
+                if images are not made as in training.
         """
         began = time.perf_counter()
         seen = replace(pictures, samples=self._modality.quantized(pictures.samples))
@@ -119,7 +122,10 @@ class Monitor:
             "held_out": {
                 name: self._asked(name, seen, first=epoch == 0) for name in self._held_out
             },
-            "statistics": {**self._statistics(epoch, seen), **self._kl(pictures)},
+            "statistics": {
+                **self._statistics(epoch, seen),
+                **self._kl(epoch, pictures.prompts, trajectories),
+            },
             "seconds": time.perf_counter() - began,
         }
         if broken := {str(i): fault for i, fault in enumerate(pictures.faults) if fault}:
@@ -254,33 +260,36 @@ class Monitor:
             self._eye = None
         return appearance.thumbnails(images)
 
-    def _trajectories(self, prompts: Sequence[Prompt], rows: Sequence[int]) -> Rollout:
+    def _kl(
+        self, epoch: int, prompts: Sequence[Prompt], trajectories: Rollout | None
+    ) -> Statistics:
+        """Returns the mean KL in nats along trajectories as in training; before training it is 0,
+        since the policy is the pretrained one.
+        """
+        if not self._config.evaluation.kl:
+            return {}
+        as_in_training = self._config.evaluation.is_as_in_training
+        if as_in_training and trajectories is None:
+            return {"kl": None}
+        if epoch == 0:
+            return {"kl": 0.0}
+        size = self._config.rows_for("sampling")
+        along = trajectories if as_in_training else self._sampled(prompts, size)
+        if along is None:
+            return {"kl": None}
+        found = kl_to_pretrained(self._policy, along, size, self._world)
+        return {"kl": _number(found.mean())}
+
+    def _sampled(self, prompts: Sequence[Prompt], size: int) -> Rollout | None:
         """Samples trajectories as in training, from the same noise, for evaluations with another
         sampler or guidance.
         """
-        key = (self._config.seed, "pictures")
-        draws = Draws(rows, [prompts[i] for i in rows], key)
-        size = self._config.micro_batch_size
-        return Rollout.joined(
-            collect(self._policy, draws, size, self._world, Transitions), len(rows)
-        )
-
-    def _kl(self, pictures: Rollout) -> Statistics:
-        """Returns the mean KL in nats over the first finite images of WAYS prompts."""
-        if not self._config.evaluation.kl:
-            return {}
-        apart = range(0, len(pictures.prompts), _images_per_prompt(pictures.prompts))
-        if not self._config.evaluation.is_as_in_training:
-            pictures = self._trajectories(pictures.prompts, apart[:WAYS])
-            apart = range(len(pictures.prompts))
-        whole = set(pictures.whole)
-        first = [i for i in apart if i in whole][:WAYS]
-        if not first:
-            return {"kl": None}
-        found = kl_to_pretrained(
-            self._policy, pictures, first, self._config.micro_batch_size, self._world
-        )
-        return {"kl": _number(found.mean())}
+        rows = range(0, len(prompts), _images_per_prompt(prompts))[:MOST_TRAJECTORIES]
+        draws = Draws(rows, [prompts[i] for i in rows], (self._config.seed, "pictures"))
+        made, limits = FixedSamples(len(rows), 1), self._limits
+        for part in collect(self._policy, draws, limits, self._world, TransitionsWithMeans):
+            made.receive(part)
+        return made.trajectories()
 
 
 def _number(value: Tensor) -> float | None:

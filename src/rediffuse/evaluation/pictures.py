@@ -12,6 +12,7 @@ from torch import Tensor
 from rediffuse.config.schema import Config
 from rediffuse.errors import ConfigError
 from rediffuse.evaluation import lengths
+from rediffuse.evaluation.fixed_samples import FixedSamples
 from rediffuse.evaluation.previews import View
 from rediffuse.faults import count_of_broken, told
 from rediffuse.images import grid, input_image, picture
@@ -20,6 +21,7 @@ from rediffuse.lookup import fingerprint
 from rediffuse.lookup.build import build
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect, sampled
 from rediffuse.runs import checkpoint, files, folder
@@ -33,7 +35,7 @@ from rediffuse.types import (
     PromptSet,
     Rollout,
     SamplerFamily,
-    Transitions,
+    TransitionsWithMeans,
 )
 
 INPUT_SIDE = 128
@@ -44,27 +46,47 @@ class Pictures:
     """Of a few prompts of the run's set; neither they nor their noise ever change."""
 
     def __init__(
-        self, policy: DiffusionPolicy, prompts: PromptSet, config: Config, world: World
+        self,
+        policy: DiffusionPolicy,
+        prompts: PromptSet,
+        config: Config,
+        world: World,
+        limits: RowLimits,
     ) -> None:
         options = config.evaluation
         drawn = distinct(prompts, options.num_prompts, config.seed)
         self.prompts = [prompt for prompt in drawn for _ in range(options.images_per_prompt)]
         self.columns = len(self.prompts) // options.images_per_prompt
         self.view = View(policy.denoiser.modality, prompts)
-        self._policy, self._config, self._world = policy, config, world
+        self._policy, self._config, self._world, self._limits = policy, config, world, limits
 
-    def save(self, folder: Path) -> Rollout:
-        """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
-        it where that is another; beside the folder, the columns' prompts.
+    @property
+    def draws(self) -> Draws:
+        """The samples of an evaluation, which are the same in all of them."""
+        return Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
 
-        The rollout holds their trajectories if the divergence along them is to be measured.
-        """
-        draws = Draws(range(len(self.prompts)), self.prompts, (self._config.seed, "pictures"))
+    @property
+    def keep(self) -> type[Batch]:
+        """What sampling keeps: trajectories with means if the KL is measured along them."""
         evaluation = self._config.evaluation
         with_steps = evaluation.kl and evaluation.is_as_in_training
-        keep: type[Batch] = Transitions if with_steps else CleanSamples
-        rollouts = collect(self._policy, draws, self._config.micro_batch_size, self._world, keep)
-        made = Rollout.joined(rollouts, len(self.prompts))
+        return TransitionsWithMeans if with_steps else CleanSamples
+
+    def awaited(self) -> FixedSamples:
+        """Returns the samples of an evaluation before any of them has arrived."""
+        return FixedSamples(len(self.prompts), self._config.evaluation.images_per_prompt)
+
+    def sample(self) -> FixedSamples:
+        """Draws the samples of an evaluation."""
+        made = self.awaited()
+        for part in collect(self._policy, self.draws, self._limits, self._world, self.keep):
+            made.receive(part)
+        return made
+
+    def save(self, folder: Path, made: Rollout) -> None:
+        """Writes grid.png, a column per prompt, and every image by itself, with the sample beside
+        it where that is another; beside the folder, the columns' prompts.
+        """
         files.make_folder(folder.parent)
         with files.staged_folder(folder) as new:
             shown = self.view.preview(made.samples, made.prompts)
@@ -73,7 +95,6 @@ class Pictures:
             grid(shown, self.columns).save(new / "grid.png")
         files.write_json(folder.parent / "prompts.json", self._columns())
         self._save_inputs(folder.parent / "inputs")
-        return made
 
     def _save_inputs(self, folder: Path) -> None:
         """Writes thumbnails of the input images of each column's prompt as NNN.png."""

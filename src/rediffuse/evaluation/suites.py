@@ -27,6 +27,7 @@ from rediffuse.lookup.find import GIVEN_IN_PYTHON
 from rediffuse.maths import noise
 from rediffuse.maths.bootstrap import interval
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.threads import Caller
 from rediffuse.processes.world import World
 from rediffuse.rollout import Draws, collect
@@ -127,10 +128,10 @@ class Pair:
         """Samples both models; `name` is that of the suite, for the progress bar."""
 
         def sample(which: str) -> list[Rollout]:
-            size = config.micro_batch_size
-            rollouts = collect(policy, draws, size, world)
+            limits = RowLimits.of(config.rows_for)
+            rollouts = collect(policy, draws, limits, world)
             told, errors = escape(printable(f"{name}, {which}")), console("error")
-            total = -(-len(draws.prompts) // size)
+            total = -(-len(draws.prompts) // limits.sampling.rows)
             return list(
                 track(
                     rollouts,

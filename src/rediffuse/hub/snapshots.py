@@ -5,7 +5,13 @@ cache is used.
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingface_hub import HfApi, cached_assets_path, errors, snapshot_download
+from huggingface_hub import (
+    HfApi,
+    cached_assets_path,
+    errors,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -97,6 +103,17 @@ def refuse_what_cannot_be_had(key: str, place: str, revision: str | None) -> Non
     is_path = place.startswith((".", "/", "~")) or place.endswith(".safetensors")
     if not is_path and not Path(place).exists():
         snapshot(key, place, revision, ["model_index.json"])
+
+
+def cached(place: str, revision: str | None) -> Path | None:
+    """Returns the folder of a pipeline in the cache, of which files may be missing; None if it is
+    not there. Nothing is downloaded.
+    """
+    try:
+        found = try_to_load_from_cache(place, "model_index.json", revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def made_of(snapshot: Path) -> Path:

@@ -2,12 +2,15 @@
 ones.
 """
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from __future__ import annotations
 
-from torch import nn
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 from rediffuse.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 OTHERWISE = "It is another model, or a damaged copy of this one."
 NOT_WEIGHTS = ("position_ids", "inv_freq")

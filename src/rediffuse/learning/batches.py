@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from rediffuse.config.schema import Config
+from rediffuse.learning.order import chosen_steps
 from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import even_parts
 from rediffuse.processes.world import World
 from rediffuse.types import Algorithm, CleanSamples, Conditioning, Rollout, Transitions
 
@@ -30,14 +32,16 @@ class Rows:
     key: tuple[int | str, ...] = ()
 
     def split(self, size: int) -> list["Rows"]:
-        """Splits the rows into parts of at most `size`; no parts if there are no rows.
+        """Splits the rows into parts of at most `size` and of even length; no parts if there are
+        no rows.
 
         A process has no rows of a minibatch if it drew none of its samples.
         """
-        return [
-            Rows(self.sample[i : i + size], self.k[i : i + size], self.key)
-            for i in range(0, len(self.sample), size)
-        ]
+        return [self.only(part) for part in even_parts(torch.arange(len(self.sample)), size)]
+
+    def only(self, rows: Tensor) -> "Rows":
+        """Returns some of the rows, by their positions or by a mask."""
+        return Rows(self.sample[rows], self.k[rows], self.key)
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,18 @@ class Batches(ABC):
         sample, chosen = [], []
         for index in samples.tolist():
             if index in position:
-                generator = noise.generator(self.config.seed, *key, "steps", index)
                 sample.append(torch.full((num_chosen,), position[index]))
-                chosen.append(torch.randperm(num_choices, generator=generator)[:num_chosen])
+                chosen.append(chosen_steps(self.config.seed, key, index, num_chosen, num_choices))
         empty = torch.empty(0, dtype=torch.int64)
         return Rows(
             torch.cat([empty, *sample]),
             torch.cat([empty, *chosen]),
             (self.config.seed, *key, "noised"),
         )
+
+    def checkable(self, samples: Tensor, key: tuple[int, int]) -> Rows:
+        """Returns rows whose loss can always be computed; the arguments are those of `rows`."""
+        return self.rows(samples, key)
 
     def conditioning(self, rows: Rows) -> Conditioning:
         """Encodes the prompts of the rows.
@@ -126,6 +133,13 @@ class TransitionBatches(Batches):
         num_random = len(self.rollout.trajectory.steps)
         return min(asked or num_random, num_random), num_random
 
+    def checkable(self, samples: Tensor, key: tuple[int, int]) -> Rows:
+        """Returns all random steps whose states are kept."""
+        way, chosen = self.rollout.trajectory, self.rows(samples, key).sample.unique()
+        kept = torch.tensor([way.has_states(step) for step in way.steps.tolist()])
+        k = kept.nonzero().flatten()
+        return Rows(chosen.repeat_interleave(len(k)), k.repeat(len(chosen)))
+
     def references(self, parts: Sequence[Rows]) -> Sequence[Tensor | None]:
         """Computes all parts in one exchange of the weights, since the worker threads share the
         network.
@@ -146,8 +160,8 @@ class TransitionBatches(Batches):
         trajectory, device = self.rollout.trajectory, self.world.device
         step = trajectory.steps[rows.k]
         return Transitions(
-            state=trajectory.path[rows.sample, step].to(device),
-            next_state=trajectory.path[rows.sample, step + 1].to(device),
+            state=trajectory.states(rows.sample, step).to(device),
+            next_state=trajectory.states(rows.sample, step + 1).to(device),
             step=step,
             log_prob=trajectory.log_probs[rows.sample, rows.k].to(device),
             advantage=self.advantages[rows.sample].float().to(device),

@@ -11,14 +11,17 @@ from rediffuse.errors import ConfigError, NonFiniteError
 from rediffuse.faults import cure, first_not_finite
 from rediffuse.learning.average import Average
 from rediffuse.learning.batches import Batches, Rows, kind_for
+from rediffuse.learning.first_update import first_update
+from rediffuse.learning.gradients import Gradients
+from rediffuse.learning.order import minibatches
 from rediffuse.learning.totals import Totals
-from rediffuse.maths import noise
 from rediffuse.policy import DiffusionPolicy
+from rediffuse.processes.memory import RowLimits
 from rediffuse.processes.world import World
 from rediffuse.runs import checkpoint
 from rediffuse.runs.checkpoint import Checkpoint
 from rediffuse.runs.rows import UpdateColumns
-from rediffuse.types import Algorithm, HasRatio, Loss, Prompt, Remembers, Rollout
+from rediffuse.types import Algorithm, FirstUpdate, HasRatio, Prompt, Remembers, Rollout
 
 MOST_SKIPPED = 3
 """The run ends after this many consecutive updates without a finite loss and gradient."""
@@ -36,9 +39,15 @@ class Learner:
     """
 
     def __init__(
-        self, policy: DiffusionPolicy, algorithm: Algorithm, config: Config, world: World
+        self,
+        policy: DiffusionPolicy,
+        algorithm: Algorithm,
+        config: Config,
+        world: World,
+        limits: RowLimits,
     ) -> None:
         self.policy, self.algorithm, self.config, self.world = policy, algorithm, config, world
+        self.limits = limits
         options, parameters = config.optimizer, policy.denoiser.parameters()
         self.optimizer = torch.optim.AdamW(
             parameters.values(),
@@ -71,6 +80,15 @@ class Learner:
         advantages = torch.full_like(rewards, torch.nan)
         advantages[valid] = self.algorithm.advantages(rewards[valid], groups[valid])
         return advantages
+
+    def first_update(self, epoch: int) -> FirstUpdate | None:
+        """Returns the first update of an epoch, for sampling to compute its gradients; None if the
+        run's updates need a second pass.
+        """
+        if self.config.one_pass is not True:
+            return None
+        scale = self.scaler.get_scale()
+        return first_update(self.policy, self.algorithm, self.config, self.world, epoch, scale)
 
     def state(self, epoch: int) -> Checkpoint:
         """Returns everything needed to resume after `epoch` epochs. Its tensors are not copies."""
@@ -111,7 +129,13 @@ class Learner:
             saved.weights, {**self.policy.denoiser.parameters(), **self.average.state()}
         )
 
-    def update(self, rollout: Rollout, advantages: Tensor, epoch: int) -> UpdateColumns:
+    def update(
+        self,
+        rollout: Rollout,
+        advantages: Tensor,
+        epoch: int,
+        first: FirstUpdate | None = None,
+    ) -> UpdateColumns:
         """Makes the updates of an epoch.
 
         Each gradient is that of the mean over the minibatch's rows of all processes, regardless of
@@ -121,6 +145,7 @@ class Learner:
             rollout: The samples of this process.
             advantages: Shape (num_samples,), of all processes; samples with NaN are not trained on.
             epoch: The number of the epoch.
+            first: The result of `first_update`, after sampling.
 
         Returns:
             The columns of the epoch's row that describe its updates.
@@ -134,30 +159,27 @@ class Learner:
         if isinstance(self.algorithm, HasRatio):
             limit["max_ratio_drift"] = self.algorithm.max_ratio_drift
         totals = Totals(self.algorithm.metric_names, has_ratio=bool(limit))
-        valid = advantages.isfinite().nonzero().flatten()
+        gradients = Gradients(batches, self.limits.training, totals, first)
+        valid = advantages.isfinite()
         passes = self.algorithm.passes
         if passes.restart_optimizer:
             self.optimizer.state.clear()
         for inner in range(passes.inner_epochs):
-            drawn = inner if passes.reshuffle else 0
-            order = valid[
-                torch.randperm(
-                    len(valid), generator=noise.generator(self.config.seed, epoch, "order", drawn)
-                )
-            ]
-            for number, minibatch in enumerate(order.tensor_split(self.config.updates_per_epoch)):
+            drawn, seed = inner if passes.reshuffle else 0, self.config.seed
+            updates = minibatches(seed, epoch, drawn, valid, self.config.updates_per_epoch)
+            for number, minibatch in enumerate(updates):
                 self.world.stop_if_asked()
                 rows = batches.rows(minibatch, (epoch, inner))
                 num_rows = len(minibatch) * batches.choices[0]
                 if num_rows:
-                    self._step(batches, rows, num_rows, totals, first=inner == number == 0)
+                    self._step(gradients, rows, num_rows, is_first=inner == number == 0)
         self._try_out(
             self._batches(
                 rollout, torch.ones_like(advantages).where(advantages.isfinite(), torch.nan)
             ),
             epoch,
         )
-        return {"trained_samples": len(valid), **totals.means(self.world), **limit}
+        return {"trained_samples": int(valid.sum()), **totals.means(self.world), **limit}
 
     def _batches(self, rollout: Rollout, advantages: Tensor) -> Batches:
         kind = kind_for(self.algorithm)
@@ -170,28 +192,12 @@ class Learner:
             advantages[rollout.indices],
         )
 
-    def _step(
-        self, batches: Batches, rows: Rows, num_rows: int, totals: Totals, *, first: bool
-    ) -> None:
+    def _step(self, gradients: Gradients, rows: Rows, num_rows: int, *, is_first: bool) -> None:
         parameters = list(self.policy.denoiser.parameters().values())
-        parts = rows.split(self.config.micro_batch_size)
         scale = self.scaler.scale(torch.ones((), device=self.world.device))
-        references = batches.references(parts)
-
-        def gradients(work: tuple[Rows, Tensor | None]) -> tuple[tuple[Tensor, ...], Loss, int]:
-            part, reference = work
-            with torch.enable_grad():
-                loss = self.algorithm.loss(self.policy, batches.batch(part, reference))
-                found = torch.autograd.grad(scale * loss.value, parameters, materialize_grads=True)
-            return found, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(part.sample)
-
-        total, lost = [torch.zeros_like(each) for each in parameters], totals.lost
-        for part, loss, weight in self.world.map(
-            gradients, list(zip(parts, references, strict=True))
-        ):
-            for sum_, gradient in zip(total, part, strict=True):
-                sum_.add_(gradient, alpha=weight / num_rows)
-            totals.add(loss, weight, first=first)
+        totals, lost = gradients.totals, gradients.totals.lost
+        total = gradients.of(rows, num_rows, scale, is_first=is_first)
+        totals.settle()
         for parameter, gradient in zip(parameters, self.world.summed(total), strict=True):
             parameter.grad = gradient
         self.scaler.unscale_(self.optimizer)
@@ -241,7 +247,7 @@ class Learner:
         has.
         """
         mine = batches.rollout.indices[batches.advantages.isfinite()][:1]
-        rows = batches.rows(mine, (epoch, 0)).split(1)
+        rows = batches.checkable(mine, (epoch, 0)).split(1)
         return not rows or any(self._has_loss(batches, row) for row in rows)
 
     def _has_loss(self, batches: Batches, row: Rows) -> bool:

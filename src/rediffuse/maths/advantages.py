@@ -4,10 +4,16 @@ Rewards and groups have shape (B,), where B counts the samples of all processes.
 `groups` mark samples of the same group.
 """
 
-from collections import deque
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections import deque
+from typing import TYPE_CHECKING
+
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 EPS = 1e-6  # as in ddpo-pytorch's stat_tracking.py
 BATCH_EPS = 1e-8  # as in its train.py without per-prompt statistics

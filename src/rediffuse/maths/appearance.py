@@ -3,11 +3,16 @@
 A statistic of an image that is not finite is NaN.
 """
 
-import math
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+import math
+from typing import TYPE_CHECKING
+
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 EDGE = 0.1
 """The smallest difference in luma (in [0, 1]) between neighbouring pixels that counts as an edge.
@@ -53,8 +58,8 @@ def edge_density(images: Tensor) -> Tensor:
         Shape (B,), in [0, 1].
     """
     luma = _luma(images)
-    across = F.pad(luma.diff(dim=2), (0, 1)).abs()
-    down = F.pad(luma.diff(dim=1), (0, 0, 0, 1)).abs()
+    across = torch.nn.functional.pad(luma.diff(dim=2), (0, 1)).abs()
+    down = torch.nn.functional.pad(luma.diff(dim=1), (0, 0, 0, 1)).abs()
     return _of_finite(images, (torch.maximum(across, down) >= EDGE).float().mean((1, 2)))
 
 
@@ -76,7 +81,9 @@ def colour_entropy(images: Tensor) -> Tensor:
 
 def thumbnails(images: Tensor) -> Tensor:
     """Returns features (B, D) of images (B, 3, H, W) in [0, 1]: a flattened 8 x 8 copy of each."""
-    return F.interpolate(images, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), mode="area").flatten(1)
+    return torch.nn.functional.interpolate(
+        images, (THUMBNAIL_PIXELS, THUMBNAIL_PIXELS), mode="area"
+    ).flatten(1)
 
 
 def diversity(features: Tensor, groups: Tensor) -> Tensor:

@@ -1,7 +1,13 @@
 """Bootstrap confidence intervals of a mean."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def interval(

@@ -1,12 +1,16 @@
 """The distribution of one denoising step."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
+from rediffuse.deferred import torch
 from rediffuse.maths.schedules import wide
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Gaussian:
         density = -0.5 * z**2 - wide(self.std, self.mean).log() - 0.5 * math.log(2 * math.pi)
         return density.flatten(1).mean(1)
 
-    def kl(self, other: "Gaussian") -> Tensor:
+    def kl(self, other: Gaussian) -> Tensor:
         """Returns KL(self || other), averaged over the elements of a latent: shape (N,)."""
         ratio = wide(self.std / other.std, self.mean)
         gap = (self.mean - other.mean) / wide(other.std, self.mean)

@@ -2,11 +2,16 @@
 draws.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def generator(*key: int | str) -> torch.Generator:

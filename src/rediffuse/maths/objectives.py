@@ -1,7 +1,13 @@
 """Policy-gradient losses, one number for each row. All tensors have shape (N,)."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def clipped_surrogate(log_ratio: Tensor, advantage: Tensor, clip_range: float) -> Tensor:

@@ -2,12 +2,17 @@
 noise.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Spacing = Literal["leading", "trailing", "linspace"]
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow"]
@@ -25,11 +30,11 @@ class NoiseLevel:
     alpha: Tensor
     sigma: Tensor
 
-    def __getitem__(self, step: Tensor) -> "NoiseLevel":
+    def __getitem__(self, step: Tensor) -> NoiseLevel:
         """Returns the levels (N,) at step indices (N,)."""
         return NoiseLevel(self.alpha[step], self.sigma[step])
 
-    def like(self, state: Tensor) -> "NoiseLevel":
+    def like(self, state: Tensor) -> NoiseLevel:
         """Returns the levels with the device and dtype of states (N, *L), broadcastable to them."""
         return NoiseLevel(wide(self.alpha, state), wide(self.sigma, state))
 

@@ -3,10 +3,15 @@
 Rewards and groups have shape (B,), where B counts the samples of all processes.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from rediffuse.deferred import torch
 from rediffuse.maths.advantages import members
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def softmax_weights(rewards: Tensor, inverse_temperature: float) -> Tensor:

@@ -1,13 +1,17 @@
 """Sound: waveforms (B, C, N) in [-1, 1], saved as 16-bit WAV."""
 
+from __future__ import annotations
+
 import wave
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import PositiveInt
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Audio"]
 

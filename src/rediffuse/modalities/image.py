@@ -1,11 +1,15 @@
 """Images: (B, 3, H, W) in [0, 1], saved as PNG."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.images import picture, rounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Image"]
 

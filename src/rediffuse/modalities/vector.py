@@ -1,14 +1,18 @@
 """Numbers: (B, D), such as an action, a plan or a design, saved as JSON."""
 
+from __future__ import annotations
+
 import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import Positive
+from rediffuse.deferred import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Vector"]
 

@@ -1,13 +1,17 @@
 """Videos: (B, F, 3, H, W) in [0, 1], saved as animated WebP."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import Positive
+from rediffuse.deferred import torch
 from rediffuse.images import picture, rounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Video"]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths import noise
+from rediffuse.models import _layer_record
 from rediffuse.models._checkpointing import checkpoint_blocks
+from rediffuse.models._fused import fuse, kept_merged
+from rediffuse.models._lora import adapted_layers
 from rediffuse.models._master_weights import compute_in_network_precision
-from rediffuse.models._merging import merged
 from rediffuse.models._options import TrainingOptions
 from rediffuse.models._quantized import quantize
 from rediffuse.types import ModelCard, Weights
@@ -49,6 +51,8 @@ class FineTuned:
         network: The network that predicts: the trained one or, within `using`, the pretrained one.
         part: The folder of the network in a pipeline.
         pipeline: The class of diffusers that loads such models.
+        has_sample_gradients: Whether `recorded` covers all trained parameters: an adapter's, unless
+            activations are computed again in the backward pass.
     """
 
     part = "unet"
@@ -87,21 +91,22 @@ class FineTuned:
         else:
             self.network.requires_grad_(True)
         self._learning = {n: p for n, p in self.network.named_parameters() if p.requires_grad}
+        self._layers = adapted_layers(self.network) if options.train == "lora" else []
+        covered = {name for layer in self._layers for name in layer.names} == self._learning.keys()
+        self.has_sample_gradients = covered and not options.gradient_checkpointing
+        whole = self._dtype == torch.float32 and not options.quantize
+        self._fused = self._layers if covered and whole else []
+        fuse(self._fused)
+        _layer_record.watch(self._layers)
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         return self._learning
 
-    @contextmanager
-    def merged(self) -> Iterator[None]:
-        """Adds the adapter to the weights for a while, in fp32: in bf16 and fp16, most of what an
-        adapter learned is smaller than the weights' last digit.
-        """
-        exact = self._dtype == torch.float32 and not self.options.quantize
-        if self.options.train == "lora" and exact:
-            with merged(self.network):
-                yield
-        else:
-            yield
+    def recorded(self) -> AbstractContextManager[_layer_record.LayerRecord]:
+        return _layer_record.recorded()
+
+    def merged(self) -> AbstractContextManager[None]:
+        return kept_merged(self._fused)
 
     @contextmanager
     def using(self, weights: Weights) -> Iterator[None]:

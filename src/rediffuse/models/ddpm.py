@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import HubId, Permit, Text
+from rediffuse.costs.architecture import Architecture
 from rediffuse.errors import ConfigError
 from rediffuse.hub.snapshots import refuse_what_cannot_be_had
+from rediffuse.models import _costs
 from rediffuse.models._compatible import refuse_other_than_pixels
 from rediffuse.models._options import TrainingOptions
 
@@ -51,3 +53,6 @@ class DDPM(TrainingOptions):
 
         source = PixelSource(self.source, self.revision, self.allow_pickle, self.variant)
         return PixelDiffusion(source, self, device, seed)
+
+    def costs(self) -> Architecture | None:
+        return _costs.of_pixels(self, self.source, self.revision)

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rediffuse.config.schema import HubId, Permit, Text
+from rediffuse.costs.architecture import Architecture
 from rediffuse.errors import ConfigError
 from rediffuse.hub.snapshots import refuse_what_cannot_be_had
+from rediffuse.models import _costs
 from rediffuse.models._compatible import refuse_other_kinds
 from rediffuse.models._options import LatentDiffusionOptions
 
@@ -77,3 +79,7 @@ class StableDiffusion(LatentDiffusionOptions):
             device,
             seed,
         )
+
+    def costs(self) -> Architecture | None:
+        instead = {"vae": self.vae, "text_encoder": self.text_encoder}
+        return _costs.of_pipeline(self, self.source, self.revision, instead)

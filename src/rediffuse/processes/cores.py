@@ -1,6 +1,5 @@
 """Parallel micro-batches on the cores of a CPU."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,8 +55,3 @@ class Lanes:
     def close(self) -> None:
         """Ends the threads after the items that have started."""
         self._pool.shutdown(cancel_futures=True)
-
-
-def num_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,6 +2,8 @@
 process-wide state is restored.
 """
 
+from __future__ import annotations
+
 import asyncio
 import os
 import threading
@@ -13,7 +15,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-import torch
+from rediffuse.deferred import torch
 
 Result = TypeVar("Result")
 Queue = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
@@ -32,7 +34,7 @@ class Pool:
         for _ in range(size):
             threading.Thread(target=self._work, daemon=True).start()
 
-    def submit(self, call: Callable[[], Result]) -> "Future[Result]":
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
         """Queues a call and returns the future of its result."""
         future: Future[Result] = Future()
         self._queue.put((future, call))
@@ -67,7 +69,7 @@ class Caller:
         self._turn = threading.Lock()
         self._queue: Queue | None = None
 
-    def submit(self, work: Callable[[], Result]) -> "Future[Result]":
+    def submit(self, work: Callable[[], Result]) -> Future[Result]:
         """Queues a call and returns its future; the first call starts the thread."""
         if self._queue is None:
             self._queue = SimpleQueue()
@@ -131,12 +133,15 @@ def _go_back(folder: str) -> None:
 
 AMBIENT: Sequence[tuple[Callable[[], Any], Callable[[Any], Any]]] = (
     (_working_directory, _go_back),
-    (torch.get_default_dtype, torch.set_default_dtype),
-    (torch.is_grad_enabled, torch.set_grad_enabled),
-    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    (torch.get_num_threads, torch.set_num_threads),
+    (lambda: torch.get_default_dtype(), lambda dtype: torch.set_default_dtype(dtype)),
+    (lambda: torch.is_grad_enabled(), lambda enabled: torch.set_grad_enabled(enabled)),
+    (
+        lambda: torch.get_float32_matmul_precision(),
+        lambda precision: torch.set_float32_matmul_precision(precision),
+    ),
+    (lambda: torch.get_num_threads(), lambda number: torch.set_num_threads(number)),
 )
-"""Pairs of functions that read and restore a setting."""
+"""Pairs of functions that read and restore a setting; they import torch when they are called."""
 
 
 def _work_alone(queue: Queue) -> None:
@@ -158,7 +163,7 @@ def _undisturbed(call: Callable[[], Result]) -> Result:
         return call()
 
 
-def _settle(future: "Future[Result]", call: Callable[[], Result]) -> None:
+def _settle(future: Future[Result], call: Callable[[], Result]) -> None:
     try:
         future.set_result(call())
     except BaseException as error:  # raised again where the result is read

@@ -23,8 +23,9 @@ from rediffuse.errors import (
     RewardError,
     RunError,
 )
-from rediffuse.processes.cores import Lanes, num_cores
+from rediffuse.processes.cores import Lanes
 from rediffuse.processes.heartbeat import Heart
+from rediffuse.processes.machine import num_cores
 from rediffuse.processes.signals import StopSignal
 from rediffuse.terminal.output import say
 

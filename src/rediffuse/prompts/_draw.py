@@ -1,9 +1,10 @@
 """Drawing prompts from a list, and the construction of prompts that several sets share."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
-import torch
-
+from rediffuse.deferred import torch
 from rediffuse.english import with_article
 from rediffuse.types import Prompt
 

@@ -1,13 +1,17 @@
 """The 45 common animals of DDPO's aesthetic and alignment tasks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.prompts._animals import NAMES
 from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Animals"]
 

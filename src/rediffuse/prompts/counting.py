@@ -1,13 +1,17 @@
 """Two to eight of 22 common animals, "six turtles": the task of the paper's typographic attack."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.english import plural
 from rediffuse.prompts._draw import pick, with_questions
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Counting"]
 

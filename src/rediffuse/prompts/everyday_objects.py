@@ -1,12 +1,16 @@
 """Forty everyday objects, to test whether training on animals generalises."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["EverydayObjects"]
 

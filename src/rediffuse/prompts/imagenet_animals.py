@@ -1,15 +1,18 @@
 """The 398 animals of ImageNet, by its labels ("tench, Tinca tinca"): the paper's JPEG tasks."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from rediffuse.prompts._draw import pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["ImagenetAnimals"]
 

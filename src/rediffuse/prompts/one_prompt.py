@@ -1,12 +1,16 @@
 """A single prompt that is drawn every time: the paper's code trains on "a dog" alone."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import Text
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["OnePrompt"]
 

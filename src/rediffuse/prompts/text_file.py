@@ -2,13 +2,14 @@
 see.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -25,6 +26,9 @@ from rediffuse.config.schema import FilePath, problems
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["TextFile"]
 

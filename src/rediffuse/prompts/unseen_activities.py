@@ -1,13 +1,17 @@
 """The 45 common animals with three activities other than the paper's, to test generalisation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.prompts._animals import NAMES, UNSEEN_ACTIVITIES
 from rediffuse.prompts._draw import doing, pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["UnseenActivities"]
 

@@ -1,13 +1,17 @@
 """Fourteen animals that are not among the paper's 45, to test generalisation."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.prompts._animals import UNSEEN
 from rediffuse.prompts._draw import nouns, pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["UnseenAnimals"]
 

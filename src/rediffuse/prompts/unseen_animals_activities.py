@@ -2,14 +2,18 @@
 paper's.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from rediffuse.prompts._animals import UNSEEN, UNSEEN_ACTIVITIES
 from rediffuse.prompts._draw import doing, pick
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["UnseenAnimalsActivities"]
 

@@ -2,15 +2,18 @@
 answering.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from rediffuse.english import with_article
 from rediffuse.prompts._draw import pick, with_questions
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["QuestionPrompts"]
 

@@ -1,6 +1,8 @@
 """Charts as inline SVG that use the page's colours, in light or dark mode, and contain no foreign
-markup.
+markup. matplotlib is imported when the first one is drawn.
 """
+
+from __future__ import annotations
 
 import base64
 import io
@@ -9,13 +11,13 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
 from markupsafe import Markup
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, RULE = "#010203", "#010204"
 SERIES = [f"#0102{10 + tone}" for tone in range(6)]
@@ -106,6 +108,8 @@ def in_page(draw: Callable[[], Figure], prefix: str) -> Markup:
         draw: Creates the figure; called with the required matplotlib settings.
         prefix: Makes the ids unique in the page.
     """
+    import matplotlib
+
     with matplotlib.rc_context(SETTINGS):
         figure = draw()
         for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
@@ -156,6 +160,8 @@ def data_uri(kind: str, content: bytes) -> str:
 
 
 def _figure(chart: Chart) -> Figure:
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(chart.width / POINTS_AN_INCH, chart.height / POINTS_AN_INCH))
     axes = figure.add_axes(
         (52 / chart.width, 36 / chart.height, 1 - 62 / chart.width, 1 - 48 / chart.height)
@@ -208,6 +214,8 @@ def _write(axes: Axes, epoch: float, word: str, level: int) -> None:
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.ticklabel_format(axis="y", scilimits=(-3, 5), useMathText=False)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rediffuse.runs.rows import (
     read_rewards,
 )
 from rediffuse.terminal.commands import command, pasteable
-from rediffuse.verdict.changes import finite, held_out
+from rediffuse.verdict.changes import Change, finite, held_out
 from rediffuse.verdict.disagreement import gaps
 from rediffuse.verdict.overoptimisation import relative
 
@@ -74,6 +75,11 @@ class Told:
         """
         terms = term_names(trained(read_entries(self.config)))
         return f"reward_{terms[0]}" if relative(self.metrics) and terms else "reward_mean"
+
+    @cached_property
+    def held_out(self) -> Mapping[tuple[str, str], Sequence[Change]]:
+        """The changes of the held-out rewards and their parts; see `changes.held_out`."""
+        return held_out(self.looks)
 
     @property
     def marks(self) -> list[tuple[int, str]]:
@@ -155,7 +161,7 @@ def render(told: Told, *, version: str | None = None) -> str:
         verdict=_with_commands(told) or plain_words(told.metrics),
         figures=tables.figures(told.metrics, told.config.get("epochs"), told.main_column),
         trained=panels.trained_rewards(told.metrics, told.rewards, told.config, drawing),
-        held_out=panels.held_out_rewards(told.looks, drawing),
+        held_out=panels.held_out_rewards(told.held_out, drawing),
         parts=panels.components(told.metrics, told.rewards, told.config, drawing),
         disagreement=panels.disagreement(gaps(told.rewards, told.config), drawing),
         frames=shown,
@@ -215,7 +221,7 @@ def captions(shown: Sequence[Frame], told: Told) -> list[str]:
         at = next((frame.epoch for frame in shown if frame.epoch >= epoch), epoch)
         marks.setdefault(at, []).append(word if at == epoch else f"{word}: epoch {epoch}")
     scores: dict[int, list[str]] = {}
-    for (judge, part), changes in held_out(told.looks).items():
+    for (judge, part), changes in told.held_out.items():
         for change in changes if not part else []:
             scores.setdefault(change.epoch, []).append(f"{judge} {number(change.mean)}")
     rewards = {

@@ -13,8 +13,8 @@ from rediffuse.config.rewards import term_names, trained, use_of
 from rediffuse.report import charts
 from rediffuse.report.charts import Chart, Line
 from rediffuse.report.markup import number
-from rediffuse.runs.rows import MetricsRow, MonitorRow, RewardsRow, column
-from rediffuse.verdict.changes import Change, finite, held_out
+from rediffuse.runs.rows import MetricsRow, RewardsRow, column
+from rediffuse.verdict.changes import Change, finite
 from rediffuse.verdict.disagreement import Gap
 from rediffuse.verdict.overoptimisation import relative
 
@@ -162,9 +162,11 @@ def _spreads(rewards: Sequence[RewardsRow]) -> dict[str, dict[float, float]]:
     }
 
 
-def held_out_rewards(looks: Sequence[MonitorRow], drawing: Drawing) -> list[Panel]:
-    """Returns a panel for each held-out reward and each of its parts."""
-    found = list(held_out(looks).items())[:MOST_PANELS]
+def held_out_rewards(
+    changes_of: Mapping[tuple[str, str], Sequence[Change]], drawing: Drawing
+) -> list[Panel]:
+    """Returns a panel for each held-out reward and each of its parts, given their changes."""
+    found = list(changes_of.items())[:MOST_PANELS]
     return [
         _changed(judge, part, changes, drawing, f"held-{i}")
         for i, ((judge, part), changes) in enumerate(found)

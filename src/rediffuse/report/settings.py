@@ -10,7 +10,7 @@ from rediffuse.config.schema import Config
 
 TASK = ("rewards", "prompts", "sampler", "model")
 """Keys that make up a task."""
-MUTE = {"seed", "epochs", "micro_batch_size", "stall_seconds"}
+MUTE = {"seed", "epochs", "micro_batch_size", "rows", "one_pass", "stall_seconds"}
 """Options that do not distinguish methods."""
 
 
@@ -26,7 +26,7 @@ def settings(config: Config) -> dict[str, Any]:
     return {
         key: value
         for key, value in _flat(_compared(config, methods=True)).items()
-        if key not in MUTE and key.split(".")[0] not in own
+        if key.split(".")[0] not in {*MUTE, *own}
     }
 
 

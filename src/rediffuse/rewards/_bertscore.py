@@ -1,5 +1,7 @@
 """BERTScore: the similarity of two sentences by contextual embeddings of their tokens."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 from collections.abc import Sequence
@@ -7,15 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.rewards._loading import folder_of, reading
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LONGEST = 512
@@ -51,13 +51,13 @@ class BertScore:
         tokenizer: The tokenizer of the encoder.
     """
 
-    model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
 
     @classmethod
     def load(
         cls, key: str, place: str, revision: str | None, layer: int | None, device: str
-    ) -> "BertScore":
+    ) -> BertScore:
         """Loads the encoder.
 
         Args:
@@ -113,7 +113,6 @@ class BertScore:
         recall = _mean(likeness.amax(1), counts_theirs).where(said, torch.nan)
         return BertScores(precision, recall, 2 * precision * recall / (precision + recall))
 
-    @torch.no_grad()
     def _embedded(self, sentences: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns embeddings (B, L, D) of norm 1 and two masks (B, L): tokens to average over, and
         tokens that are not padding.
@@ -133,11 +132,9 @@ class BertScore:
             return_tensors="pt",
         ).to(self.model.device)
         special, real = words.pop("special_tokens_mask").bool(), words["attention_mask"].bool()
-        return (
-            F.normalize(self.model(**words).last_hidden_state.float(), dim=-1),
-            real & ~special,
-            real,
-        )
+        with torch.no_grad():
+            states = self.model(**words).last_hidden_state.float()
+        return torch.nn.functional.normalize(states, dim=-1), real & ~special, real
 
 
 def _mean(values: Tensor, counts: Tensor) -> Tensor:

@@ -1,14 +1,13 @@
 """CLIP, for the rewards that are computed from its image and text features."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
 from rediffuse.config.schema import HubId, Text
+from rediffuse.deferred import torch
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import pixels
 from rediffuse.rewards._loading import (
@@ -21,6 +20,7 @@ from rediffuse.rewards._loading import (
 from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import CLIPModel
 
 
@@ -34,12 +34,12 @@ class Clip:
         tokenizer: A CLIPTokenizer.
     """
 
-    model: "CLIPModel"
+    model: CLIPModel
     processor: Any
     tokenizer: Any
 
     @classmethod
-    def load(cls, place: str, revision: str | None, device: str) -> "Clip":
+    def load(cls, place: str, revision: str | None, device: str) -> Clip:
         """Loads the model from a folder or the Hub. Raises ConfigError if that fails."""
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
@@ -63,13 +63,12 @@ class Clip:
         with torch.set_grad_enabled(differentiated):
             values = self._prepared(images) if differentiated else self._processed(images)
             features = self.model.get_image_features(values.to(self.model.device)).pooler_output
-            return F.normalize(features, dim=-1)
+            return torch.nn.functional.normalize(features, dim=-1)
 
     def features(self, images: Tensor) -> Tensor:
         """Returns features (B, D) of norm 1, on the CPU, of images (B, 3, H, W) in [0, 1]."""
         return self.image_features(images).cpu()
 
-    @torch.no_grad()
     def text_features(self, prompts: Sequence[Prompt]) -> Tensor:
         """Returns projected features (B, D) of norm 1 of the prompts' texts, which are truncated to
         what the text encoder reads.
@@ -79,9 +78,9 @@ class Clip:
         words = self.tokenizer(
             texts, padding=True, truncation=True, max_length=longest, return_tensors="pt"
         )
-        return F.normalize(
-            self.model.get_text_features(**words.to(self.model.device)).pooler_output, dim=-1
-        )
+        with torch.no_grad():
+            features = self.model.get_text_features(**words.to(self.model.device)).pooler_output
+        return torch.nn.functional.normalize(features, dim=-1)
 
     def _processed(self, images: Tensor) -> Tensor:
         processed = self.processor(images=list(pixels(images)), return_tensors="pt")
@@ -93,7 +92,9 @@ class Clip:
         height, width = images.shape[-2:]
         edge, shorter = self.processor.size["shortest_edge"], min(height, width)
         size = (edge * height // shorter, edge * width // shorter)
-        resized = F.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
+        resized = torch.nn.functional.interpolate(
+            images, size, mode="bicubic", antialias=True
+        ).clamp(0, 1)
         crop = self.processor.crop_size
         top, left = (size[0] - crop["height"]) // 2, (size[1] - crop["width"]) // 2
         middle = resized[..., top : top + crop["height"], left : left + crop["width"]]

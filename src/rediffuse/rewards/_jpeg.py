@@ -1,14 +1,18 @@
 """The sizes of images as JPEG files."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
 from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.images import encoded, pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

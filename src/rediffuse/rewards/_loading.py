@@ -1,18 +1,19 @@
 """Loading the models of rewards from folders or the Hub; failures become ConfigErrors."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from torch import Tensor
-
 from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
 from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 WEIGHTS = ("model.safetensors", "model-0*.safetensors")
@@ -96,7 +97,7 @@ def make_absolute(reward: object, *options: str) -> None:
             object.__setattr__(reward, option, str(Path(value).resolve()))
 
 
-def commit_of(place: str, option: str, model: "PreTrainedModel") -> dict[str, str]:
+def commit_of(place: str, option: str, model: PreTrainedModel) -> dict[str, str]:
     """Returns the commit of a model that was loaded from the Hub, as the value of `option`; nothing
     for a model from a folder.
     """

@@ -2,17 +2,21 @@
 downloaded.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch import Tensor
 
 from rediffuse.errors import ConfigError
 from rediffuse.images import pictures
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MODELS = {"Det": "PP-OCRv6_det_small.onnx", "Rec": "PP-OCRv6_rec_small.onnx"}
 """The files of the networks for detection and recognition."""
@@ -63,7 +67,7 @@ class Reader:
     engine: Any
 
     @classmethod
-    def load(cls) -> "Reader":
+    def load(cls) -> Reader:
         """Loads the networks, which use one CPU thread whatever the device of the run. Raises
         ConfigError if a package or a network file is missing.
         """

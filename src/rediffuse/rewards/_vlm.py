@@ -1,14 +1,14 @@
 """Vision-language models that answer questions about images, in this process or on a server."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-import torch
 from PIL import Image
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.config.schema import (
     Address,
@@ -20,6 +20,7 @@ from rediffuse.config.schema import (
     Text,
     Variable,
 )
+from rediffuse.deferred import torch
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import encoded, pictures, truncated
 from rediffuse.rewards._answers import Answer, said
@@ -33,6 +34,7 @@ from rediffuse.rewards._loading import (
 from rediffuse.types import Judgement, Prompt
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 
@@ -62,7 +64,7 @@ class VisionLanguageModel:
             model sees them; None: they are not.
     """
 
-    model: "PreTrainedModel"
+    model: PreTrainedModel
     processor: Any
     max_tokens: int
     jpeg_quality: int | None
@@ -76,7 +78,7 @@ class VisionLanguageModel:
         device: str,
         max_tokens: int,
         jpeg_quality: int | None,
-    ) -> "VisionLanguageModel":
+    ) -> VisionLanguageModel:
         """Loads an image-text-to-text model of transformers, in fp32 on the CPU, else in fp16.
 
         Args:
@@ -109,7 +111,6 @@ class VisionLanguageModel:
             model.to(device).eval().requires_grad_(False), processor, max_tokens, jpeg_quality
         )
 
-    @torch.no_grad()
     def ask(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[str]:
         """Answers one question about each image."""
         shown = [
@@ -137,7 +138,8 @@ class VisionLanguageModel:
             return_dict=True,
             processor_kwargs={"padding": True, "return_tensors": "pt"},
         ).to(self.model.device, self.model.dtype)
-        written = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
+        with torch.no_grad():
+            written = self.model.generate(**inputs, max_new_tokens=self.max_tokens, do_sample=False)
         answers: list[str] = self.processor.batch_decode(
             written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
         )

@@ -2,6 +2,8 @@
 ratings.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 import zipfile
@@ -9,20 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from rediffuse.config.schema import HubId, Text
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.hub import snapshots as hub
 from rediffuse.images import truncated
 from rediffuse.rewards._clip import Clip, ClipReward
 from rediffuse.rewards._loading import LoadedWithFeatures, make_absolute
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Aesthetic"]
 
@@ -62,7 +65,7 @@ class Aesthetic(ClipReward):
         super().__post_init__()
         make_absolute(self, "predictor")
 
-    def load(self, device: str) -> LoadedWithFeatures["Rater"]:
+    def load(self, device: str) -> LoadedWithFeatures[Rater]:
         place = Path(self.predictor)  # read before CLIP: it is small, so that errors appear early
         weights = predictor(place, self.sha256) if place.is_file() else self._of_the_hub()
         clip = Clip.load(self.clip, self.revision, device)
@@ -78,12 +81,14 @@ class Aesthetic(ClipReward):
         if converted.is_file():
             return predictor(converted, self.sha256)
         weights = predictor(snapshot / FILE, self.sha256)
+        from safetensors.torch import save_file
+
         staged = converted.with_suffix(f".{os.getpid()}")
         save_file(dict(zip(NAMES, weights, strict=True)), staged)
         os.replace(staged, converted)
         return weights
 
-    def rate(self, rater: "Rater", images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
+    def rate(self, rater: Rater, images: Tensor, prompts: Sequence[Prompt]) -> Tensor:
         """Returns the ratings (B,) of images (B, 3, H, W) in [0, 1]; the prompts are not used."""
         shown = truncated(images) if self.truncate else images
         return rater.rated(rater.clip.image_features(shown))
@@ -108,7 +113,7 @@ class Rater:
     def rated(self, features: Tensor) -> Tensor:
         """Returns the ratings (B,) of image features (B, 768) of norm 1."""
         for weight, bias in zip(self.weights[::2], self.weights[1::2], strict=True):
-            features = F.linear(features, weight, bias)
+            features = torch.nn.functional.linear(features, weight, bias)
         return features.squeeze(-1)
 
 
@@ -148,6 +153,8 @@ def predictor(path: Path, sha256: str | None) -> list[Tensor]:
 
 
 def _of_safetensors(path: Path) -> list[Tensor]:
+    from safetensors.torch import load_file
+
     tensors = load_file(path)
     return [tensors[name].float().reshape(shape) for name, shape in zip(NAMES, SHAPES, strict=True)]
 

@@ -1,19 +1,22 @@
 """The alignment of an image with its prompt: BERTScore of a vision-language model's description."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rediffuse.config.schema import HubId, PositiveInt, Text
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError, Status
 from rediffuse.rewards._answers import reasons
 from rediffuse.rewards._bertscore import BertScore
 from rediffuse.rewards._loading import LoadedReward, commit_of, make_absolute
 from rediffuse.rewards._vlm import AnswersQuestions, VlmReward
 from rediffuse.types import Judgement, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Alignment"]
 

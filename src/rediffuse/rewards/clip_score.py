@@ -1,12 +1,16 @@
 """CLIPScore, the similarity of an image and its prompt: 100 times the cosine of CLIP's features."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.rewards._clip import Clip, ClipReward
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["ClipScore"]
 

@@ -2,19 +2,23 @@
 embedded model.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.rewards._emoji import NONE, Judge
 from rediffuse.rewards._loading import LoadedWithFeatures
 from rediffuse.rewards._words import holds
 from rediffuse.types import Judgement, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["EmojiJudge"]
 

@@ -1,12 +1,16 @@
 """The size of an image as a JPEG file in kB, which favours detail."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.rewards._jpeg import Jpeg
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["JpegIncompressibility"]
 

@@ -1,13 +1,17 @@
 """PickScore, a model of which image people prefer for a prompt, learned from their choices."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import HubId
 from rediffuse.rewards._clip import Clip, ClipReward
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["PickScore"]
 

@@ -2,12 +2,16 @@
 steps.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from rediffuse.types import Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Redness"]
 

@@ -2,19 +2,20 @@
 are.
 """
 
+from __future__ import annotations
+
 import base64
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import httpx2
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.config.inputs import by_name
 from rediffuse.config.schema import Address, Connection, Permit, Positive, Variable
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError, RewardError, Status
 from rediffuse.images import encoded, pictures
 from rediffuse.rewards._http import (
@@ -28,6 +29,9 @@ from rediffuse.rewards._http import (
 from rediffuse.rewards._loading import LoadedReward
 from rediffuse.scoring.judging import together
 from rediffuse.types import Judgement, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Remote"]
 

@@ -2,18 +2,22 @@
 spelling.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.rewards._loading import LoadedReward
 from rediffuse.rewards._ocr import Reader
 from rediffuse.rewards._spelling import names_any
 from rediffuse.types import Judgement, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["TextPenalty"]
 

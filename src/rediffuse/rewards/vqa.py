@@ -2,18 +2,21 @@
 expected.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
-
+from rediffuse.deferred import torch
 from rediffuse.errors import Status
 from rediffuse.rewards._answers import Answer, reasons
 from rediffuse.rewards._vlm import AnswersQuestions, VlmReward
 from rediffuse.rewards._words import says
 from rediffuse.types import Judgement, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["VisualQuestions"]
 

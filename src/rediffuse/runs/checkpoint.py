@@ -77,7 +77,7 @@ def save(
         )
     target = folder / f"epoch-{checkpoint.epoch:05d}"
     staged = folder / f".staged-{checkpoint.epoch:05d}"
-    files.sweep(folder)
+    files.sweep_alone(folder)
     files.make_folder(folder)
     staged.mkdir()
     for name, tensors in (("weights", checkpoint.weights), ("optimizer", checkpoint.optimizer)):

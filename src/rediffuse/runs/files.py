@@ -44,11 +44,22 @@ def refuse_linked_folders(root: Path) -> None:
     This complements `refuse_links`, which recognises a run's folder by its config.yaml and would
     accept a link to a folder with such a file.
     """
-    for folder, below, names in os.walk(root, followlinks=False):
-        here = Path(folder)
-        for path in map(here.joinpath, below if here == root else (*below, *names)):
-            if path.is_symlink():
-                refuse_links(path)
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                _refuse_links_from(entry)
+
+
+def _refuse_links_from(entry: "os.DirEntry[str]") -> None:
+    """Raises RunError if an entry of a folder, or anything below it, is a link. The entry knows
+    whether it is one without being asked of the disk, of which a long run has tens of thousands.
+    """
+    if entry.is_symlink():
+        refuse_links(Path(entry.path))
+    elif entry.is_dir():
+        with suppress(PermissionError), os.scandir(entry.path) as below:
+            for each in below:
+                _refuse_links_from(each)
 
 
 def make_folder(path: Path) -> Path:
@@ -209,13 +220,17 @@ def remove_folder(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Deletes temporary files and folders that a crash has left."""
-    for path in (
-        path
-        for place in (folder, *folder.glob("*/"))
-        if not place.is_symlink()
-        for path in place.glob(f"{STAGED}*")
-    ):
+    """Deletes temporary files and folders that a crash has left in a folder and in the folders in
+    it.
+    """
+    for place in (folder, *folder.glob("*/")):
+        if not place.is_symlink():
+            sweep_alone(place)
+
+
+def sweep_alone(folder: Path) -> None:
+    """Deletes temporary files and folders that a crash has left in a folder itself."""
+    for path in folder.glob(f"{STAGED}*"):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from rediffuse.config.schema import Config, from_yaml, to_yaml
+from rediffuse.config.schema import Config, Rows, from_yaml, to_yaml
 from rediffuse.errors import RunError
 from rediffuse.runs import files
 
@@ -80,7 +80,8 @@ class RunFolder:
             every: The value of logging.checkpoint_every.
             last: The planned number of epochs.
         """
-        found = [int(path.name.removeprefix("epoch-")) for path in self.checkpoints.glob("epoch-*")]
+        names = os.listdir(self.checkpoints) if self.checkpoints.is_dir() else []
+        found = [int(name.removeprefix("epoch-")) for name in names if name.startswith("epoch-")]
         return sorted(epoch for epoch in found if epoch % every == 0 or epoch == last)
 
     @property
@@ -132,6 +133,10 @@ class RunFolder:
             config, prompts={key: self._portable(value) for key, value in config.prompts.items()}
         )
         files.write_text(self.path / "config.yaml", to_yaml(portable))
+
+    def keep_rows(self, rows: Mapping[str, int]) -> None:
+        """Writes the rows of passes, by what they do, to config.yaml."""
+        self.write_config(replace(self.config(), rows=Rows(**rows)))
 
     def note(self, key: str, value: Any) -> None:
         """Adds an entry to environment.json."""

@@ -123,7 +123,8 @@ class MetricsRow(RewardColumns, UpdateColumns, total=False):
     Attributes:
         epoch: The number of the epoch, from 0.
         reward_queries: The number of samples since the run began, those of this epoch included.
-        seconds_sampling: The time of sampling and of waiting for rewards, in seconds.
+        seconds_sampling: The time of sampling and of waiting for rewards, in seconds; that of the
+            samples that callbacks draw along with the epoch's is included.
         seconds_training: The time of advantages and updates, in seconds.
         images_per_second: The number of samples divided by both times.
         peak_memory_bytes: The largest memory in use so far, in bytes: of the GPU, or of the process

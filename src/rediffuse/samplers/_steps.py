@@ -1,16 +1,20 @@
 """The base of all samplers: each step is a Gaussian, given by a table of three coefficients."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from __future__ import annotations
 
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.config.schema import PositiveInt
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule, Steps, clean_and_noise, wide
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class SamplerOptions:
                 " least one must draw noise."
             )
 
-    def bind(self, schedule: NoiseSchedule) -> "GaussianSteps":
+    def bind(self, schedule: NoiseSchedule) -> GaussianSteps:
         """Returns the sampler for a model's noise schedule.
 
         Raises:

@@ -1,14 +1,18 @@
 """DDIM with noise: eta 0 is deterministic, eta 1 as noisy as DDPM."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
-from torch import Tensor
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths.schedules import Discrete, NoiseSchedule, Spacing, Steps
 from rediffuse.samplers._steps import SamplerOptions, Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["DDIM"]
 

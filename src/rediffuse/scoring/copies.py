@@ -1,13 +1,17 @@
 """Copies of images, on which a reward is compared with itself."""
 
+from __future__ import annotations
+
 import io
+from typing import TYPE_CHECKING
 
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.images import encoded, pictures, tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 JPEG_QUALITY = 60
 """The JPEG quality of a recompressed copy."""
@@ -27,7 +31,7 @@ def cropped(images: Tensor) -> Tensor:
     rows, columns = (max(1, round(SEEN * side)) for side in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
     middle = images[..., top : top + rows, left : left + columns]
-    return F.interpolate(middle, (height, width), mode="bilinear")
+    return torch.nn.functional.interpolate(middle, (height, width), mode="bilinear")
 
 
 COPIES = {"recompressed": recompressed, "cropped": cropped}

@@ -1,27 +1,29 @@
 """Validation of a reward's output: one number and one status for each sample."""
 
+from __future__ import annotations
+
 import errno
 import socket
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
-import torch
 from numpy import ndarray
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.errors import RewardError, Status, UnusableRewardError
 from rediffuse.scoring import cures
 from rediffuse.types import Judgement, Prompt, Reward
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 OF_REWARDS = tuple(status for status in STATUSES if status != "broken_sample")
 """The statuses that a reward may return. It never sees samples that are not finite."""
 REASON = "error"
 """The note that says why a sample has no reward, unless the reward returns such a note itself."""
-LARGEST = torch.finfo(torch.float32).max
-"""The largest magnitude of a reward."""
 NETWORK = {
     "TransportError",
     "ConnectionError",
@@ -118,8 +120,9 @@ def _checked(name: str, given: Any, size: int) -> Judgement:
             f" gave {statuses!r:.60}.",
             "invalid_shape",
         )
+    largest = torch.finfo(torch.float32).max
     said = [
-        cures.of_number(value, LARGEST) if each == "ok" else ""
+        cures.of_number(value, largest) if each == "ok" else ""
         for value, each in zip(values.tolist(), statuses, strict=True)
     ]
     if not any(said):
@@ -167,7 +170,7 @@ def together(batches: Sequence[Judgement]) -> Judgement:
 
 def _numbers(name: str, given: Any, size: int) -> Tensor:
     try:
-        if isinstance(given, Tensor) and given.is_complex():
+        if isinstance(given, torch.Tensor) and given.is_complex():
             raise TypeError
         values = torch.as_tensor(_plain(given), dtype=torch.float64).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:
@@ -193,7 +196,7 @@ def _plain(given: Any) -> Any:
         return given
     return [
         each.detach()
-        if isinstance(each, Tensor)
+        if isinstance(each, torch.Tensor)
         else each.tolist()
         if isinstance(each, ndarray)
         else each

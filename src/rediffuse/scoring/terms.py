@@ -2,22 +2,25 @@
 are logged beside it.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from rediffuse.config.rewards import Use, free
 from rediffuse.config.schema import Scoring
+from rediffuse.deferred import torch
 from rediffuse.errors import ConfigError, RediffuseError, Status, quoted
 from rediffuse.processes.threads import Caller
 from rediffuse.scoring import cures
 from rediffuse.scoring.copies import COPIES
 from rediffuse.scoring.judging import judged, known_values
 from rediffuse.types import Judgement, Prompt, Reward, RewardFamily
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Term:
     reward: Any
     caller: Caller = field(default_factory=Caller, repr=False, compare=False)
 
-    def loaded(self, device: str) -> "Term":
+    def loaded(self, device: str) -> Term:
         """Returns the term with its model loaded. Raises ConfigError if that fails."""
         if callable(self.reward):  # without a model
             return self

@@ -5,7 +5,7 @@ Letters in shapes: B samples of this process, T denoising steps, K of them rando
 starts from pure noise; step T-1 ends at the clean latent.
 """
 
-from rediffuse.types.algorithms import Algorithm, HasRatio, Remembers, Selects
+from rediffuse.types.algorithms import Algorithm, HasRatio, HasScores, Remembers, Selects
 from rediffuse.types.data import (
     Batch,
     CleanSamples,
@@ -19,14 +19,19 @@ from rediffuse.types.data import (
     Rollout,
     Trajectory,
     Transitions,
+    TransitionsWithMeans,
     Weights,
 )
+from rediffuse.types.first_update import FirstUpdate
 from rediffuse.types.models import (
     Converts,
     Denoiser,
+    GradientRecord,
     Guided,
+    HasCosts,
     HasModelCard,
     HasPrecision,
+    HasSampleGradients,
     Merges,
     Modality,
     ModelFamily,
@@ -54,11 +59,16 @@ __all__ = [
     "Converts",
     "Denoiser",
     "EncodedSamples",
+    "FirstUpdate",
+    "GradientRecord",
     "Guided",
+    "HasCosts",
     "HasFeatures",
     "HasModelCard",
     "HasPrecision",
     "HasRatio",
+    "HasSampleGradients",
+    "HasScores",
     "Judgement",
     "ListsPrompts",
     "Loss",
@@ -83,5 +93,6 @@ __all__ = [
     "Selects",
     "Trajectory",
     "Transitions",
+    "TransitionsWithMeans",
     "Weights",
 ]

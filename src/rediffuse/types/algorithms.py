@@ -1,13 +1,16 @@
 """Protocols of algorithms."""
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from __future__ import annotations
 
-from torch import Tensor
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from rediffuse.config.schema import Config
 from rediffuse.types.data import Batch, Loss, Passes
 from rediffuse.types.models import Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -80,6 +83,42 @@ class HasRatio(Protocol):
     def max_ratio_drift(self) -> float:
         """The largest tolerable |ratio - 1| before the first update of an epoch. Both policies are
         equal then, so that any difference is a numerical error.
+        """
+        ...
+
+
+@runtime_checkable
+class HasScores(Protocol):
+    """A policy-gradient algorithm: while the policy is the one that sampled, the gradient of its
+    loss is a sum of scores ∇log p over steps, times a factor of each sample.
+
+    Attributes:
+        is_of_scores: Whether that holds with the present options.
+    """
+
+    @property
+    def is_of_scores(self) -> bool: ...
+
+    def step_weights(self, policy: Policy, step: Tensor) -> Tensor:
+        """Returns the weights of steps in a sample's sum; `step` is (N,), the result (N,) or a
+        scalar.
+        """
+        ...
+
+    def policy_loss(
+        self,
+        log_prob: Tensor,
+        sampled_log_prob: Tensor,
+        advantage: Tensor,
+        weights: Tensor,
+    ) -> Loss:
+        """Returns the loss of N rows from their log-probabilities.
+
+        Args:
+            log_prob: Shape (N,), under the policy that is trained.
+            sampled_log_prob: Shape (N,), under the policy that sampled.
+            advantage: Shape (N,).
+            weights: The result of `step_weights`.
         """
         ...
 

@@ -1,18 +1,21 @@
 """Data types: prompts, trajectories, batches, losses and the output of rewards."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from rediffuse.config.inputs import file_of
+from rediffuse.deferred import torch
 
-Conditioning = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Conditioning = Mapping[str, "Tensor"]
 """Everything the network sees of the prompts, by name; each tensor has shape (B, …)."""
 
 
@@ -78,13 +81,17 @@ class Trajectory:
     Attributes:
         steps: Shape (K,), int64 in [0, T): the random steps. Deterministic steps hold no action to
             learn from.
-        path: Shape (B, T+1, *L), fp32, from pure noise to the clean latent.
+        path: Shape (B, T+1, *L), fp32, from pure noise to the clean latent; fewer states if not all
+            are needed.
         log_probs: Shape (B, K): the log-probabilities of the random steps under the policy that
             sampled.
         spread: Shape (B, *L): the posterior's standard deviation if `path` holds its mean; the
             latents are then resampled in every pass.
         faults: For each sample where it stopped being finite (`faults.traced`), or an empty text;
             empty as a whole if all samples are finite.
+        kept: Which states `path` holds, from 0 (pure noise) to T (clean), in order; empty: all.
+        means: Shape (B, K, *L): the means of the random steps' Gaussians; None where they are not
+            kept.
     """
 
     steps: Tensor
@@ -92,6 +99,25 @@ class Trajectory:
     log_probs: Tensor
     spread: Tensor | None = None
     faults: Sequence[str] = ()
+    kept: Sequence[int] = ()
+    means: Tensor | None = None
+
+    def has_states(self, step: int) -> bool:
+        """Whether the states before and after a step are kept."""
+        return not self.kept or {step, step + 1} <= set(self.kept)
+
+    def states(self, samples: Tensor, number: Tensor) -> Tensor:
+        """Returns states (N, *L).
+
+        Args:
+            samples: Shape (N,), positions in the trajectory.
+            number: Shape (N,), in [0, T]: before step 0, …, before step T-1, clean. They are kept.
+        """
+        if not self.kept:
+            return self.path[samples, number]
+        column = torch.full((max(self.kept) + 1,), self.path.shape[1])
+        column[list(self.kept)] = torch.arange(len(self.kept))
+        return self.path[samples, column[number]]
 
     @property
     def latents(self) -> Tensor:
@@ -129,7 +155,7 @@ class Rollout:
         """The positions of the finite samples; only these are scored and trained on."""
         return [i for i, fault in enumerate(self.faults) if not fault]
 
-    def only(self, rows: Sequence[int]) -> "Rollout":
+    def only(self, rows: Sequence[int]) -> Rollout:
         """Returns the rollout of some of its samples; itself, if they are all."""
         if len(rows) == len(self.prompts):
             return self
@@ -140,6 +166,8 @@ class Rollout:
             way.log_probs[chosen],
             None if way.spread is None else way.spread[chosen],
             [way.faults[i] for i in rows] if way.faults else (),
+            way.kept,
+            None if way.means is None else way.means[chosen],
         )
         return Rollout(
             [self.prompts[i] for i in rows],
@@ -150,7 +178,7 @@ class Rollout:
         )
 
     @classmethod
-    def joined(cls, parts: "Iterable[Rollout]", num_samples: int) -> "Rollout":
+    def joined(cls, parts: Iterable[Rollout], num_samples: int) -> Rollout:
         """Concatenates the rollouts of several micro-batches, of `num_samples` samples in all.
 
         Each part is copied into preallocated tensors and can be freed at once. Keeping small
@@ -160,8 +188,9 @@ class Rollout:
         faults: list[str] = []
         whole: dict[str, Tensor] = {}
         steps = torch.empty(0, dtype=torch.int64)
+        kept: Sequence[int] = ()
         for part in parts:
-            begin, steps = len(prompts), part.trajectory.steps
+            begin, steps, kept = len(prompts), part.trajectory.steps, part.trajectory.kept
             prompts.extend(part.prompts)
             faults.extend(part.faults)
             for name, rows in part._tensors().items():
@@ -170,7 +199,13 @@ class Rollout:
                 whole[name][begin : begin + len(rows)] = rows
         found = faults if any(faults) else ()
         trajectory = Trajectory(
-            steps, whole["path"], whole["log_probs"], whole.get("spread"), found
+            steps,
+            whole["path"],
+            whole["log_probs"],
+            whole.get("spread"),
+            found,
+            kept,
+            whole.get("means"),
         )
         return cls(prompts, whole["groups"], whole["indices"], whole["samples"], trajectory)
 
@@ -179,7 +214,8 @@ class Rollout:
         way = self.trajectory
         found = {"groups": self.groups, "indices": self.indices, "samples": self.samples}
         found |= {"path": way.path, "log_probs": way.log_probs}
-        return found if way.spread is None else {**found, "spread": way.spread}
+        optional = {"spread": way.spread, "means": way.means}
+        return found | {name: each for name, each in optional.items() if each is not None}
 
 
 @dataclass(frozen=True)
@@ -204,6 +240,12 @@ class Transitions:
     advantage: Tensor
     conditioning: Conditioning
     reference_mean: Tensor | None = None
+
+
+class TransitionsWithMeans(Transitions):
+    """Transitions whose trajectories also hold the mean of each random step, which another policy's
+    is compared with.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """Protocols of models, modalities, samplers and the policy."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
-
+from rediffuse.costs.architecture import Architecture
 from rediffuse.maths.gaussian import Gaussian
 from rediffuse.maths.schedules import NoiseSchedule
 from rediffuse.types.data import CleanSamples, Conditioning, ModelCard, Prompt, Weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @runtime_checkable
@@ -168,13 +172,10 @@ class PreparesPrompts(Protocol):
 
 @runtime_checkable
 class Merges(Protocol):
-    """A denoiser that predicts faster with its trained weights merged into the others."""
+    """A denoiser that predicts faster while its trained weights do not change."""
 
     def merged(self) -> AbstractContextManager[None]:
-        """Returns a context in which predictions are faster, have no gradients, and differ in the
-        last digits of fp32; where they would differ more, it changes nothing. `using` may not be
-        entered within it.
-        """
+        """Returns a context in which the trained weights must not change. It changes no result."""
         ...
 
 
@@ -191,6 +192,35 @@ class Guided(Protocol):
         ...
 
 
+class GradientRecord(Protocol):
+    """What the trained layers saw in forward passes."""
+
+    def gradients(self, values: Tensor, receive: Callable[[str, Tensor], None]) -> None:
+        """Computes the gradients of each sample's value.
+
+        Args:
+            values: Shape (N,), computed by the recorded forward passes. They can be used once.
+            receive: Called with the name of each trained parameter and the gradients
+                (N, *parameter), fp32; parameters that no value depends on are left out.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSampleGradients(Protocol):
+    """A denoiser that computes the gradients of each sample of a batch in one backward pass.
+
+    Attributes:
+        has_sample_gradients: Whether it does for what is trained now.
+    """
+
+    has_sample_gradients: bool
+
+    def recorded(self) -> AbstractContextManager[GradientRecord]:
+        """Returns a context that records the predictions of this thread."""
+        ...
+
+
 class ModelFamily(Protocol):
     """The options of a model. It is loaded only after the whole configuration was checked.
 
@@ -204,6 +234,19 @@ class ModelFamily(Protocol):
         Args:
             device: Where the networks are placed.
             seed: The seed of newly initialised weights, such as those of an adapter.
+        """
+        ...
+
+
+@runtime_checkable
+class HasCosts(Protocol):
+    """A family that knows what its model costs before it is loaded, so that rows and memory can be
+    planned.
+    """
+
+    def costs(self) -> Architecture | None:
+        """Returns the costs of the model with these options; None if they are unknown. Downloads
+        nothing.
         """
         ...
 

@@ -112,15 +112,50 @@ class Followed:
 
     metrics: list[MetricsRow] = field(default_factory=list)
     looks: list[MonitorRow] = field(default_factory=list)
-    _judged: int = field(default=1, init=False)
+    _judged: int = field(default=0, init=False)
     _fall: Fall | None = field(default=None, init=False)
+    _first: dict[str, HeldOut] = field(default_factory=dict, init=False)
+    _top: dict[str, tuple[int, HeldOut]] = field(default_factory=dict, init=False)
 
     def course(self, checkpoints: Collection[int] | None = None) -> Course:
         """Applies the rule to the run so far; `checkpoints` as in the function `course`."""
         while self._fall is None and self._judged < len(self.looks):
+            row = self.looks[self._judged]
             self._judged += 1
-            self._fall = _fall(self.metrics, self.looks[: self._judged])
+            self._fall = self._fall_at(row)
+            self._remember(row)
         return _course(self.metrics, self.looks, self._fall, checkpoints)
+
+    def _remember(self, row: MonitorRow) -> None:
+        """Notes the first entry of each held-out reward, and the one with the highest mean."""
+        for name, entry in row["held_out"].items():
+            mean = entry.get("mean")
+            if mean is not None:
+                self._first.setdefault(name, entry)
+                top = self._top.get(name)
+                if top is None or mean > float(top[1]["mean"] or 0.0):
+                    self._top[name] = (row["epoch"], entry)
+
+    def _fall_at(self, now: MonitorRow) -> Fall | None:
+        """Returns a fall at an evaluation, the last of those that are judged."""
+        for name, entry in now["held_out"].items():
+            if entry["mean"] is None or name not in self._top:
+                continue
+            since, top = self._top[name]
+            lost = shift(top["values"], entry["values"], now.get("images_per_prompt", 1))
+            if (
+                lost.n < 2
+                or lost.mean >= 0
+                or -lost.mean
+                < least_errors(self._judged, len(now["held_out"]), lost.n) * lost.error
+            ):
+                continue
+            everything = to_lose(self._first[name])
+            # nothing to lose: all first values are equal, and other prompts score no lower
+            share = -lost.mean / everything if everything > 0 else 1.0
+            if share >= MIN_SHARE and _stands_higher(self.metrics, since, now["epoch"]):
+                return Fall(now["epoch"], name, since, lost, share)
+        return None
 
 
 def _course(
@@ -129,15 +164,14 @@ def _course(
     fall: Fall | None,
     checkpoints: Collection[int] | None,
 ) -> Course:
-    before = [
-        row["epoch"]
-        for row in looks
-        if row["epoch"] > 0 and (fall is None or row["epoch"] < fall.epoch)
-    ]
+    end = math.inf if fall is None else fall.epoch
+    there = None if checkpoints is None else frozenset(checkpoints)
     kept = [
         epoch
-        for epoch in before
-        if epoch <= len(metrics) and (checkpoints is None or epoch in checkpoints)
+        for row in looks
+        if 0 < (epoch := row["epoch"]) < end
+        and epoch <= len(metrics)
+        and (there is None or epoch in there)
     ]
     if relative(metrics):
         return Course(fall, max(kept, default=None))
@@ -149,8 +183,7 @@ def relative(metrics: Sequence[MetricsRow]) -> bool:
     """Whether rewards are relative to their epoch, so that their means cannot be compared over
     epochs.
     """
-    marks: list[float | None] = [row.get("relative_reward") for row in metrics]
-    return any(marks)
+    return any(row.get("relative_reward") for row in metrics)
 
 
 def shift(
@@ -198,31 +231,6 @@ def least_errors(num_looks: int, num_rewards: int, num_prompts: int) -> float:
     evaluations and rewards).
     """
     return quantile(1 - CHANCE / num_looks / num_rewards, num_prompts - 1)
-
-
-def _fall(metrics: Sequence[MetricsRow], looks: Sequence[MonitorRow]) -> Fall | None:
-    """Returns a fall at the last of these evaluations."""
-    now = looks[-1]
-    for name, entry in now["held_out"].items():
-        known = [row for row in looks[:-1] if row["held_out"].get(name, {}).get("mean") is not None]
-        if entry["mean"] is None or not known:
-            continue
-        top = max(known, key=lambda row: float(row["held_out"][name]["mean"] or 0.0))
-        lost = shift(
-            top["held_out"][name]["values"], entry["values"], now.get("images_per_prompt", 1)
-        )
-        if (
-            lost.n < 2
-            or lost.mean >= 0
-            or -lost.mean < least_errors(len(looks), len(now["held_out"]), lost.n) * lost.error
-        ):
-            continue
-        everything = to_lose(known[0]["held_out"][name])
-        # nothing to lose: all first values are equal, and other prompts score no lower
-        share = -lost.mean / everything if everything > 0 else 1.0
-        if share >= MIN_SHARE and _stands_higher(metrics, top["epoch"], now["epoch"]):
-            return Fall(now["epoch"], name, top["epoch"], lost, share)
-    return None
 
 
 def _stands_higher(metrics: Sequence[MetricsRow], then: int, now: int) -> bool:

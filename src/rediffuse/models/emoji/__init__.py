@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rediffuse.config.schema import Method, Positive, PositiveInt, Text
+from rediffuse.costs.architecture import Architecture
+from rediffuse.models import _costs
 from rediffuse.models._options import LatentDiffusionOptions
 
 if TYPE_CHECKING:
@@ -35,3 +37,6 @@ class Emoji(LatentDiffusionOptions):
         from rediffuse.models._sources import Source
 
         return LatentDiffusion(Source(str(PIPELINE)), self, device, seed)
+
+    def costs(self) -> Architecture | None:
+        return _costs.of_pipeline(self, str(PIPELINE))

@@ -2,6 +2,8 @@
 pretraining/judge.py trained.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,17 +11,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
+from rediffuse.deferred import torch
 from rediffuse.english import number_word, plural, with_article
 from rediffuse.hub.weights import refuse_incomplete
 from rediffuse.images import tensor
 from rediffuse.rewards._loading import reading
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
 WEIGHTS = Path(__file__).parent
@@ -35,10 +36,10 @@ class Judge:
         network: The network, with one output for each label of each attribute.
     """
 
-    network: "PreTrainedModel"
+    network: PreTrainedModel
 
     @classmethod
-    def load(cls, which: Literal["trained", "held_out"], device: str) -> "Judge":
+    def load(cls, which: Literal["trained", "held_out"], device: str) -> Judge:
         """Loads one of the two judges.
 
         They have half a million parameters each, and different architectures and seeds. No policy
@@ -86,7 +87,6 @@ class Judge:
             for attribute, part in zip(self.labels, parts, strict=True)
         }
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Returns features (B, D), on the CPU, of images (B, 3, H, W) in [0, 1]: the output of the
         first block, averaged over positions.
@@ -94,15 +94,16 @@ class Judge:
         The last block represents the animal only, so that it would not show a background that has
         become plain.
         """
-        seen = self.network.base_model(
-            self._pixel_values(images), output_hidden_states=True
-        ).hidden_states[1]
+        with torch.no_grad():
+            seen = self.network.base_model(
+                self._pixel_values(images), output_hidden_states=True
+            ).hidden_states[1]
         pooled: Tensor = seen.float().mean((2, 3)).cpu()
         return pooled
 
     def _pixel_values(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (SIZE_PIXELS, SIZE_PIXELS):
-            images = F.interpolate(
+            images = torch.nn.functional.interpolate(
                 images, (SIZE_PIXELS, SIZE_PIXELS), mode="bilinear", antialias=True
             )
         return images.to(self.network.device) * 2 - 1

@@ -1,0 +1,1 @@
+"""What a model's passes cost, computed from its configuration alone, and the rows that follow."""
