@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from diffusers import DDIMScheduler
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rediffuse.errors import ConfigError
 from rediffuse.maths.schedules import Flow, shifted
@@ -144,3 +145,28 @@ def test_options_of_discrete_times_are_refused_for_a_flow():
         ConfigError, match="sampler.spacing, sampler.set_alpha_to_one: belong to models"
     ):
         DDIM(num_steps=6, spacing="trailing").bind(FLOW)
+
+
+class CopiesToADevice(TorchDispatchMode):
+    """Notes for each copy to another device than the host whether the host waits for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.waited = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if "_to_copy" in str(function) and kwargs.get("device") == torch.device("meta"):
+            self.waited.append(not kwargs.get("non_blocking"))
+        return function(*args, **kwargs)
+
+
+def test_the_host_waits_for_no_copy_to_the_device_within_a_step():
+    steps = DDIM(num_steps=6).bind(FLOW)
+    output, state = torch.empty(2, 2, 3, device="meta")
+    with CopiesToADevice() as copies:
+        law = steps.step(output, state, torch.tensor([0, 4]))
+        law.log_prob(state)
+    assert law.mean.device == law.std.device == torch.device("meta")
+    assert len(copies.waited) >= 3
+    assert not any(copies.waited)

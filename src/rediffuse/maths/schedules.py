@@ -240,8 +240,11 @@ def clean_and_noise(
 
 
 def wide(values: Tensor, state: Tensor) -> Tensor:
-    """Reshapes values (N,) to broadcast to states (N, *L), on their device and in their dtype."""
-    return values.to(state).view(-1, *[1] * (state.ndim - 1))
+    """Reshapes values (N,) to broadcast to states (N, *L), on their device and in their dtype; the
+    host does not wait for values that it sends to a device.
+    """
+    sent = values.to(state, non_blocking=values.device.type == "cpu")
+    return sent.view(-1, *[1] * (state.ndim - 1))
 
 
 def alpha_bar_linear(num_times: int, beta_start: float, beta_end: float) -> Tensor:

@@ -21,6 +21,7 @@ from rediffuse.models._embeddings import Embeddings
 from rediffuse.models._fine_tuned import FineTuned, network_dtype, sort_header
 from rediffuse.models._folders import quiet
 from rediffuse.models._options import LatentDiffusionOptions
+from rediffuse.models._quantized import refuse_impossible
 from rediffuse.models._sources import Source
 from rediffuse.models._visits import home_of, visiting
 from rediffuse.types import Conditioning, Prompt
@@ -49,6 +50,7 @@ class LatentDiffusion(FineTuned):
     def __init__(
         self, source: Source, options: LatentDiffusionOptions, device: str, seed: int
     ) -> None:
+        refuse_impossible(options)
         dtype = network_dtype(options)
         parts = source.networks(dtype)
         super().__init__(parts.unet, lambda: source.unet(dtype), options, device, seed)

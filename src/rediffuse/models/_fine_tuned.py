@@ -21,6 +21,7 @@ from rediffuse.models._fused import fuse, kept_merged
 from rediffuse.models._lora import adapted_layers
 from rediffuse.models._master_weights import compute_in_network_precision
 from rediffuse.models._options import TrainingOptions
+from rediffuse.models._quantized import quantize
 from rediffuse.types import ModelCard, Weights
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -77,6 +78,8 @@ class FineTuned:
         self.options, self.device = options, torch.device(device)
         self.precision, self._dtype = options.precision, network_dtype(options)
         self.needs_loss_scaling = options.precision == "fp16"
+        if options.quantize:
+            quantize(network, options.quantize, self._dtype)
         self.network = self._placed(network)
         self._again, self._pretrained = again, None
         if options.gradient_checkpointing is True:
@@ -91,7 +94,8 @@ class FineTuned:
         self._layers = adapted_layers(self.network) if options.train == "lora" else []
         covered = {name for layer in self._layers for name in layer.names} == self._learning.keys()
         self.has_sample_gradients = covered and not options.gradient_checkpointing
-        self._fused = self._layers if covered and self._dtype == torch.float32 else []
+        whole = self._dtype == torch.float32 and not options.quantize
+        self._fused = self._layers if covered and whole else []
         fuse(self._fused)
         _layer_record.watch(self._layers)
 

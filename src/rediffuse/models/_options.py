@@ -24,6 +24,9 @@ class TrainingOptions:
         gradient_checkpointing: Whether activations are recomputed in the backward pass instead of
             stored, which saves memory; or the names of the blocks that do so, such as
             [down_blocks.0, up_blocks.3]. The gradient is the same.
+        quantize: Holds the weights of the linear layers, convolutions excepted, in 8 bits (int8) or
+            4 (nf4), under an adapter in fp32. It needs the extra `bnb`, and changes what the
+            pretrained model predicts; see docs/precision.md.
     """
 
     train: Method[Literal["lora", "full"]] = "lora"
@@ -32,6 +35,7 @@ class TrainingOptions:
     lora_targets: Method[tuple[Text, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     precision: Method[Literal["fp32", "bf16", "fp16"]] = "fp32"
     gradient_checkpointing: Method[bool | tuple[Text, ...]] = False
+    quantize: Method[Literal["int8", "nf4"] | None] = None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rediffuse.models._diffusers import noise_schedule
 from rediffuse.models._fine_tuned import FineTuned, network_dtype
 from rediffuse.models._folders import PipelineFolder, reading_pipeline
 from rediffuse.models._options import TrainingOptions
+from rediffuse.models._quantized import refuse_impossible
 from rediffuse.types import Conditioning, Prompt
 
 
@@ -55,6 +56,7 @@ class PixelDiffusion(FineTuned):
     def __init__(
         self, source: PixelSource, options: TrainingOptions, device: str, seed: int
     ) -> None:
+        refuse_impossible(options)
         dtype = network_dtype(options)
         super().__init__(source.unet(dtype), lambda: source.unet(dtype), options, device, seed)
         self.schedule = source.schedule()

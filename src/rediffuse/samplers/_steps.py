@@ -118,7 +118,7 @@ class GaussianSteps:
             wide(self._table.clean_weight[step], state) * clean
             + wide(self._table.noise_weight[step], state) * noise
         )
-        return Gaussian(mean, self.std[step].to(state))
+        return Gaussian(mean, self.std[step].to(state, non_blocking=True))
 
 
 def _refuse_without_signal(schedule: NoiseSchedule, steps: Steps) -> None:
