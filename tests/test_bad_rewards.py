@@ -485,7 +485,7 @@ def test_a_reward_that_hangs_does_not_keep_the_command_from_ending(tmp_path):
         "--run-dir",
         "run",
     ]
-    small += ["--images-per-prompt", "1"]
+    small += ["--images-per-prompt", "1", "--micro-batch-size", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "rediffuse", "train", *words, *small],
         cwd=tmp_path,

@@ -283,7 +283,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
     run = tmp_path / "run"
     real = monitor.Monitor.look
 
-    def all_broken(self, epoch, pictures):
+    def all_broken(self, epoch, pictures, trajectories):
         way = dataclasses.replace(
             pictures.trajectory, faults=["decoder: NaN in fp16"] * len(pictures.prompts)
         )
@@ -294,6 +294,7 @@ def test_a_look_at_which_nothing_is_finite_tells_no_statistics_and_goes_on(tmp_p
             dataclasses.replace(pictures, trajectory=way, samples=nothing)
             if epoch != 1
             else pictures,
+            trajectories if epoch == 1 else None,
         )
 
     monkeypatch.setattr(monitor.Monitor, "look", all_broken)

@@ -273,14 +273,14 @@ class Monitor:
             return {"kl": None}
         if epoch == 0:
             return {"kl": 0.0}
-        size = self._config.rows_for("sampling")
-        along = trajectories if as_in_training else self._sampled(prompts, size)
+        along = trajectories if as_in_training else self._sampled(prompts)
         if along is None:
             return {"kl": None}
+        size = self._limits.sampling.rows
         found = kl_to_pretrained(self._policy, along, size, self._world)
         return {"kl": _number(found.mean())}
 
-    def _sampled(self, prompts: Sequence[Prompt], size: int) -> Rollout | None:
+    def _sampled(self, prompts: Sequence[Prompt]) -> Rollout | None:
         """Samples trajectories as in training, from the same noise, for evaluations with another
         sampler or guidance.
         """

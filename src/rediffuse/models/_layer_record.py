@@ -29,8 +29,8 @@ class LayerRecord:
         """Notes one call of a layer, whose gradients are computed as soon as the backward pass
         reaches it, so that they are not held for all layers at once.
         """
-        if not output.requires_grad:  # nothing below it learns
-            self._begins.append(output.requires_grad_())
+        if not inputs.requires_grad:  # nothing below it learns
+            self._begins.append(output if output.requires_grad else output.requires_grad_())
         held = [inputs.detach()]
         output.register_hook(lambda gradients: self._found(layer, held.pop(), gradients))
 
