@@ -19,6 +19,10 @@ OVERHEAD = 0.12
 """The share of a CPU's time that launching operations may take."""
 SATURATION = 3.0
 """How many times longer than launching a GPU should compute in a pass."""
+FILLED = 0.8
+"""How full the passes of those samples are, on average, that learn from a step while they are
+sampled: their number varies from step to step, and a part that is too large is split.
+"""
 MOST_ROWS = 256
 ROUNDING = 0.75
 """Of the exponent of the rows: a knee at 1.2 rows is 2, since too few cost more than too many."""
@@ -54,7 +58,8 @@ def choose(
     budget = activation_bytes(architecture, device, workload) / device.cores
     training_bytes = architecture.training_bytes()
     sampling_bytes = architecture.sampling_bytes
-    together = workload.num_steps / workload.trained_steps if one_pass else 1.0
+    few = FILLED * workload.num_steps / workload.trained_steps
+    together = max(1.0, few) if one_pass else 1.0
     decoding_bytes = architecture.decoding_bytes
     free = min(MOST_FREE_ROWS, fitting(decoding_bytes, FREE_BYTES))
 

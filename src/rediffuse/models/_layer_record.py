@@ -46,7 +46,11 @@ class LayerRecord:
                 (N, *weight); those that no value depends on are left out.
         """
         self._num_samples, self._receive = len(values), receive
-        torch.autograd.grad(values.sum(), self._begins, allow_unused=True)
+        begins, self._begins = self._begins, []
+        try:
+            torch.autograd.grad(values.sum(), begins, allow_unused=True)
+        finally:  # the graph's hooks know this record: it must not know the graph or the receiver
+            self._receive = _nobody
 
     def _found(self, layer: Adapted, inputs: Tensor, gradients: Tensor) -> None:
         with torch.no_grad():
