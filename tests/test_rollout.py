@@ -5,7 +5,7 @@ from tiny import ToyDenoiser
 
 from rediffuse.policy import DiffusionPolicy
 from rediffuse.processes.world import World
-from rediffuse.rollout import Draws, collect, denoise
+from rediffuse.rollout import Also, Draws, collect, denoise
 from rediffuse.samplers.ddim import DDIM
 from rediffuse.types import CleanSamples, EncodedSamples, Prompt, Rollout, Transitions
 
@@ -73,3 +73,33 @@ def test_who_does_not_learn_from_the_way_keeps_its_end_alone(policy):
     again = sampled(policy, 2, keep=EncodedSamples).trajectory
     # the toy's decoder, undone
     torch.testing.assert_close(again.latents, whole.trajectory.latents, atol=1e-4, rtol=1e-4)
+
+
+class Preparing(ToyDenoiser):
+    def prepare(self, prompts):
+        self.prepared = [prompt.text for prompt in prompts]
+
+
+def test_all_prompts_are_prepared_before_the_first_batch():
+    """So that a text encoder is moved to a device once."""
+    denoiser = Preparing(8, seed=0)
+    policy = DiffusionPolicy(denoiser, DDIM(num_steps=2).bind(denoiser.schedule))
+    others = [Also(Draws([0], [Prompt("a wolf")], (1,)), lambda part: None)]
+    draws = Draws(range(5), PROMPTS, (0,))
+    rollouts = collect(policy, draws, tiny.limits(2), World(lanes=1), others=others)
+    next(rollouts)
+    assert denoiser.prepared == [*(prompt.text for prompt in PROMPTS), "a wolf"]
+
+
+def test_a_window_of_random_steps_keeps_the_states_around_them():
+    denoiser = ToyDenoiser(8, seed=0)
+    sampler = DDIM(num_steps=6, num_quiet_steps=3).bind(denoiser.schedule)
+    policy = DiffusionPolicy(denoiser, sampler)
+    way = sampled(policy, 5).trajectory
+    assert way.steps.tolist() == [0, 1, 2] and list(way.kept) == [0, 1, 2, 3, 6]
+    assert way.path.shape[1] == 5 and not way.has_states(3) and way.has_states(2)
+    for k, step in enumerate(way.steps):
+        before, after = (way.states(torch.arange(5), (step + i).expand(5)) for i in (0, 1))
+        law = policy.act(before, step.expand(5), denoiser.encode(PROMPTS))
+        torch.testing.assert_close(law.log_prob(after), way.log_probs[:, k])
+    assert torch.equal(way.states(torch.arange(5), torch.full((5,), 6)), way.latents)

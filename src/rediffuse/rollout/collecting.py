@@ -19,6 +19,7 @@ from rediffuse.types import (
     EncodedSamples,
     FirstUpdate,
     Merges,
+    PreparesPrompts,
     Rollout,
     Trajectory,
     Transitions,
@@ -73,6 +74,9 @@ def collect(
     own = [(batch, keep) for batch in draws.batches(size)]
     parts = [(each, batch) for each in others for batch in each.draws.batches(size)]
     denoiser = policy.denoiser
+    if isinstance(denoiser, PreparesPrompts):
+        every = [draws, *(each.draws for each in others)]
+        denoiser.prepare([prompt for each in every for prompt in each.prompts])
     with denoiser.merged() if isinstance(denoiser, Merges) else nullcontext():
         rollouts = world.map(one, [*own, *((batch, each.keep) for each, batch in parts)])
         yield from islice(rollouts, len(own))
