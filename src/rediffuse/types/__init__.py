@@ -5,6 +5,17 @@ Letters in shapes: B samples of this process, T denoising steps, K of them rando
 starts from pure noise; step T-1 ends at the clean latent.
 """
 
+from rediffuse.types.abilities import (
+    Converts,
+    GradientRecord,
+    Guided,
+    HasModelCard,
+    HasPrecision,
+    HasSampleGradients,
+    Merges,
+    PreparesPrompts,
+    ReadsTokens,
+)
 from rediffuse.types.algorithms import Algorithm, HasRatio, HasScores, Remembers, Selects
 from rediffuse.types.data import (
     Batch,
@@ -16,28 +27,17 @@ from rediffuse.types.data import (
     ModelCard,
     Passes,
     Prompt,
-    Rollout,
-    Trajectory,
     Transitions,
     TransitionsWithMeans,
     Weights,
 )
 from rediffuse.types.first_update import FirstUpdate
 from rediffuse.types.models import (
-    Converts,
     Denoiser,
-    GradientRecord,
-    Guided,
     HasCosts,
-    HasModelCard,
-    HasPrecision,
-    HasSampleGradients,
-    Merges,
     Modality,
     ModelFamily,
     Policy,
-    PreparesPrompts,
-    ReadsTokens,
     Sampler,
     SamplerFamily,
 )
@@ -50,6 +50,7 @@ from rediffuse.types.rewards import (
     Reward,
     RewardFamily,
 )
+from rediffuse.types.rollouts import Rollout, Trajectory
 
 __all__ = [
     "Algorithm",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rediffuse.deferred import torch
-from rediffuse.types.models import GradientRecord
+from rediffuse.types.abilities import GradientRecord
 
 if TYPE_CHECKING:
     from torch import Tensor
