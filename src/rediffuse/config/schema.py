@@ -11,9 +11,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from rediffuse.config import rewards
 from rediffuse.config.merge import deep, merge
+from rediffuse.config.problems import problems
 from rediffuse.config.reading import read_yaml
 from rediffuse.config.rewards import use_of
-from rediffuse.errors import ConfigError, did_you_mean, quoted
+from rediffuse.errors import ConfigError, did_you_mean
 
 Options = dict[str, Any]
 """A component: its `name`, and values for its fields."""
@@ -271,33 +272,6 @@ def to_mapping(config: Config) -> dict[str, Any]:
 def from_yaml(path: Path) -> Config:
     """Returns the configuration in a file. Raises ConfigError, naming the key, if it is none."""
     return from_mapping(read_yaml(path))
-
-
-def problems(error: ValidationError, prefix: str = "") -> str:
-    """One line for each thing wrong: the key, what is the matter, and what stood there; a
-    ConfigError says it itself.
-    """
-    lines: dict[str, list[str]] = {}
-    for each in error.errors():
-        if isinstance(said := each.get("ctx", {}).get("error"), ConfigError):
-            lines[str(said)] = []
-            continue
-        place = [str(part)[:100] for part in each["loc"] if not _is_of_a_union(part)]
-        key = ".".join([prefix, *place] if prefix else place)
-        found = f" (got {quoted(each['input'])})" if each["type"] != "missing" else ""
-        lines.setdefault(f"{key}: {{}}{found}", []).append(
-            each["msg"].removeprefix("Value error, ")
-        )
-    return "\n".join(
-        line.replace("{}", ", or ".join(messages), 1) for line, messages in lines.items()
-    )
-
-
-def _is_of_a_union(part: int | str) -> bool:
-    """Whether a part of an error's place names not a key but one of the types that a key allows."""
-    return part in ("bool", "int", "float", "str") or (
-        isinstance(part, str) and (part.startswith("literal[") or part == "constrained-int")
-    )
 
 
 def _refuse_unknown(raw: Mapping[str, Any], kind: type, prefix: str) -> None:

@@ -286,8 +286,8 @@ class Monitor:
         """
         rows = range(0, len(prompts), _images_per_prompt(prompts))[:MOST_TRAJECTORIES]
         draws = Draws(rows, [prompts[i] for i in rows], (self._config.seed, "pictures"))
-        made, limits = FixedSamples(len(rows), 1), self._limits
-        for part in collect(self._policy, draws, limits, self._world, TransitionsWithMeans):
+        made, keep = FixedSamples(len(rows), 1), TransitionsWithMeans
+        for part in collect(self._policy, draws, self._limits, self._world, keep):
             made.receive(part)
         return made.trajectories()
 

@@ -9,9 +9,10 @@ from typing import Any, get_args, get_type_hints
 from pydantic import ValidationError
 
 from rediffuse.config.declared import KEYS, declared_options
+from rediffuse.config.problems import problems
 from rediffuse.config.reading import other_kind
 from rediffuse.config.rewards import OF_THE_USE
-from rediffuse.config.schema import problems, validator
+from rediffuse.config.schema import validator
 from rediffuse.errors import ConfigError, did_you_mean, quoted
 from rediffuse.lookup.find import check_name, find
 from rediffuse.scoring import cures

@@ -21,8 +21,9 @@ from pydantic import (
 )
 
 from rediffuse.config.inputs import with_absolute_files
+from rediffuse.config.problems import problems
 from rediffuse.config.reading import MOST_PROMPT_BYTES, file_bytes, uncollected
-from rediffuse.config.schema import FilePath, problems
+from rediffuse.config.schema import FilePath
 from rediffuse.errors import ConfigError
 from rediffuse.prompts._draw import pick
 from rediffuse.types import Prompt
