@@ -42,8 +42,8 @@ def pipeline(tmp_path_factory):
     return str(folder)
 
 
-def updates(pipeline, advantages=ADVANTAGES, lanes=1, **over):
-    """The gradient of each update of an epoch, its metrics and its rollout."""
+def updates(pipeline, advantages=ADVANTAGES, lanes=1, share=None, **over):
+    """The gradient of each update of an epoch, its metrics and its rollout; share: the samples of this process."""
     usual = {
         "prompts_per_epoch": 7,
         "images_per_prompt": 1,
@@ -54,6 +54,8 @@ def updates(pipeline, advantages=ADVANTAGES, lanes=1, **over):
     }
     config = tiny.config(**tiny.merged(usual, over))
     world = World(lanes=lanes)
+    if share is not None:
+        world.share = lambda num_samples: share
     run = load_run(config, assemble(config), RunFolder(Path("nowhere")), world).run
     # at the start the adapter's second matrices are 0, and so are the first ones' gradients
     for name, parameter in run.learner.policy.denoiser.parameters().items():
@@ -109,6 +111,22 @@ def test_lanes_change_no_bit(pipeline):
     over = {"algorithm": SF | {"steps_per_sample": 2}, "one_pass": True, "rows": {"sampling": 3}}
     one, other = (updates(pipeline, lanes=lanes, **over)[0] for lanes in (1, 3))
     assert difference(one[0], other[0]) == 0
+
+
+@pytest.mark.parametrize("num_updates", [1, 2])
+def test_the_gradients_of_two_processes_sum_to_those_of_one(num_updates, pipeline):
+    over = {
+        "updates_per_epoch": num_updates,
+        "optimizer": {"max_grad_norm": 1e9},
+        "one_pass": True,
+        "evaluation": {"kl": False},
+    }
+    whole, even, odd = (
+        updates(pipeline, share=share, **over)[0][0]
+        for share in (None, range(0, 7, 2), range(1, 7, 2))
+    )
+    assert difference(whole, [a + b for a, b in zip(even, odd, strict=True)]) < 5e-5
+    assert difference(whole, even) > 0.1  # the control
 
 
 def test_a_run_of_other_gradients_would_be_seen(pipeline):

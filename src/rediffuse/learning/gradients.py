@@ -4,6 +4,7 @@ summed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -62,8 +63,8 @@ class Gradients:
         parameters = self.batches.policy.denoiser.parameters()
         total = [torch.zeros_like(each) for each in parameters.values()]
         summed, others = self._split(rows) if is_first else (None, rows)
-        parts = self._passes(others, scale)
-        for part in [*self._from_sums(summed), *parts] if summed else parts:
+        from_sums = self._from_sums(summed) if summed else ()
+        for part in chain(from_sums, self._passes(others, scale)):
             for sum_, gradient in zip(total, part.gradient, strict=True):
                 sum_.add_(gradient, alpha=part.num_rows / num_rows)
             self.totals.add(part.loss, part.num_rows, first=is_first)
