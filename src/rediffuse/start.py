@@ -21,6 +21,7 @@ from rediffuse.evaluation import lengths
 from rediffuse.evaluation.callback import Evaluator
 from rediffuse.evaluation.monitor import Monitor
 from rediffuse.evaluation.pictures import Pictures, evaluated_policy
+from rediffuse.learning import precision
 from rediffuse.learning.update import Learner
 from rediffuse.lookup import fingerprint, trust
 from rediffuse.lookup.parts import Parts, assemble, completed, given_in_python, modality_of
@@ -238,15 +239,20 @@ class Loaded:
         with self.display, ExitStack() as threads:
             for term in self.terms:
                 threads.callback(term.caller.close)
-            self._warn_of_long_prompts()
+            self._warn()
             with lifetime(self.run, self.run.callbacks):
                 yield
 
-    def _warn_of_long_prompts(self) -> None:
-        run = self.run
+    def _warn(self) -> None:
+        """Warns of prompts that are too long and of updates that are mostly rounding errors."""
+        run, learner = self.run, self.run.learner
         if run.world.is_main and run.epoch < run.config.epochs:
-            texts = lengths.known_texts(run.prompts, run.draw())
-            if warning := lengths.warning(run.learner.policy.denoiser, texts):
+            texts, denoiser = lengths.known_texts(run.prompts, run.draw()), learner.policy.denoiser
+            warnings = (
+                lengths.warning(denoiser, texts),
+                precision.warning(run.config, learner.algorithm, denoiser),
+            )
+            for warning in filter(None, warnings):
                 self.display.say(warning)
 
 
