@@ -2,6 +2,7 @@
 
 python -m benchmarks.peer                        all configurations of `tiny`: about 15 minutes
 python -m benchmarks.peer --quick                one pair each: 3 minutes
+python -m benchmarks.peer --only 1,2 4,2         some configurations: the peer's batch, updates
 python -m benchmarks.peer --shape mini           a larger network, of fewer images and steps
 python -m benchmarks.peer --update-json          writes benchmarks/results/peer.json
 
@@ -71,14 +72,19 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def gates(sides: Sides) -> dict[tuple[int, int], Gate]:
+def gates(sides: Sides, only: Sequence[str] = ()) -> dict[tuple[int, int], Gate]:
     """Returns the gate of each configuration.
+
+    Args:
+        sides: Both sides.
+        only: The configurations to compare, such as "1,2"; empty: all.
 
     Raises:
         UnequalError: The sides do not compute the same in one of them.
     """
     found = {}
-    for batch, updates in CONFIGURATIONS:
+    chosen = [each for each in CONFIGURATIONS if not only or f"{each[0]},{each[1]}" in only]
+    for batch, updates in chosen:
         gate = sides.gate(batch, updates)
         if gate.failures:
             raise UnequalError(f"batch {batch}, {updates} updates: {'; '.join(gate.failures)}")
@@ -141,13 +147,16 @@ def main() -> int:
     parser.add_argument("--rows", type=int, help="ours; by default, what rediffuse chooses")
     parser.add_argument("--quick", action="store_true", help="one pair, two epochs")
     parser.add_argument("--update-json", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument(
+        "--only", nargs="+", metavar="BATCH,UPDATES", help="some of the configurations, as 1,2"
+    )
     args = parser.parse_args()
     pairs, epochs = (1, 2) if args.quick else (args.pairs, args.epochs)
-    found = []
+    shape = asdict(SHAPES[args.shape]) | {"pairs": pairs, "epochs": epochs, "rows": args.rows}
     with tempfile.TemporaryDirectory() as folder:
         sides = Sides(args.shape, Path(folder), args.rows)
         try:
-            equal = gates(sides)
+            equal = gates(sides, args.only or ())
         except UnequalError as error:
             print(f"The sides do not agree, so there is no number: {error}", file=sys.stderr)
             return 1
@@ -155,11 +164,9 @@ def main() -> int:
         print(HEADER, flush=True)
         for (batch, updates), gate in equal.items():
             one = comparison(sides, batch, updates, pairs, epochs)
-            found.append({**one, "gate": asdict(gate)})
             print(lines_of(one), flush=True)
-    if args.update_json:
-        shape = asdict(SHAPES[args.shape]) | {"pairs": pairs, "epochs": epochs, "rows": args.rows}
-        _update(args.shape, {"machine": _machine(), "shape": shape, "configurations": found})
+            if args.update_json:
+                _update(args.shape, shape, {**one, "gate": asdict(gate)})
     return 0
 
 
@@ -167,11 +174,16 @@ def _machine() -> dict[str, Any]:
     return {**_meter.machine(), "peer": PEER, "torch_threads": 1, "cores_used": 1}
 
 
-def _update(shape: str, found: Mapping[str, Any]) -> None:
-    """Replaces the results of one shape in the committed file."""
+def _update(name: str, shape: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Replaces the results of one configuration in the committed file."""
     known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    before = known.get(name, {}).get("configurations", [])
+    same = ("batch", "updates")
+    others = [each for each in before if any(each[key] != found[key] for key in same)]
+    every = sorted([*others, found], key=lambda each: [each[key] for key in same])
+    known[name] = {"machine": _machine(), "shape": shape, "configurations": every}
     RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps({**known, shape: found}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(known, indent=1) + "\n")
 
 
 if __name__ == "__main__":
