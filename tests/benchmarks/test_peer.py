@@ -141,13 +141,15 @@ def test_a_failed_gate_gives_no_number_and_exit_code_1(tmp_path, monkeypatch, ca
     assert not (tmp_path / "peer.json").exists()
 
 
-def test_the_file_keeps_other_shapes_and_names_no_place(tmp_path, monkeypatch):
+def test_the_file_keeps_other_shapes_and_configurations_and_names_no_place(tmp_path, monkeypatch):
     path = tmp_path / "peer.json"
     path.write_text('{"mini": 1}')
     monkeypatch.setattr(peer, "RESULTS", path)
-    peer._update("tiny", {"machine": peer._machine()})
+    for updates, ratio in ((2, 1.5), (1, 2.5), (2, 1.7)):
+        peer._update("tiny", {}, {"batch": 4, "updates": updates, "ratio": ratio})
     written = json.loads(path.read_text())
     assert written["mini"] == 1
+    assert [each["ratio"] for each in written["tiny"]["configurations"]] == [2.5, 1.7]
     assert written["tiny"]["machine"]["torch"] == torch.__version__
     assert "/" not in path.read_text()
 
