@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import RediffuseError
-from rediffuse.learning.batches import Batches, Rows, TransitionBatches
+from rediffuse.learning.batches import Batches, Rows
 from rediffuse.learning.totals import Totals
 from rediffuse.processes.memory import RowLimit
 from rediffuse.types import FirstUpdate, HasScores, Loss
@@ -63,7 +63,7 @@ class Gradients:
         parameters = self.batches.policy.denoiser.parameters()
         total = [torch.zeros_like(each) for each in parameters.values()]
         summed, others = self._split(rows) if is_first else (None, rows)
-        from_sums = self._from_sums(summed) if summed else ()
+        from_sums = [self._from_sums(summed)] if summed else []
         for part in chain(from_sums, self._passes(others, scale)):
             for sum_, gradient in zip(total, part.gradient, strict=True):
                 sum_.add_(gradient, alpha=part.num_rows / num_rows)
@@ -107,8 +107,8 @@ class Gradients:
         for found in batches.world.map(fitting, list(zip(parts, references, strict=True))):
             yield from found
 
-    def _from_sums(self, rows: Rows) -> Iterator[Part]:
-        """Yields the contribution of rows whose scores are summed.
+    def _from_sums(self, rows: Rows) -> Part:
+        """Returns the contribution of rows whose scores are summed.
 
         Raises:
             RediffuseError: The algorithm's factor is not the same for all steps of a sample.
@@ -132,9 +132,10 @@ class Gradients:
         found = first.gradient(dict(zip(samples, factors[:, 0].tolist(), strict=True)))
         parameters = batches.policy.denoiser.parameters()
         gradient = [found[name].to(each.device) for name, each in parameters.items()]
-        yield Part(gradient, Loss(loss.value.detach(), loss.log_ratio, loss.metrics), len(rows.k))
-        if not first.is_only and isinstance(batches, TransitionBatches):
+        if not first.is_only:
             self._measure_drift(rows)
+        detached = Loss(loss.value.detach(), loss.log_ratio, loss.metrics)
+        return Part(gradient, detached, len(rows.k))
 
     @torch.no_grad()
     def _measure_drift(self, rows: Rows) -> None:

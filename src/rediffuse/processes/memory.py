@@ -57,10 +57,10 @@ class RowLimit:
             except torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise self._too_large(error) from error
-                result = None
-            if result is not None:
+            else:
                 yield result
                 continue
+            # here, since until the handler ends the error holds the tensors of the failed pass
             self._halve(len(part))
             waiting = [part, *waiting]
 
